@@ -1,0 +1,1 @@
+"""suder: unified multimodal models that improve themselves with dual self-rewards."""
