@@ -3,20 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.suder-installed
-SOURCES := $(shell find csrc CMakeLists.txt -type f)
+SOURCES := CMakeLists.txt $(shell find csrc -type f)
+CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+DEMO_ARGS ?=
 
 .PHONY: demo test lint setup sanitize clean
 
-setup: $(STAMP)
-
-$(STAMP): pyproject.toml requirements-dev.txt $(SOURCES)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -r requirements-dev.txt
-	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
-	touch $@
-
 demo: setup
-	$(BIN)/suder demo
+	$(BIN)/suder demo $(DEMO_ARGS)
 
 test: setup
 	$(BIN)/python -m pytest
@@ -25,7 +19,18 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+sanitize: setup
+	bash .ci/sanitize
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements-dev.txt $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -r requirements-dev.txt
+	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	touch $@
 
 clean:
 	rm -rf build dist $(VENV)
