@@ -49,7 +49,7 @@ def shapes_task(split: str, n: int = 1000, seed: int = 0) -> Task:
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    asked = distinct_first(prompts(split, 4 * n, seed), n)
+    asked = prompts(split, n, seed)
     shown = distinct_first(scenes(split, 4 * n, seed), n)
     rng = np.random.default_rng([seed, 1])
 
