@@ -12,21 +12,37 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from suder.config import TrainConfig
+    from suder.config_file import load_config
     from suder.models import Janus, load_model
     from suder.rewards import DualReward
     from suder.sampling import Samples, sample
+    from suder.trainer import Trainer
 
 try:
     __version__ = version("suder")
 except PackageNotFoundError:  # imported from a source tree that was never installed
     __version__ = "0.0.0"
 
-__all__ = ["DualReward", "Janus", "Samples", "__version__", "load_model", "sample"]
+__all__ = [
+    "DualReward",
+    "Janus",
+    "Samples",
+    "TrainConfig",
+    "Trainer",
+    "__version__",
+    "load_config",
+    "load_model",
+    "sample",
+]
 
 _HOME = {
     "DualReward": "suder.rewards",
     "Janus": "suder.models",
     "Samples": "suder.sampling",
+    "TrainConfig": "suder.config",
+    "Trainer": "suder.trainer",
+    "load_config": "suder.config_file",
     "load_model": "suder.models",
     "sample": "suder.sampling",
 }

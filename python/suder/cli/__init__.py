@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit codes: 0 done, 2 bad input, 130 stopped by ctrl-c, 1 anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     asked = next((word for word in arguments if not word.startswith("-")), None)
+    # transformers' bars for reading and writing weights would break up the output.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     args = _parser(asked).parse_args(arguments)
     if args.command is None:
         _parser(None).print_help()
