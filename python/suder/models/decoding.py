@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from suder.models.base import Direction
+from suder.models.janus_parts import Parts
 
 
 class KeyValues:
@@ -74,43 +77,39 @@ class JanusDecoding:
     """R = C * n sequences, condition-major; with guidance another R behind them, unconditional.
 
     Args:
-        language_model: the Llama of Janus.
-        embed: token ids `[R]` to input embeddings `[R, D]`.
-        before_head: `[R, D]` to the last linear layer's inputs.
-        head: weight and bias of the last linear layer.
+        parts: of the model.
+        direction: "understanding" or "generation".
         prefix: embeddings `[C, P, D]`, right-padded; with guidance null prefixes follow them.
         lengths: lengths of the prefixes.
-        rows: which prefix each sequence continues.
+        rows: int64 `[R]` or `[2R]`, which prefix each sequence continues.
         steps: tokens that will be written at most.
         guidance: s of uncond + s * (cond - uncond).
     """
 
     def __init__(
         self,
-        language_model: Any,
-        embed: Callable[[Tensor], Tensor],
-        before_head: Callable[[Tensor], Tensor],
-        head: tuple[Tensor, Tensor | None],
+        parts: Parts,
+        direction: Direction,
         prefix: Tensor,
         lengths: Sequence[int],
-        rows: Sequence[int],
+        rows: Tensor,
         steps: int,
         guidance: float,
     ) -> None:
-        self.language_model = language_model
-        self.embed = embed
-        self.before_head = before_head
-        self.head = Head(*head)
+        self.language_model = parts.language_model
+        self.embed = parts.target_embedding(direction)
+        self.before_head = parts.before_head(direction)
+        self.head = Head(*parts.last_layer(direction))
         self.guidance = guidance
         self.cache = KeyValues()
         device, columns = prefix.device, prefix.shape[1]
         length = torch.tensor(lengths, device=device)
-        index = torch.tensor(rows, device=device)
+        rows = rows.to(device)
         hidden = self._read_prefixes(prefix)
-        self.hidden = hidden[torch.arange(len(lengths), device=device), length - 1][index]
+        self.hidden = hidden[torch.arange(len(lengths), device=device), length - 1][rows]
         # The last token written is never read.
-        self.cache.expand(index, columns + steps - 1)
-        self.position = length[index].unsqueeze(1)
+        self.cache.expand(rows, columns + steps - 1)
+        self.position = length[rows].unsqueeze(1)
         self.mask = self._padding_mask(self.position, columns, steps, prefix.dtype)
 
     def logits(self) -> Tensor:
