@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def fingerprint(named: list[tuple[str, torch.Tensor]]) -> str:
+def fingerprint(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     """Tells start models apart: a hash of names, shapes and the first values of each weight."""
     digest = hashlib.sha256()
     for name, tensor in sorted(named, key=lambda item: item[0]):

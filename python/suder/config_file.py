@@ -68,8 +68,8 @@ def describe_config(section: type[BaseModel] = TrainConfig, indent: str = "") ->
     """Every setting with its default and meaning, laid out as the YAML file it would be."""
     lines = []
     for key, field in section.model_fields.items():
-        if _is_section(field.annotation):
-            lines += [f"{indent}{key}:", describe_config(field.annotation, indent + "  ")]
+        if (inner := _section(field.annotation)) is not None:
+            lines += [f"{indent}{key}:", describe_config(inner, indent + "  ")]
             continue
         if field.default is PydanticUndefined:
             value = "..."
@@ -167,9 +167,11 @@ def _nearest(dotted: str) -> str | None:
 def _paths(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for key, field in section.model_fields.items():
         yield prefix + key
-        if _is_section(field.annotation):
-            yield from _paths(field.annotation, f"{prefix}{key}.")
+        if (inner := _section(field.annotation)) is not None:
+            yield from _paths(inner, f"{prefix}{key}.")
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section a field holds, or None if it holds a value."""
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_section else None

@@ -79,7 +79,8 @@ def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
         DataError: the file is gone, or is no picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path) as file:
+            picture: Image.Image = file
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
                 rgba = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from suder.balance import Updater
+from suder.balance import Gradient, Updater
 from suder.checkpoint import fingerprint
 from suder.config import TrainConfig
 from suder.gradients import Sums, add_gradient
@@ -53,7 +53,8 @@ class Learner:
         numbers: dict[str, float] = {}
         first: dict[str, Sums] = {}
         for _ in range(self.config.optimizer.steps):
-            gradients, norms = {}, {}
+            gradients: dict[str, Gradient] = {}
+            norms: dict[str, float] = {}
             for one in scored:
                 name = one.rollouts.direction
                 sums = add_gradient(

@@ -14,8 +14,10 @@ import torch
 from suder.config import ObjectiveSection
 from suder.select import Selection
 from suder_ext import policy_loss, preference_loss, sequence_reduce
+from suder_ext.types import LossType
 
 BETA = {"simpo": 5.0, "dpo": 0.1}
+LOSS_TYPE: dict[str, LossType] = {"simpo": "simpo", "dpo": "sigmoid"}
 PAIRED = ("simpo", "dpo")
 
 
@@ -120,7 +122,7 @@ def _preference(
         policy[0::2],
         policy[1::2],
         *reference,
-        loss_type=settings.loss_type or {"simpo": "simpo", "dpo": "sigmoid"}[settings.name],
+        loss_type=settings.loss_type or LOSS_TYPE[settings.name],
         beta=settings.beta or BETA[settings.name],
         margin=settings.margin if settings.name == "simpo" else 0.0,
         chosen_length=lengths[0::2],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -147,7 +147,13 @@ def load_rollouts(path: Path) -> list[Rollouts]:
         }
         lost = tuple((path, why) for path, why in about["lost"])
         rounds.append(
-            Rollouts(direction, tuple(about["inputs"]), about["group"], **fields, lost=lost)
+            Rollouts(
+                cast(Direction, direction),
+                tuple(about["inputs"]),
+                about["group"],
+                **fields,
+                lost=lost,
+            )
         )
     return rounds
 

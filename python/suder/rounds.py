@@ -89,7 +89,7 @@ def score_phase(
     """Each direction's rewards, float32 `[B]`."""
 
     def make() -> Tensors:
-        rewards = {}
+        rewards: Tensors = {}
         for one in rounds:
             if config.reward.scorer == "random":
                 seed = seed_of(config.seed, index, "score", one.direction)

@@ -58,11 +58,11 @@ class Watch:
         seed: int,
     ) -> None:
         self.start = start
-        self.inputs = {
+        self.inputs: dict[Direction, tuple[str, ...]] = {
             "understanding": images[: settings.inputs],
             "generation": prompts[: settings.inputs],
         }
-        self.conditions: dict[str, Condition] = {
+        self.conditions: dict[Direction, Condition] = {
             direction: condition_of(start, direction, inputs)
             for direction, inputs in self.inputs.items()
         }
