@@ -92,8 +92,9 @@ def _in_one_color(pixels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
 def _scene(nearest: np.ndarray, empty: np.ndarray, garbage: np.ndarray) -> Scene | None:
     if garbage.any() or not 1 <= int((~empty).sum()) <= 2:
         return None
-    kind = templates().kind
-    return Scene(tuple(Thing(*kind[nearest[i]], int(i)) for i in np.flatnonzero(~empty)))
+    kind = [templates().kind[int(row)] for row in nearest]
+    full = [int(cell) for cell in np.flatnonzero(~empty)]
+    return Scene(tuple(Thing(kind[cell].color, kind[cell].shape, cell) for cell in full))
 
 
 @functools.cache
@@ -124,5 +125,5 @@ def _blurred(offset: np.ndarray) -> np.ndarray:
         pad = [(2, 2) if place == axis else (0, 0) for place in range(4)]
         padded = np.pad(offset, pad)
         taken = [np.take(padded, range(i, i + CELL), axis) for i in range(len(_BLUR))]
-        offset = sum(weight * part for weight, part in zip(_BLUR, taken, strict=True))
-    return offset.astype(np.float32)
+        offset = np.einsum("w,w...->...", np.array(_BLUR, np.float32), np.stack(taken))
+    return offset

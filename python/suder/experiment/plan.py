@@ -88,6 +88,15 @@ class Plan:
             for arm, start, seed in order
         ]
 
+    def changed(self, changes: Sequence[str], n: int | None = None) -> Plan:
+        """With `section.key=value` settings on top of every arm's own, and another `n`."""
+        tree: dict[str, Any] = {}
+        for change in changes:
+            tree = merge(tree, read_change(change))
+        measures = self.measures if n is None else replace(self.measures, n=n)
+        arms = {arm: merge(settings, tree) for arm, settings in self.arms.items()}
+        return replace(self, arms=arms, measures=measures)
+
     def narrowed(
         self,
         *,
@@ -139,6 +148,27 @@ def read_plan(path: Path) -> Plan:
         measures=measures,
         inputs={"pictures": 512, "prompts": 512, **tree.get("inputs", {})},
     )
+
+
+def read_change(change: str) -> dict[str, Any]:
+    """`a.b=1` as {"a": {"b": 1}}."""
+    key, equals, text = change.partition("=")
+    if not equals or not all(key.split(".")):
+        raise PlanError(f"--set {change}: expected section.key=value")
+    tree: Any = yaml.safe_load(text)
+    if isinstance(tree, str) and _is_number(tree):  # YAML 1.1 reads 1e-4 as a word
+        tree = float(tree)
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

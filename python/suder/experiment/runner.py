@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from suder.experiment.plan import Cell, PlanError
 from suder.files import read_json, write_json
 
