@@ -151,7 +151,7 @@ def like(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
 
 def length(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
     """Token counts [B] of the sequences beside another [B]."""
-    tensor(name, value, 1, FLOATS | INTS)
+    tensor(name, value, 1, INTS)
     shape(name, value, like.shape, f"that of {like_name}")
     same_device(name, value, like_name, like)
 

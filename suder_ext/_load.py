@@ -61,6 +61,8 @@ kernel_devices: dict[str, frozenset[str]] = {
 }
 
 
-def has_kernel(op: str, tensor: torch.Tensor) -> bool:
-    """Whether `tensor` goes to a kernel of `op` (True) or to the reference (False)."""
-    return tensor.dtype != torch.float64 and tensor.device.type in kernel_devices[op]
+def has_kernel(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether these arguments go to a kernel of `op` (True) or to the reference (False)."""
+    if tensor.dtype == torch.float64 or tensor.device.type not in kernel_devices[op]:
+        return False
+    return all(other is None or other.dtype != torch.float64 for other in others)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from suder_ext import _checks, reference
+from suder_ext import _checks, _ops, reference
+from suder_ext._load import has_kernel
+from suder_ext.reference.policy import check_policy_options
 from suder_ext.types import PolicyLevel, PolicyReduction
 
 
@@ -48,8 +50,8 @@ def policy_loss(
         max_length: the constant of reduction "constant"; None takes the longest sequence.
 
     Returns:
-        float32 scalar (float64 if an input is), 0 for an empty batch. It is differentiable in
-        logprob; where another argument asks for a gradient the reference runs and gives it.
+        float32 scalar (float64 if an input is), 0 for an empty batch, differentiable in logprob,
+        old_logprob, ref_logprob and advantage.
 
     Raises:
         TypeError, ValueError: an argument that is not taken, naming it.
@@ -62,17 +64,41 @@ def policy_loss(
     _checks.tensor("advantage", advantage, 1, _checks.FLOATS)
     _checks.shape("advantage", advantage, (cu_seqlens.shape[0] - 1,), "the B of cu_seqlens[B+1]")
     _checks.same_device("advantage", advantage, "logprob", logprob)
-    _checks.cu_seqlens_values(cu_seqlens, logprob.shape[0])
-    return reference.policy_loss(
-        logprob,
-        old_logprob,
-        advantage,
-        cu_seqlens,
-        ref_logprob,
+    check_policy_options(
         clip=clip,
         clip_high=clip_high,
         kl_coef=kl_coef,
+        has_reference=ref_logprob is not None,
         reduction=reduction,
         level=level,
         max_length=max_length,
     )
+    if not has_kernel("policy_loss", logprob, old_logprob, advantage, ref_logprob):
+        _checks.cu_seqlens_values(cu_seqlens, logprob.shape[0])
+        return reference.policy_loss(
+            logprob,
+            old_logprob,
+            advantage,
+            cu_seqlens,
+            ref_logprob,
+            clip=clip,
+            clip_high=clip_high,
+            kl_coef=kl_coef,
+            reduction=reduction,
+            level=level,
+            max_length=max_length,
+        )
+    return _ops.policy_loss(
+        logprob.float(),
+        old_logprob.float(),
+        # Without a coefficient the reference plays no part, not even a NaN in it.
+        None if ref_logprob is None or kl_coef == 0 else ref_logprob.float(),
+        advantage.float(),
+        cu_seqlens.long(),
+        clip,
+        clip if clip_high is None else clip_high,
+        kl_coef,
+        reduction,
+        level,
+        max_length or 0,
+    )[0]

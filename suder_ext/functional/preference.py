@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from suder_ext import _checks, reference
+from suder_ext import _checks, _ops, reference
+from suder_ext._load import has_kernel
 from suder_ext.functional.logprobs import linear_logprob
 from suder_ext.functional.sequences import sequence_reduce
+from suder_ext.preference_options import check_preference_options
 from suder_ext.types import FDivergence, LossType, PreferenceLoss
 
 
@@ -42,42 +44,72 @@ def preference_loss(
         label_smoothing: in `[0, 1)`; exo_pair needs it above 0, robust below 0.5.
         margin: subtracted inside the logistic, for the losses that have one.
         f_divergence: of f-DPO (arXiv 2309.16240), for the losses on score differences.
-        chosen_length, rejected_length: int or float `[B]`, scored tokens of each sequence; needed
-            by ipo, sigmoid_norm, simpo and orpo.
+        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence; needed
+            by ipo, sigmoid_norm, simpo and orpo. Given to sft, cpo or orpo, the batch mean of their
+            likelihood term is the mean over tokens, as in TRL.
 
     Returns:
         PreferenceLoss(loss `[B]`, chosen_reward `[B]`, rejected_reward `[B]`), float32 (float64 if
-        an input is). The rewards are `beta * (logprob - ref_logprob)`. The loss is differentiable
-        in chosen_logprob and rejected_logprob; where a ref_* asks for a gradient the reference runs
-        and gives it.
+        an input is), each differentiable in the four log-probabilities. The rewards are
+        `beta * (logprob - ref_logprob)`, for simpo and orpo `beta * logprob / length`. Loss i is
+        that of pair i, also for aot and aot_unpaired, which compare pairs of equal rank.
 
     Raises:
         TypeError, ValueError: an argument that is not taken, or settings that make no loss.
     """
     _checks.tensor("chosen_logprob", chosen_logprob, 1, _checks.FLOATS)
     _checks.like("rejected_logprob", rejected_logprob, "chosen_logprob", chosen_logprob)
-    for name, value in (
-        ("ref_chosen_logprob", ref_chosen_logprob),
-        ("ref_rejected_logprob", ref_rejected_logprob),
-    ):
-        if value is not None:
-            _checks.like(name, value, "chosen_logprob", chosen_logprob)
-    for name, value in (("chosen_length", chosen_length), ("rejected_length", rejected_length)):
-        if value is not None:
-            _checks.length(name, value, "chosen_logprob", chosen_logprob)
-    return reference.preference_loss(
+    if ref_chosen_logprob is not None:
+        _checks.like("ref_chosen_logprob", ref_chosen_logprob, "chosen_logprob", chosen_logprob)
+    if ref_rejected_logprob is not None:
+        _checks.like("ref_rejected_logprob", ref_rejected_logprob, "chosen_logprob", chosen_logprob)
+    if chosen_length is not None:
+        _checks.length("chosen_length", chosen_length, "chosen_logprob", chosen_logprob)
+    if rejected_length is not None:
+        _checks.length("rejected_length", rejected_length, "chosen_logprob", chosen_logprob)
+    if not has_kernel(
+        "preference_loss",
         chosen_logprob,
         rejected_logprob,
         ref_chosen_logprob,
         ref_rejected_logprob,
-        loss_type=loss_type,
+    ):
+        return reference.preference_loss(
+            chosen_logprob,
+            rejected_logprob,
+            ref_chosen_logprob,
+            ref_rejected_logprob,
+            loss_type=loss_type,
+            beta=beta,
+            label_smoothing=label_smoothing,
+            margin=margin,
+            f_divergence=f_divergence,
+            chosen_length=chosen_length,
+            rejected_length=rejected_length,
+        )
+    check_preference_options(
+        loss_type,
         beta=beta,
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
-        chosen_length=chosen_length,
-        rejected_length=rejected_length,
+        has_lengths=chosen_length is not None and rejected_length is not None,
+        has_reference=(ref_chosen_logprob is not None, ref_rejected_logprob is not None),
     )
+    loss, chosen_reward, rejected_reward, _, _, _ = _ops.preference_loss(
+        chosen_logprob.float(),
+        rejected_logprob.float(),
+        None if ref_chosen_logprob is None else ref_chosen_logprob.float(),
+        None if ref_rejected_logprob is None else ref_rejected_logprob.float(),
+        None if chosen_length is None else chosen_length.long(),
+        None if rejected_length is None else rejected_length.long(),
+        loss_type,
+        f_divergence,
+        beta,
+        label_smoothing,
+        margin,
+    )
+    return PreferenceLoss(loss, chosen_reward, rejected_reward)
 
 
 def linear_preference_loss(

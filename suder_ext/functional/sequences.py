@@ -116,7 +116,7 @@ def group_advantage(
     _divides(group_size, reward.shape[0])
     if not has_kernel("group_advantage", reward):
         return reference.group_advantage(reward, group_size, normalize)
-    return _ops.group_advantage(reward.detach(), group_size, normalize or "none")
+    return _ops.group_advantage(reward.detach().float(), group_size, normalize or "none")
 
 
 @torch.no_grad()
@@ -190,4 +190,6 @@ def _reduce(
         return reference.sequence_reduce(
             per_token, target, cu_seqlens, mean=mean, ignore_index=ignore_index
         )
-    return _ops.sequence_reduce(per_token, target, cu_seqlens, mean, ignore_index)
+    return _ops.sequence_reduce(
+        per_token.float(), target.long(), cu_seqlens.long(), mean, ignore_index
+    )

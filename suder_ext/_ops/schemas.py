@@ -1,7 +1,9 @@
 """Schemas of torch.ops.suder: flat tensors, no defaults, every result a fresh tensor.
 
-Only the shapes the kernels take appear here; the public functions flatten to them. Each backward is
-an operator of its own, so that torch.compile and opcheck see it.
+Matrices and gradients with respect to them are float32, bfloat16 or float16, all other floating
+tensors float32, all integers int64. The public functions flatten and cast to that. A backward that
+does more than scale a saved slope is an operator of its own, so that torch.compile and opcheck see
+it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import torch
 
 # The logits convention, everywhere: z = hidden @ weight.T + bias; if a softcap is given,
 # z = softcap * tanh(z / softcap); z = z / temperature. logprob, lse and entropy are of this z.
+# Rows with target == ignore_index give logprob 0, and with_entropy also lse and entropy 0.
 SCHEMAS = {
     "linear_logprob": (
         "(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, int ignore_index, "
@@ -42,6 +45,27 @@ SCHEMAS = {
     "group_advantage": (
         "(Tensor reward, int group_size, str normalize) "
         "-> (Tensor advantage, Tensor best, Tensor worst)"
+    ),
+    # slope: d loss[i] / d chosen[i] and so on; partner: the pair whose rejected (aot: reference)
+    # value has the rank of pair i, for the losses that sort, else empty.
+    "preference_loss": (
+        "(Tensor chosen, Tensor rejected, Tensor? ref_chosen, Tensor? ref_rejected, "
+        "Tensor? chosen_length, Tensor? rejected_length, str loss_type, str f_divergence, "
+        "float beta, float label_smoothing, float margin) -> (Tensor loss, Tensor chosen_reward, "
+        "Tensor rejected_reward, Tensor chosen_slope, Tensor rejected_slope, Tensor partner)"
+    ),
+    "preference_loss_backward": (
+        "(Tensor? grad_loss, Tensor? grad_chosen_reward, Tensor? grad_rejected_reward, "
+        "Tensor chosen_slope, Tensor rejected_slope, Tensor partner, Tensor? chosen_length, "
+        "Tensor? rejected_length, str loss_type, float beta, bool need_ref) -> (Tensor grad_chosen,"
+        " Tensor grad_rejected, Tensor grad_ref_chosen, Tensor grad_ref_rejected)"
+    ),
+    # slopes: d loss / d (logprob - old_logprob), d (logprob - ref_logprob) and d advantage.
+    "policy_loss": (
+        "(Tensor logprob, Tensor old_logprob, Tensor? ref_logprob, Tensor advantage, "
+        "Tensor cu_seqlens, float clip_low, float clip_high, float kl_coef, str reduction, "
+        "str level, int max_length) -> (Tensor loss, Tensor ratio_slope, Tensor kl_slope, "
+        "Tensor advantage_slope)"
     ),
 }
 
