@@ -17,7 +17,10 @@ import torch
 from PIL import Image
 from suder.config import TrainConfig
 from suder.config_file import load_config
+from suder.models import Janus
 from suder.pretrain.architecture import Sizes, build_janus
+from suder.pretrain.layout import caption_ids, generation_ids, understanding_ids
+from torch import Tensor
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "and", "two")
 PROMPTS = ("a red circle", "a blue square", "two green circle", "a red square and a blue circle")
@@ -95,7 +98,9 @@ def make_config(
 
 # ---- models: 16 image tokens, as in the embedded model; the rest as small as it can be
 
-JANUS_WORDS = [
+JANUS_WORDS = tuple(
+    "a an and red green blue circle square triangle left right of above below two three circles".split()
+)
     "a",
     "an",
     "and",
