@@ -98,27 +98,8 @@ def make_config(
 
 # ---- models: 16 image tokens, as in the embedded model; the rest as small as it can be
 
-JANUS_WORDS = tuple(
-    "a an and red green blue circle square triangle left right of above below two three circles".split()
-)
-    "a",
-    "an",
-    "and",
-    "red",
-    "green",
-    "blue",
-    "circle",
-    "square",
-    "triangle",
-    "left",
-    "right",
-    "of",
-    "above",
-    "below",
-    "two",
-    "three",
-    "circles",
-]
+JANUS_WORDS = ("a", "an", "and", "red", "green", "blue", "circle", "square", "triangle")
+JANUS_WORDS += ("left", "right", "of", "above", "below", "two", "circles")
 JANUS_SIZES = Sizes(
     hidden=32,
     layers=2,
