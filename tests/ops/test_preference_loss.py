@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from suder_ext import preference_loss, reference
 from suder_ext.preference_options import (
     F_DIVERGENCES,
@@ -16,8 +18,7 @@ from suder_ext.preference_options import (
     TAKES_LABEL_SMOOTHING,
     TAKES_MARGIN,
 )
-from torch import Tensor
-
+from tests.ops.backends import use_backend
 from tests.tolerances import TOLERANCES
 
 CLOSE = TOLERANCES["preference_loss", "cpu", torch.float32]
@@ -51,7 +52,7 @@ def results_and_gradients(function, inputs, upstream, **options):
     return [x.detach() for x in results], list(gradients)
 
 
-def check(inputs: list[Tensor], **options) -> None:
+def check(inputs: list[Tensor], close: dict[str, float] = CLOSE, **options) -> None:
     """Our float32 results and gradients are those of the reference in float64."""
     generator = torch.Generator().manual_seed(2)
     upstream = [torch.randn(inputs[0].shape, generator=generator) for _ in range(3)]
@@ -64,28 +65,29 @@ def check(inputs: list[Tensor], **options) -> None:
     )
     for ours, oracle in zip(got[0] + got[1], expected[0] + expected[1], strict=True):
         assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours.double(), oracle, **CLOSE)
+        torch.testing.assert_close(ours.double(), oracle, **close)
 
 
-@pytest.mark.parametrize("with_lengths", [False, True], ids=["sums", "lengths"])
-@pytest.mark.parametrize("with_reference", [False, True], ids=["free", "reference"])
 @pytest.mark.parametrize(("loss_type", "f_divergence"), CASES)
-def test_matches_float64(
-    loss_type: str, f_divergence: str, with_reference: bool, with_lengths: bool
-) -> None:
-    if loss_type in NEEDS_LENGTH and not with_lengths:
-        pytest.skip("raises; see test_missing_lengths")
+def test_matches_float64(loss_type: str, f_divergence: str, backend: str) -> None:
+    kind = "preference_loss/reference" if backend == "reference" else "preference_loss"
     for pairs in (0, 1, 2, 37, 1500):  # none, alone, one task of the kernel, more than one
-        inputs = logprobs(pairs)
-        check(
-            inputs if with_reference else inputs[:2],
-            loss_type=loss_type,
-            f_divergence=f_divergence,
-            beta=0.3,
-            label_smoothing=0.1,
-            margin=0.7 if loss_type in TAKES_MARGIN else 0.0,
-            **(lengths(pairs) if with_lengths else {}),
-        )
+        inputs, some_lengths = logprobs(pairs), lengths(pairs)
+        for arguments, options in [
+            (inputs, some_lengths),
+            (inputs[:2], some_lengths),
+            *([] if loss_type in NEEDS_LENGTH else [(inputs, {}), (inputs[:2], {})]),
+        ]:
+            check(
+                arguments,
+                TOLERANCES[kind, "cpu", torch.float32],
+                loss_type=loss_type,
+                f_divergence=f_divergence,
+                beta=0.3,
+                label_smoothing=0.1,
+                margin=0.7 if loss_type in TAKES_MARGIN else 0.0,
+                **options,
+            )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.25, 0.49])
@@ -171,17 +173,17 @@ def test_non_contiguous_inputs() -> None:
     assert torch.equal(strided.loss, packed.loss)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512bf16"])
-def test_same_bits_on_every_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import suder_ext
-
-    if isa not in suder_ext.build_info()["isas"]:
-        pytest.skip(f"this machine cannot run {isa}")
-    inputs = logprobs(50)
-    expected = preference_loss(*inputs)
-    monkeypatch.setenv("SUDER_CPU_ISA", isa)
-    for ours, oracle in zip(preference_loss(*inputs), expected, strict=True):
-        assert torch.equal(ours, oracle)
+def test_same_bits_for_any_instruction_set_and_threads(isa: str) -> None:
+    inputs = [x.requires_grad_() for x in logprobs(5000)]
+    for loss_type in ("sigmoid", "aot"):
+        outcomes = []
+        for name, threads in ((isa, 1), (isa, 2), ("portable", 1)):
+            torch.set_num_threads(threads)
+            with use_backend(name):
+                results = preference_loss(*inputs, loss_type=loss_type)
+                outcomes.append([*results, *torch.autograd.grad(results.loss.sum(), inputs)])
+        for other in outcomes[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
 
 
 @pytest.mark.parametrize("loss_type", sorted(NEEDS_LENGTH))

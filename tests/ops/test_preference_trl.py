@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from suder_ext import preference_loss
-from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, F_DIVERGENCES, TAKES_F_DIVERGENCE
 from torch import Tensor
 
+from suder_ext import preference_loss
+from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, F_DIVERGENCES, TAKES_F_DIVERGENCE
 from tests.tolerances import TOLERANCES
 
 pytest.importorskip("trl")
@@ -97,6 +97,7 @@ def trl_dpo_loss(batch: Batch, loss_type: str, f_divergence: str, smoothing: flo
         f_alpha_divergence_coef=ALPHA,
         args=SimpleNamespace(discopop_tau=DISCOPOP_TAU),
         _metrics={"eval": defaultdict(list)},
+        _total_train_tokens=0,
     )
     ref_chosen, ref_rejected = batch.reference.chunk(2)
     inputs = {
