@@ -9,8 +9,10 @@ from PIL import Image
 from suder import rewards
 from suder.rewards import DualReward
 
-# The bound; float32 hidden states give about 1e-6.
-REWARD = 1e-4
+from tests.tolerances import TOLERANCES
+
+REWARD = TOLERANCES["reward", "cpu", torch.float32]
+BATCH = TOLERANCES["batch", "cpu", torch.float32]
 
 CAPTIONS = [
     "a red circle",
@@ -50,7 +52,7 @@ def generation_oracle(textbook, prompts, shown, include_eos=True):
 def assert_near(ours, expected):
     assert ours.dtype == torch.float32
     expected = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=REWARD, equal_nan=True)
+    torch.testing.assert_close(ours.double(), expected, **REWARD, equal_nan=True)
     assert expected.nan_to_num(0).std() > 0.1  # the candidates do differ
 
 
@@ -80,10 +82,10 @@ def test_rewards_do_not_depend_on_the_batch(shared_janus, pictures, prompts, dra
         whole, cut = DualReward(shared_janus), DualReward(shared_janus, batch_size=batch_size)
         first = whole.understanding(images, CAPTIONS)[list(order)]
         again = cut.understanding([images[i] for i in order], [CAPTIONS[i] for i in order])
-        torch.testing.assert_close(again, first, rtol=0, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(again, first, **BATCH, equal_nan=True)
         first = whole.generation(asked, drawn)[list(order)]
         again = cut.generation([asked[i] for i in order], drawn[list(order)])
-        torch.testing.assert_close(again, first, rtol=0, atol=1e-5)
+        torch.testing.assert_close(again, first, **BATCH)
 
 
 def test_every_form_of_the_inputs_gives_the_same(shared_janus, pictures, prompts, drawn):
@@ -99,7 +101,7 @@ def test_every_form_of_the_inputs_gives_the_same(shared_janus, pictures, prompts
         (tokens.repeat_interleave(2, 0), CAPTIONS),
     ]:
         again = reward.understanding(images, captions, group=2)
-        torch.testing.assert_close(again, expected, rtol=0, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(again, expected, **BATCH, equal_nan=True)
 
     expected = reward.generation([prompts[i // 2] for i in range(8)], drawn)
     shown = shared_janus.decode(drawn)
@@ -110,7 +112,7 @@ def test_every_form_of_the_inputs_gives_the_same(shared_janus, pictures, prompts
         ([prompts[i // 2] for i in range(8)], list(shown.numpy())),
     ]:
         again = reward.generation(asked, images, group=2)
-        torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(again, expected, **BATCH)
 
 
 def test_empty_texts_have_no_reward(shared_janus, drawn):
