@@ -32,6 +32,8 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     ("preference_loss/reference", "cpu", torch.float32): {"rtol": 1e-4, "atol": 1e-5},
     # Computed in float64 and rounded once.
     ("policy_loss", "cpu", torch.float32): {"rtol": 1e-5, "atol": 1e-7},
+    # The advantage's gradient is a float32 sum over up to 6000 tokens.
+    ("policy_loss/reference", "cpu", torch.float32): {"rtol": 1e-4, "atol": 1e-6},
     # A float64 sum of float32 terms, rounded once.
     ("sequence_reduce", "cpu", torch.float32): {"rtol": 1e-6, "atol": 1e-7},
     # Moments in float64, rounded once; where rewards nearly agree, r - mean keeps few digits.
