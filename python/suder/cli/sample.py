@@ -50,7 +50,8 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
-    inputs = _read_prompts(args.prompts) if args.prompts else _find_pictures(args.images)
+    prompts = _read_prompts(args.prompts) if args.prompts else []
+    files = _find_pictures(args.images) if args.images else []
     import torch
 
     from suder.files import write_jsonl
@@ -58,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = list((_draw if args.prompts else _caption)(model, inputs, args))
+    rows = [*_draw(model, prompts, args), *_caption(model, files, args)]
     write_jsonl(args.out / "samples.jsonl", rows)
-    kind = "pictures" if args.prompts else "captions"
-    print(f"{len(rows)} {kind} of {len(inputs)} inputs: {args.out / 'samples.jsonl'}")
+    kind = "pictures" if prompts else "captions"
+    print(f"{len(rows)} {kind} of {len(prompts or files)} inputs: {args.out / 'samples.jsonl'}")
     return 0
 
 

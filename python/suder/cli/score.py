@@ -69,7 +69,7 @@ def _score(scorer: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     """Gives every row its "reward"; null, with an "error", where there is none."""
     from suder.data import DataError, load_picture
 
-    pictures = []
+    pictures: list[Any] = []
     for row in rows:
         row["reward"] = None
         try:
