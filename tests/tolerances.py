@@ -60,4 +60,10 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
         for kind in ("grad_hidden", "grad_weight", "grad_bias", "grad_logits")
         for dtype, bits in ((torch.bfloat16, 8), (torch.float16, 11))
     },
+    # On processors that multiply bfloat16 the gradient of a logit is rounded to it (2^-9 of itself)
+    # before the products over the vocabulary and over the tokens.
+    **{
+        (f"{kind}/bfloat16", "cpu", torch.bfloat16): {"rtol": 1.01 * 2.0**-8, "atol": 2.0**-8}
+        for kind in ("grad_hidden", "grad_weight")
+    },
 }
