@@ -202,7 +202,9 @@ def test_wrong_arguments_are_named():
         shapes_task("test", 0, 0)
     with pytest.raises(ValueError, match="no split 'train'; there are supervised, unlabelled"):
         shapes_task("train", 5, 0)
-    with pytest.raises(ValueError, match="no judge for world 'faces'; there are judges for shapes"):
+    with pytest.raises(
+        ValueError, match="no judge for world 'faces'; there are judges for shapes, digits"
+    ):
         task_of("faces", "test", 5, 0)
 
 

@@ -52,7 +52,7 @@ TINY: dict[str, Any] = {
 def make_recipe(tmp_path: Path) -> Callable[..., Path]:
     def make(**changes: Any) -> Path:
         path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump({**TINY, **changes}))
+        path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
         return path
 
     return make
