@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
@@ -143,8 +144,8 @@ def linear_preference_loss(
         loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.
 
     Returns:
-        PreferenceLoss of three `[P]`; NaN in a pair one of whose sequences has no scored token.
-        Differentiable in hidden, weight and bias.
+        PreferenceLoss of three `[P]`, differentiable in hidden, weight and bias. A pair one of
+        whose sequences has no scored token gives NaN and no gradient.
 
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob` and `preference_loss`.
@@ -172,7 +173,11 @@ def linear_preference_loss(
     total, count = sequence_reduce(
         per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
     )
-    return preference_loss(
+    # The NaN of a sequence without tokens goes around the loss: a pair that is left out of the mean
+    # (upstream gradient 0) must not turn its partner's gradient into 0 * NaN.
+    nothing = count == 0
+    total = total.masked_fill(nothing, 0.0)
+    result = preference_loss(
         total[0::2],
         total[1::2],
         None if ref_logprob is None else ref_logprob[0::2],
@@ -185,3 +190,5 @@ def linear_preference_loss(
         chosen_length=count[0::2],
         rejected_length=count[1::2],
     )
+    missing = nothing[0::2] | nothing[1::2]
+    return PreferenceLoss(*(value.masked_fill(missing, torch.nan) for value in result))
