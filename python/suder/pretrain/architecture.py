@@ -64,7 +64,7 @@ class Sizes(Section):
     vision_hidden: Positive = Field(default=64, description="width of the vision tower")
     vision_layers: Positive = Field(default=2, description="of the vision tower")
     vision_heads: Positive = Field(default=4, description="of the vision tower")
-    codebook: Positive = Field(default=400, description="number of VQ codes")
+    codebook: Positive = Field(default=128, description="number of VQ codes")
     code: Positive = Field(default=8, description="width of a code")
     vq_channels: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
         default=32, description="of the VQ model; its GroupNorm has 32 groups"

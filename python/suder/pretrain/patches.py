@@ -12,8 +12,9 @@ PATCHES = 20_000  # at most that many different ones are clustered
 def cluster_patches(pictures: Tensor, count: int, patch: int, seed: int) -> Tensor:
     """At most `count` centres, float32 `[K, patch * patch * 3]`, of uint8 `[N, S, S, 3]` pictures.
 
-    Equal patches count once: blank background would otherwise be most of the data. k-means with
-    k-means++ seeding (Arthur and Vassilvitskii 2007); fewer different patches, fewer centres.
+    Equal patches count once: blank background would otherwise be most of the data. k-means
+    from farthest-first seeds (Gonzalez 1985), which give every clearly different patch a centre of
+    its own before any is split; fewer different patches, fewer centres.
     """
     generator = torch.Generator().manual_seed(seed)
     points = cut(pictures, patch).flatten(0, 1).unique(dim=0)
@@ -24,8 +25,7 @@ def cluster_patches(pictures: Tensor, count: int, patch: int, seed: int) -> Tens
     distance = torch.full((len(points),), torch.inf)
     while len(centres) < min(count, len(points)):
         distance = torch.minimum(distance, (points - centres[-1]).square().sum(-1))
-        row = torch.multinomial(distance, 1, generator=generator)
-        centres = torch.cat([centres, points[row]])
+        centres = torch.cat([centres, points[distance.argmax()][None]])
     for _ in range(ROUNDS):
         nearest = torch.cdist(points, centres).argmin(-1)
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)

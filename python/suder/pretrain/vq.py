@@ -34,7 +34,7 @@ class VQSettings(Section):
     """Of the VQ stage."""
 
     pictures: Positive = Field(default=4096, description="made once, then drawn from")
-    steps: Positive = Field(default=1000, description="optimiser steps")
+    steps: Positive = Field(default=800, description="optimiser steps")
     batch: Positive = Field(default=32, description="pictures a step")
     lr: Annotated[float, Field(gt=0.0)] = Field(
         default=3e-3, description="highest rate of the cycle"

@@ -17,7 +17,7 @@ RGB = {
 BACKGROUND = 255.0
 CELL = SIZE // 2
 _FINE = 4  # samples a pixel and axis for soft edges
-_JITTER = (-0.5, 0.5)  # pixels off the cell's centre, each way
+_JITTER = (-0.15, 0.15)  # pixels off the cell's centre, each way
 _RADIUS = 5.5  # half the side of a shape, in pixels
 
 
