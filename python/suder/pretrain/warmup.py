@@ -31,10 +31,10 @@ class WarmupSettings(Section):
     """Of the warm-up stage. Pairs and steps decide how imperfect the start model is."""
 
     pairs: Positive = Field(default=8192, description="made once, then drawn from")
-    steps: Positive = Field(default=1500, description="optimiser steps, each of both directions")
+    steps: Positive = Field(default=2000, description="optimiser steps, each of both directions")
     batch: Positive = Field(default=48, description="pairs a step")
     lr: Annotated[float, Field(gt=0.0)] = Field(
-        default=1.5e-3, description="highest rate of the cycle"
+        default=2e-3, description="highest rate of the cycle"
     )
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(default=0.05, description="AdamW's")
     captioned: Fraction = Field(
