@@ -30,8 +30,8 @@ def preference_loss(
     """Loss and implicit rewards of B preference pairs.
 
     The formulas are those of the papers named beside each function of
-    `suder_ext.reference.preference_formulas`, in TRL's conventions: log-probabilities are sums over a
-    sequence; "sigmoid" is DPO (arXiv 2305.18290, eq. 7), with label_smoothing cDPO; "simpo" is
+    `suder_ext.reference.preference_formulas`, in TRL's conventions: log-probabilities are sums over
+    a sequence; "sigmoid" is DPO (arXiv 2305.18290, eq. 7), with label_smoothing cDPO; "simpo" is
     `-log sigmoid(beta * (chosen / chosen_length - rejected / rejected_length) - margin)`
     (arXiv 2405.14734, eq. 6). Without ref_* the reference log-probabilities are 0; simpo, cpo and
     orpo have no reference and do not look at it.
