@@ -156,6 +156,8 @@ def test_samples_can_take_part_in_a_loss(janus, prompts, pictures, direction):
     new = linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
     (new * torch.cat(list(drawn.logprob))).sum().backward()
     assert janus.core.get_input_embeddings().weight.grad.abs().sum() > 0
+    # Ids that sampling was the first to need are remembered, and must serve training as well.
+    assert not any(janus.prompts.prompt_ids(prompt).is_inference() for prompt in prompts)
 
 
 def test_gradient_checkpointing_does_not_change_samples(janus, prompts):
