@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -32,7 +33,8 @@ def _find() -> tuple[ModuleType | None, str]:
     if choice == "reference":
         return None, "SUDER_KERNEL=reference"
     try:
-        from suder_ext import _C
+        # `from suder_ext import _C` would raise the same error for a missing and a broken module.
+        _C = import_module("suder_ext._C")
     except ModuleNotFoundError:
         module, reason, broken = None, "suder_ext._C was not built", False
     except ImportError as error:

@@ -1,6 +1,6 @@
 """How far a result may be from its float64 oracle, by (what, device, dtype), each with its reason.
 
-A test takes its limits from here and nowhere else: `assert_close(got, expected, **TOLERANCES[...])`.
+A test takes its limits from here and nowhere else: `assert_close(got, expected, **limits)`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def preference_loss(
         label_smoothing: in `[0, 1)`; exo_pair needs it above 0, robust below 0.5.
         margin: subtracted inside the logistic, for the losses that have one.
         f_divergence: of f-DPO (arXiv 2309.16240), for the losses on score differences.
-        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence; needed
+        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence, needed
             by ipo, sigmoid_norm, simpo and orpo. Given to sft, cpo or orpo, the batch mean of their
             likelihood term is the mean over tokens, as in TRL.
 
