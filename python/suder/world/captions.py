@@ -6,7 +6,9 @@
     position     a red circle left of a blue square   (left of, right of, above, below)
 
 Positions hold between rows and columns: of two things on a diagonal, one is both above the other
-and to a side of it.
+and to a side of it. A caption says all it can say in few words: the position of two things in one
+row or column, and "and" of two on a diagonal. Were "and" said of any two things, a model could
+always be right by saying less.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from suder.world.splits import Split, combinations
 from suder.world.things import COLORS, KINDS, SHAPES, Kind, Scene, Thing
 
 RELATIONS = ("left of", "right of", "above", "below")
-POSITION = 0.5  # share of position sentences among those about two different things
+POSITION = 0.5  # share of position prompts among those for two different things
 
 WORDS = (
     "a",
@@ -38,7 +40,7 @@ WORDS = (
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
-    """A true and complete caption; which of them is drawn from `rng`."""
+    """A true and complete caption; which of two things is named first is drawn from `rng`."""
     if len(scene.things) == 1:
         return single(scene.things[0].kind)
     first, second = scene.things
@@ -46,10 +48,10 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
         return counting(first.kind)
     if rng.random() < 0.5:
         first, second = second, first
-    if rng.random() >= POSITION:
-        return both(first.kind, second.kind)
     holding = relations(first, second)
-    return position(first.kind, holding[rng.integers(len(holding))], second.kind)
+    if len(holding) > 1:
+        return both(first.kind, second.kind)
+    return position(first.kind, holding[0], second.kind)
 
 
 def relations(first: Thing, second: Thing) -> list[str]:
