@@ -35,7 +35,10 @@ def headline(run: RunData) -> str:
     for decoding in _DECODINGS:
         rows = _rows(run, decoding)
         if rows:
-            return head + _section(tables.cards(rows, decoding), _p(tables.verdict(rows)))
+            said = tables.verdict(rows)
+            if summary.get("kept_round") == 0:
+                said = "The guard kept the start model, so base and tuned are one. " + said
+            return head + _section(tables.cards(rows, decoding), _p(said))
     command = f"<code>suder evaluate {html.escape(str(run.folder))}</code>"
     return head + _section(
         '<p class="note">Not evaluated: nothing on this page says whether the model got better. '
