@@ -31,7 +31,11 @@ class WarmupSettings(Section):
     """Of the warm-up stage. Pairs and steps decide how imperfect the start model is."""
 
     pairs: Positive = Field(default=8192, description="made once, then drawn from")
-    steps: Positive = Field(default=2000, description="optimiser steps, each of both directions")
+    captions: Positive = Field(
+        default=2500,
+        description="pairs that teach reading; all teach drawing, which generalises less",
+    )
+    steps: Positive = Field(default=3000, description="optimiser steps, each of both directions")
     batch: Positive = Field(default=48, description="pairs a step")
     lr: Annotated[float, Field(gt=0.0)] = Field(
         default=2e-3, description="highest rate of the cycle"
@@ -39,7 +43,7 @@ class WarmupSettings(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(default=0.05, description="AdamW's")
     captioned: Fraction = Field(
         default=0.33,
-        description="part of each batch that is captioned; reading is learnt sooner than drawing",
+        description="pictures read a step, as part of `batch`; reading is learnt the sooner",
     )
     drop_prompt: Fraction = Field(
         default=0.1, description="part of the prompts replaced by the null one"
@@ -125,6 +129,8 @@ def train_warmup(
     Returns the last losses of both directions, averaged over about 50 steps.
     """
     generator = torch.Generator().manual_seed(seed)
+    known = min(settings.captions, len(pairs.tokens))
+    captioned = math.ceil(settings.captioned * settings.batch)
     question = understanding_ids(processor)
     trained = trainable(model)
     optimizer = torch.optim.AdamW(
@@ -139,7 +145,7 @@ def train_warmup(
             null_ids(processor, pairs.prompts[row]) if drop else pairs.prompts[row]
             for row, drop in zip(rows.tolist(), dropped.tolist(), strict=True)
         ]
-        read = rows[: math.ceil(settings.captioned * len(rows))]
+        read = torch.randint(known, (captioned,), generator=generator)
         captions = [pairs.captions[row] for row in read.tolist()]
         pixels = to_pixels(pairs.pictures[read])
         understanding = understanding_loss(model, question, pixels, captions)
