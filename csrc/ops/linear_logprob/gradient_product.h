@@ -1,0 +1,71 @@
+// What the two products of the backward pass share: packing of the right operand, the product
+// itself, and the rounding of its sums.
+#pragma once
+
+#include "cpu/parallel.h"
+#include "ops/linear_logprob/logits_tile.h"
+
+namespace suder {
+inline namespace SUDER_ISA {
+
+inline constexpr std::int64_t kGroup = kTilePanels;  // panels of features in one task
+inline constexpr std::int64_t kPackUnits = 32;       // rows packed in one task, to be read in order
+
+// The B panels [panel][k][kColumns] of rows [first, first + rows), but for those with skip[row].
+template <class T>
+void pack_rows(int threads, const ConstMatrix& matrix, std::int64_t first, std::int64_t rows,
+               const std::uint8_t* skip, float* panels) {
+  using Units = UnitsOf<T>;
+  const std::int64_t depth = units<Units>(rows);
+  cpu::parallel_for(threads, ceil_div(depth, kPackUnits), [&](std::int64_t task, int) {
+    const std::int64_t unit = task * kPackUnits, row = unit * Units::kElements;
+    const std::int64_t some = smaller(kPackUnits * Units::kElements, rows - row);
+    for (std::int64_t panel = 0; panel < ceil_div(matrix.cols, kColumns); ++panel) {
+      pack_b(row_of<T>(matrix, first + row) + panel * kColumns, matrix.stride,
+             matrix.cols - panel * kColumns, some, skip == nullptr ? nullptr : skip + row,
+             panels + panel * b_panel_size(depth) + unit * kColumns);
+    }
+  });
+}
+
+// Packed operands of C [rows, features] = A B over `depth` units.
+template <class T>
+struct GradientProduct {
+  const float* a;
+  const float* b;
+  std::int64_t rows, depth, features;
+
+  // C (+)= A B for kTileRows rows from first_row on and the features of a group; `c` begins there.
+  void multiply(std::int64_t first_row, std::int64_t group, float* c, std::int64_t c_stride,
+                bool accumulate) const {
+    const std::int64_t end = smaller(first_row + kTileRows, rows);
+    const std::int64_t end_panel = smaller((group + 1) * kGroup, ceil_div(features, kColumns));
+    for (std::int64_t k = 0; k < depth; k += kBlock) {
+      for (std::int64_t i = first_row; i < end; i += kRows) {
+        const float* a_panel = a + i / kRows * a_panel_size(depth) + k * kRows;
+        float* c_row = c + (i - first_row) * c_stride;
+        for (std::int64_t panel = group * kGroup; panel < end_panel; ++panel, c_row += kColumns) {
+          multiply_panels<UnitsOf<T>>(
+              a_panel, b + panel * b_panel_size(depth) + k * kColumns, smaller(kBlock, depth - k),
+              static_cast<int>(smaller(kRows, end - i)),
+              static_cast<int>(smaller(kColumns, features - panel * kColumns)), c_row, c_stride,
+              accumulate || k > 0);
+        }
+      }
+    }
+  }
+};
+
+// Finished sums, rounded to the type of the result.
+template <class T>
+void store_rounded(const float* sums, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                   T* target, std::int64_t target_stride) {
+  for (; rows > 0; --rows, sums += stride, target += target_stride) {
+    std::int64_t d = 0;
+    for (; d + kWidth <= columns; d += kWidth) store_floats(target + d, load(sums + d));
+    for (; d < columns; ++d) target[d] = from_float<T>(sums[d]);
+  }
+}
+
+}  // namespace SUDER_ISA
+}  // namespace suder

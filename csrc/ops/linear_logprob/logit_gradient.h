@@ -1,0 +1,118 @@
+// Step 1 of the backward pass: the logits of a block again, and from them their gradient
+// G [vocabulary, tokens] with its sums over the tokens, which are the gradient of the bias.
+#pragma once
+
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+#include "ops/linear_logprob/backward_block.h"
+#include "ops/linear_logprob/gradient_tile.h"
+
+namespace suder {
+inline namespace SUDER_ISA {
+
+template <class T>
+class LogitGradient {
+ public:
+  using Gradient = GradientOf<T>;
+
+  LogitGradient(const LinearLogprobBackward& params, const BackwardBlock& block)
+      : p_(params),
+        block_(block),
+        map_(LogitMap::of<T>(params)),
+        stride_(block.max_tokens + kWidth),
+        packed_{params.hidden.cols, block.max_tokens, nullptr},
+        packed_memory_(packed_.size()),
+        gradients_(block.max_rows * stride_),
+        bias_parts_(ceil_div(block.max_tokens, kTileTokens) * block.max_rows),
+        bias_sums_(block.max_rows) {
+    packed_.data = packed_memory_.data();
+  }
+
+  // Row i of G is at data() + i * stride(); a vector past the last token may be read.
+  const Gradient* data() const { return reinterpret_cast<const Gradient*>(gradients_.data()); }
+  std::int64_t stride() const { return stride_; }
+
+  void pack_tokens(int threads);
+  void make(int threads, float* scratch);  // TileScratch::kSize floats a thread
+  void sum_bias(std::int64_t panel);
+
+ private:
+  std::int64_t token_tiles() const { return ceil_div(packed_.panels(), kTilePanels); }
+  void run_tile(std::int64_t tile_row, std::int64_t token_tile, float* scratch);
+  void differentiate(std::int64_t tile_row, std::int64_t token_tile, const TileScratch& tile);
+
+  const LinearLogprobBackward& p_;
+  const BackwardBlock& block_;
+  const LogitMap map_;
+  const std::int64_t stride_;
+  PackedTokens<T> packed_;
+  const cpu::Workspace packed_memory_, gradients_, bias_parts_, bias_sums_;
+};
+
+template <class T>
+void LogitGradient<T>::pack_tokens(int threads) {
+  packed_.tokens = block_.tokens;
+  cpu::parallel_for(threads, packed_.panels(), [&](std::int64_t panel, int) {
+    packed_.pack(p_.hidden, block_.first_token, panel);
+  });
+}
+
+template <class T>
+void LogitGradient<T>::make(int threads, float* scratch) {
+  const std::int64_t tiles = token_tiles();
+  cpu::parallel_for(
+      threads, ceil_div(block_.rows, kTileRows) * tiles, [&](std::int64_t task, int thread) {
+        run_tile(task / tiles * kTileRows, task % tiles, scratch + thread * TileScratch::kSize);
+      });
+}
+
+template <class T>
+void LogitGradient<T>::run_tile(std::int64_t tile_row, std::int64_t token_tile, float* scratch) {
+  const TileScratch tile{scratch};
+  const std::int64_t row = block_.first_row + tile_row, first_panel = token_tile * kTilePanels;
+  const std::int64_t rows = smaller(kTileRows, block_.rows - tile_row);
+  load_tile_bias<T>(p_, map_, row, rows, tile.bias());
+  multiply_logits<T>(p_, packed_, row, rows, first_panel,
+                     smaller(kTilePanels, packed_.panels() - first_panel), tile);
+  differentiate(tile_row, token_tile, tile);
+}
+
+template <class T>
+void LogitGradient<T>::differentiate(std::int64_t tile_row, std::int64_t token_tile,
+                                     const TileScratch& tile) {
+  const bool with_bias = p_.grad_bias != nullptr;
+  Vec row_sums[kTileRows] = {};
+  const auto column = map_.softcap > 0.0f ? differentiate_column<Gradient, true>
+                                          : differentiate_column<Gradient, false>;
+  const std::int64_t rows = smaller(kTileRows, block_.rows - tile_row);
+  const std::int64_t first = token_tile * kTileTokens;
+  const std::int64_t tokens = smaller(kTileTokens, block_.tokens - first);
+  Gradient* gradient = reinterpret_cast<Gradient*>(gradients_.data()) + tile_row * stride_ + first;
+  for (std::int64_t t = 0; t < tokens; t += kWidth) {
+    const TokenTerms terms =
+        TokenTerms::of(p_, map_, block_.first_token + first + t, block_.first_row + tile_row);
+    column(map_, terms, p_.grad_entropy != nullptr, tile.bias(), rows,
+           tile.logits(t / kColumns) + t % kColumns, gradient + t, stride_,
+           with_bias ? row_sums : nullptr);
+  }
+  if (!with_bias) return;
+  float* parts = bias_parts_.data() + token_tile * block_.max_rows + tile_row;
+  for (std::int64_t i = 0; i < rows; ++i) parts[i] = horizontal_sum(row_sums[i]);
+}
+
+// Adds this chunk's part of the bias gradient for the rows of one panel.
+template <class T>
+void LogitGradient<T>::sum_bias(std::int64_t panel) {
+  const std::int64_t end = smaller(block_.rows, (panel + 1) * kRows);
+  for (std::int64_t i = panel * kRows; i < end; ++i) {
+    float sum = block_.first_token == 0 ? 0.0f : bias_sums_.data()[i];
+    for (std::int64_t tile = 0; tile < token_tiles(); ++tile) {
+      sum += bias_parts_.data()[tile * block_.max_rows + i];
+    }
+    bias_sums_.data()[i] = sum;
+    static_cast<T*>(p_.grad_bias)[block_.first_row + i] = from_float<T>(sum);
+  }
+}
+
+}  // namespace SUDER_ISA
+}  // namespace suder
