@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 import transformers
+
 from suder.models import Janus, load_model
 from suder.pretrain.architecture import build_janus
 from suder.pretrain.layout import generation_ids

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from suder.balance import Balance, Updater, norm_of
 from suder.config import Optimizer
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import suder.cli
 from suder.cli import COMMANDS, main
 from suder.config import TrainConfig

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import suder
 import torch
 from PIL import Image
+
+import suder
 from suder.cli import main
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from suder.config import TrainConfig
 from suder.config_file import ConfigError, describe_config, dump_config, load_config
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from suder.config import Data
 from suder.data import DataError, Inputs, load_picture, pick, read_inputs
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import suder
 from suder import trainer
 from suder.cli import main

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from suder.cli import main
 from suder.evaluation import controls
 from suder.evaluation import evaluate as evaluate_module

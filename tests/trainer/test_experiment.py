@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import suder
 import yaml
 from PIL import Image
+
+import suder
 from suder.cli import main
 from suder.config_file import load_config
 from suder.evaluation.result import Evaluation, Items

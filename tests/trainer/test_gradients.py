@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from suder.config import TrainConfig
 from suder.gradients import Sums, add_gradient, blocks
 from suder.models import load_model
@@ -14,7 +15,6 @@ from suder.models.janus import Janus
 from suder.objectives import trained_candidates
 from suder.rollouts import Rollouts, condition_of, draw
 from suder.select import Selection, select
-
 from suder_ext import linear_sequence_logprob
 from tests.tolerances import TOLERANCES
 

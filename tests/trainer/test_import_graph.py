@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import suder
 
 ROOT = Path(suder.__file__).parent

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
+
 from suder.models import teacher_forcing
 from suder.pretrain.layout import generation_ids
-
 from tests.tolerances import TOLERANCES
 
 LOGPROB = TOLERANCES["model", "cpu", torch.float32]

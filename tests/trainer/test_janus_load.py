@@ -6,11 +6,12 @@ import json
 from contextlib import contextmanager
 
 import pytest
-import suder
 import torch
+from transformers import LlamaConfig
+
+import suder
 from suder.models import load
 from suder.models.base import inference
-from transformers import LlamaConfig
 
 
 def hidden_of(model, prompts):

@@ -8,12 +8,12 @@ import warnings
 
 import pytest
 import torch
+from transformers import GenerationConfig
+
 from suder.models import Janus, decoding, load_model
 from suder.models.base import inference
 from suder.pretrain.architecture import build_janus
 from suder.sampling import sample
-from transformers import GenerationConfig
-
 from tests.tolerances import TOLERANCES
 
 

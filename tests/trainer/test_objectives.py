@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from suder.config import ObjectiveSection
 from suder.objectives import objective_loss, trained_candidates
 from suder.select import Selection, select

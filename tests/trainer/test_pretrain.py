@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration, JanusProcessor
+
 from suder.pretrain import layout, patches, recipe, schedule, stages, vq, warmup
 from suder.pretrain.architecture import Sizes, build_janus
 from suder.world.captions import WORDS
 from suder.world.catalogue import world
-from torch.nn import functional as F
-from transformers import JanusForConditionalGeneration, JanusProcessor
 
 SMALL = Sizes(hidden=32, layers=1, heads=2, mlp=64, vision_hidden=32, vision_layers=1, codebook=64)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
 from suder.cli import main
 from suder.evaluation.compare import compare, headline
 from suder.evaluation.result import Evaluation, Items

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import suder.files
 from suder.config import TrainConfig
 from suder.config_file import dump_config

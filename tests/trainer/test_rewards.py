@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from suder import rewards
 from suder.rewards import DualReward
-
 from tests.tolerances import TOLERANCES
 
 REWARD = TOLERANCES["reward", "cpu", torch.float32]

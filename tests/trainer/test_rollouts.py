@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from suder.config import Sampling
 from suder.data import DataError
 from suder.models import load_model

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from suder.sampling_distribution import Distribution, log_distribution, pick
 
 

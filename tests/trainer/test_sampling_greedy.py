@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from suder.pretrain.layout import generation_ids, understanding_ids
 from suder.sampling import sample
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from suder.models.base import inference
 from suder.sampling import sample
-
 from suder_ext import linear_logprob
 from tests.tolerances import TOLERANCES
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+
 from suder.evaluation.statistics import (
     Interval,
     mean_interval,

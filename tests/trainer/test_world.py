@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from suder.world import captions, digits, scenes, splits
 from suder.world.catalogue import world
 from suder.world.drawing import RGB, draw
