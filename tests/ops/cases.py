@@ -107,9 +107,8 @@ def gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Results by name, and gradients of sum(upstream * result) by argument."""
     names = tuple(case.floats) if wanted is None else wanted
-    leaves = {
-        name: t.detach().clone().requires_grad_(name in names) for name, t in case.floats.items()
-    }
+    # Not cloned: a clone would be contiguous, and the layout is part of the case.
+    leaves = {name: t.detach().requires_grad_(name in names) for name, t in case.floats.items()}
     results = replace(case, floats=leaves).run(function)
     named = results._asdict() if isinstance(results, LogprobStats) else {"logprob": results}
     used = [named[name] for name in upstream]
