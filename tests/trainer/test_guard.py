@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from suder.config import Guard as Settings
 from suder.guard import Guard
 from suder.models import load_model
@@ -137,7 +138,7 @@ def test_further_weights_are_further_away(watch: Watch, random_model_folder: Pat
 def test_kl_against_the_exact_one(watch: Watch, random_model_folder: Path) -> None:
     """Exact: the KL between both whole distributions at the first image token, all prompts."""
     watch.look(watch.start, 0)
-    model = moved(load_model(random_model_folder), 0.05)
+    model = moved(load_model(random_model_folder), 0.2)  # far: KL and its reverse differ
     prompts = [f"a {word} circle" for word in ("red", "blue", "green", "two")] * 100
     watch.inputs["generation"] = tuple(prompts)
     watch.conditions["generation"] = prompts

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import suder.files
+import suder.learner
+import suder.rounds
 from suder.config import TrainConfig
 from suder.config_file import dump_config
 from suder.files import read_jsonl
@@ -141,6 +143,26 @@ def test_resuming_what_is_finished_changes_nothing(make_config: Make) -> None:
     before = result(config.output)
     assert Trainer.resume(config.output, quiet=True).run() == summary
     assert result(config.output) == before
+
+
+def test_phases_on_disk_are_not_done_again(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling is most of a big model's round: what was written is read, not sampled anew."""
+    config = make_config("rounds=1", "guard.enabled=false")
+
+    def dying(*arguments: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(suder.learner.Updater, "step", dying)
+        with pytest.raises(Crash):
+            Trainer(config, quiet=True).run()
+    trainer = Trainer.resume(config.output, quiet=True)
+    monkeypatch.setattr(suder.rounds, "draw", dying)
+    monkeypatch.setattr(suder.rounds, "reward_of", dying)
+    monkeypatch.setattr(suder.rounds, "select", dying)
+    assert trainer.run()["rounds"] == 1
 
 
 def test_resumed_run_keeps_the_inputs_it_began_with(make_config: Make, tmp_path: Path) -> None:

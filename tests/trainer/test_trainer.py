@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import suder.learner
 import torch
 from safetensors.torch import load_file
+
+import suder.learner
 from suder.config import TrainConfig
 from suder.files import read_jsonl
 from suder.models import load_model
@@ -120,6 +121,18 @@ def test_reward_goes_up(make_config: Make, lively_model_folder: Path) -> None:
     assert sum(series[-3:]) / 3 > sum(series[:3]) / 3 + 0.2 * spread
 
 
+def test_clip_works_from_the_second_step_on(make_config: Make) -> None:
+    """The ratio is to the policy that sampled; to the one of the step before it would be 1."""
+    finals = []
+    for clip in ("0.0001", "0.9"):
+        config = make_config(
+            f"objective.clip={clip}", "optimizer.steps=3", "guard.enabled=false", output=clip
+        )
+        Trainer(config, quiet=True).run()
+        finals.append(weights(Path(config.output) / "model"))
+    assert any(not torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
 def test_vq_model_is_never_trained(make_config: Make, random_model_folder: Path) -> None:
     config = make_config("guard.enabled=false")
     Trainer(config, quiet=True).run()
@@ -141,6 +154,28 @@ def test_guard_ends_with_the_start_when_nothing_is_better(make_config: Make) -> 
     assert all(torch.equal(start[name], final[name]) for name in start)
     again = Trainer.resume(config.output, quiet=True).run()  # a stopped run stays stopped
     assert again == summary
+
+
+def test_guard_keeps_the_averaged_weights(make_config: Make) -> None:
+    """Not the last step's, which fluctuate; the state file holds both."""
+    for seed in range(20):  # until a run whose last look is kept
+        config = make_config(
+            "guard.kl_limit=100.0", "guard.action=watch", f"seed={seed}", output=f"run{seed}"
+        )
+        if Trainer(config, quiet=True).run()["kept_round"] == 2:
+            break
+    run = Path(config.output)
+    state = load_file(run / "state" / "000002.safetensors")
+    best = weights(run / "best")
+    names = [name for name in state if name.startswith("average/model.")]
+    assert names
+    for name in names:
+        saved = name.removeprefix("average/model.")
+        assert torch.equal(best[saved], state[name])
+    assert any(
+        not torch.equal(state[name], state[name.replace("average/", "weight/", 1)])
+        for name in names
+    )
 
 
 def test_rollback_restores_the_best_weights(make_config: Make) -> None:
