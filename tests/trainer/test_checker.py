@@ -114,6 +114,24 @@ def test_rejects_half_a_thing_and_a_faded_one(kind: Kind, cell: int, seed: int):
     assert read_picture(faded) is None
 
 
+@given(kinds, seeds)
+def test_rejects_a_thing_with_a_quarter_missing(kind: Kind, seed: int):
+    picture = draw(Scene((Thing(*kind, 0),)), seed)
+    picture[8:16, 8:16] = 255
+    assert read_picture(picture) is None
+
+
+def test_rejects_a_thing_with_a_stain_of_another_color():
+    """A third of a green thing in black: the error and the mean alone would let it pass."""
+    picture = draw(Scene((Thing("green", "square", 0),)), 0)
+    green = (picture == picture[8, 8]).all(2)
+    rows = np.flatnonzero(green.any(1))
+    black = green & (np.arange(SIZE) < rows[round(0.32 * len(rows))])[:, None]
+    stained = np.where(black[..., None], 20, picture).astype(np.uint8)
+    assert read_picture(picture) is not None
+    assert read_picture(stained) is None
+
+
 def test_wrong_pictures_are_refused_by_name():
     with pytest.raises(ValueError, match=r"uint8 \[B, 32, 32, 3\], got float64"):
         read_pictures(np.zeros((1, SIZE, SIZE, 3)))

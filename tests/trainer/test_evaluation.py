@@ -129,8 +129,10 @@ def test_batches_of_one_evaluation_draw_from_different_seeds(
 def test_greedy_draws_a_repeated_prompt_once(scripted: tuple[Scripted, np.ndarray], task: Task):
     model, _ = scripted
     twice = Task(**{**vars(task), "prompts": [task.prompts[1], task.prompts[0]] * 30})
-    evaluate(model, task=twice, progress=False)
+    drawn = evaluate(model, task=twice, progress=False).generation.pictures
     assert model.calls[0][:2] == ("generation", 2)
+    for item, prompt in enumerate(twice.prompts):
+        np.testing.assert_array_equal(drawn[item], model.pictures[prompt])
 
 
 def test_a_random_model_gives_the_same_answers_twice_and_round_the_disk(
@@ -254,12 +256,12 @@ def test_categories_come_in_the_checkers_order():
 
 def test_best_of_n_and_any_of_n():
     reward = np.array([[0.1, 0.9, 0.5], [np.nan, 0.2, 0.1], [np.nan] * 3, [0.3, 0.3, 0.1]])
-    correct = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]], bool)
+    correct = np.array([[0, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]], bool)
     groups = Groups(reward, correct, ["a", "b", "c", "d"])
-    assert groups.best().tolist() == [True, False, False, True]
+    assert groups.best().tolist() == [True, True, False, True]
     assert groups.any_right().tolist() == [True] * 4
-    # group a: the right one beats both; b: NaN leaves no pair; c: none; d: a tie and a win.
-    assert groups.reward_accuracy().estimate == pytest.approx((2 + 1.5) / 4)
+    # group a: the right one beats both; b: one pair, for NaN is in none; d: a tie and a win.
+    assert groups.reward_accuracy().estimate == pytest.approx((2 + 1 + 1.5) / 5)
 
 
 def test_candidate_groups_score_and_judge_the_same_candidates(

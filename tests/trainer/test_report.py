@@ -52,7 +52,7 @@ class Page(HTMLParser):
 def items(correct: np.ndarray, seed: int, captions: bool) -> Items:
     rng = np.random.default_rng(seed)
     return Items(
-        inputs=[f"input <{i}> & co" for i in range(N)],
+        inputs=[f"input <b{i}> & co" for i in range(N)],
         answers=[f"answer {seed} <b>{i}</b>" for i in range(N)] if captions else [],
         categories=["single" if i % 2 else "two_objects" for i in range(N)],
         clusters=[f"cluster {i // 2}" for i in range(N)],
@@ -169,7 +169,7 @@ def test_pictures_and_captions_are_the_models_own_and_marked(judged: tuple[Path,
     assert page.words.count("✓ base") == 20
     assert page.words.count("✗ base") == PICTURES - 20
     assert page.words.count("✓ tuned") == PICTURES
-    assert "input <5> & co" in page.words
+    assert "input <b5> & co" in page.words
     assert "answer 2 <b>5</b>" in page.words
     assert "answer 8 <b>5</b>" in page.words
 
