@@ -240,6 +240,7 @@ def test_twenty_steps_of_warm_up_lower_both_losses_and_spare_the_vq_model(small)
     after = measure()
     assert after[0] < 0.8 * before[0]
     assert after[1] < 0.95 * before[1]
+    assert not any(p.requires_grad for p in model.model.vqmodel.parameters())
     for name, value in model.model.vqmodel.state_dict().items():
         assert torch.equal(value, frozen[name]), name
 
