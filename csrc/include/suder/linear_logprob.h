@@ -1,0 +1,49 @@
+// log p(target) of softmax(hidden @ weight^T + bias) without ever holding the logits.
+//
+//   z = hidden @ weight^T + bias;  z = softcap * tanh(z / softcap);  z = z / temperature
+//   lse = log sum_v exp(z_v),  logprob = z_target - lse,  entropy = lse - sum_v p_v z_v
+#pragma once
+
+#include <cstdint>
+
+#include "suder/types.h"
+
+namespace suder {
+
+struct LinearLogprob {
+  DType dtype = DType::kFloat32;         // of hidden, weight, bias and their gradients
+  ConstMatrix hidden;                    // [N, D]
+  ConstMatrix weight;                    // [V, D]
+  const void* bias = nullptr;            // [V], or absent
+  const std::int64_t* target = nullptr;  // [N]
+  std::int64_t ignore_index = -100;
+  float temperature = 1.0f;
+  float softcap = 0.0f;  // 0: none
+  int threads = 1;
+};
+
+struct LinearLogprobForward : LinearLogprob {
+  float* logprob = nullptr;  // [N]; 0 where target == ignore_index
+  float* lse = nullptr;      // [N]; of ignored rows too
+  float* entropy = nullptr;  // [N] likewise, or absent
+};
+
+// d(loss) / d(hidden, weight, bias) for the gradients of logprob, lse and entropy, each of which
+// may be absent (zero). Ignored rows take no part, whatever their upstream gradients.
+struct LinearLogprobBackward : LinearLogprob {
+  const float* grad_logprob = nullptr;  // [N]
+  const float* grad_lse = nullptr;      // [N]
+  const float* grad_entropy = nullptr;  // [N]
+  const float* lse = nullptr;           // [N], of the forward call
+  const float* entropy = nullptr;       // [N], needed with grad_entropy
+  Matrix grad_hidden;                   // [N, D], or data absent
+  Matrix grad_weight;                   // [V, D], or data absent
+  void* grad_bias = nullptr;            // [V], or absent
+};
+
+// Throw std::invalid_argument for sizes and settings that make no sense, std::out_of_range naming
+// the first row whose target is neither in [0, V) nor ignore_index.
+void linear_logprob_forward(const LinearLogprobForward& params);
+void linear_logprob_backward(const LinearLogprobBackward& params);
+
+}  // namespace suder

@@ -1,0 +1,137 @@
+"""Judges a model in both directions on inputs it has not seen: `evaluate(model, split=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from suder.evaluation.result import Evaluation, Items
+from suder.evaluation.task import Task, shapes_task
+from suder.sampling import sample
+
+SHOWN = 64  # pictures kept of each direction, for reports
+
+
+def evaluate(
+    model: Any,
+    *,
+    split: str = "test",
+    n: int = 1000,
+    seed: int = 0,
+    greedy: bool = True,
+    temperature: float = 1.0,
+    guidance: float = 1.0,
+    max_new_tokens: int = 32,
+    batch_size: int = 256,
+    task: Task | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Draw a picture for each prompt and a caption for each picture, and judge them.
+
+    Args:
+        model: an adapter from `suder.load_model`.
+        split: of the shapes world: "supervised", "unlabelled" or "test".
+        n: prompts, and pictures.
+        seed: of the inputs and of sampling; two models with one seed are judged on the same inputs
+            with the same random numbers, so their items can be paired.
+        greedy: the most likely token always; otherwise sample at `temperature`.
+        guidance: classifier-free guidance scale while drawing.
+        task: other inputs and judges in place of the shapes world (then `split` and `n` are unused).
+        progress: show a bar.
+    """
+    task = shapes_task(split, n, seed) if task is None else task
+    how: dict[str, Any] = {"greedy": greedy} if greedy else {"temperature": temperature}
+    with Progress(transient=True, disable=not progress) as bar, torch.inference_mode():
+        label = f"{task.name} {'greedy' if greedy else f't={temperature:g}'}"
+        total = len(task.prompts) + len(task.pictures)
+        bar_id = bar.add_task(label, total=total)
+
+        def advance(count: int) -> None:
+            bar.advance(bar_id, count)
+
+        generation = _draw(model, task, {**how, "guidance": guidance}, seed, batch_size, advance)
+        how["max_new_tokens"] = max_new_tokens
+        captions = _caption(model, task, how, seed, batch_size, advance)
+    settings = {
+        "task": task.name,
+        "seed": seed,
+        "greedy": greedy,
+        "temperature": temperature,
+        "guidance": guidance,
+    }
+    return Evaluation(generation, captions, settings)
+
+
+def _draw(
+    model: Any,
+    task: Task,
+    how: dict[str, Any],
+    seed: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Items:
+    verdicts: list[dict[str, np.ndarray]] = []
+    kept: list[np.ndarray] = []
+    for items in _batches(len(task.prompts), batch_size):
+        asked = [task.prompts[item] for item in items]
+        # A greedy drawing depends on its prompt alone, so repeated prompts are drawn once.
+        distinct = list(dict.fromkeys(asked)) if "greedy" in how else asked
+        tokens = sample(model, "generation", distinct, seed=_seed(seed, items[0]), **how).tokens
+        pictures = np.asarray(model.decode(tokens).cpu())
+        if "greedy" in how:
+            pictures = pictures[[distinct.index(prompt) for prompt in asked]]
+        verdicts.append(task.judge_pictures(pictures, items))
+        kept.extend(pictures[: max(0, SHOWN - len(kept))])
+        advance(len(items))
+    return Items(
+        inputs=list(task.prompts),
+        answers=[],
+        categories=list(task.prompt_categories),
+        clusters=list(task.prompt_clusters),
+        judged=_joined(verdicts),
+        pictures=np.stack(kept),
+    )
+
+
+def _caption(
+    model: Any,
+    task: Task,
+    how: dict[str, Any],
+    seed: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Items:
+    answers: list[str] = []
+    verdicts: list[dict[str, np.ndarray]] = []
+    for items in _batches(len(task.pictures), batch_size):
+        pixels = model.pixels([task.pictures[item] for item in items])
+        drawn = sample(model, "understanding", pixels, seed=_seed(seed, items[0]), **how)
+        captions = model.detokenize(drawn.tokens)
+        answers.extend(captions)
+        verdicts.append(task.judge_captions(captions, items))
+        advance(len(items))
+    return Items(
+        inputs=list(task.references),
+        answers=answers,
+        categories=list(task.picture_categories),
+        clusters=list(task.picture_clusters),
+        judged=_joined(verdicts),
+        pictures=np.stack(list(task.pictures[:SHOWN])),
+    )
+
+
+def _batches(count: int, size: int) -> list[range]:
+    return [range(start, min(count, start + size)) for start in range(0, count, size)]
+
+
+def _seed(seed: int, first: int) -> int:
+    """A seed of the batch's own, so that batches of one evaluation do not share random numbers."""
+    return int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+
+
+def _joined(verdicts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in verdicts]) for name in verdicts[0]}

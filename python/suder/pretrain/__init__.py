@@ -1,0 +1,4 @@
+"""The recipe that makes the embedded model: VQ model first, then a supervised warm-up.
+
+`suder pretrain --world shapes --seed 1 --out DIR` runs it; `suder.pretrain.recipe` is its order.
+"""

@@ -1,0 +1,48 @@
+"""Draws a scene: flat colours on white, soft edges, a little jitter in place and size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from suder.world.things import SIZE, Scene, Thing
+
+RGB = {
+    "red": (220, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (50, 90, 220),
+    "yellow": (240, 200, 40),
+    "purple": (150, 60, 190),
+    "black": (40, 40, 40),
+}
+BACKGROUND = 255.0
+CELL = SIZE // 2
+_FINE = 4  # samples a pixel and axis for soft edges
+_JITTER = 1  # pixels
+_RADII = (5.25, 5.75)  # half the side of a shape, in pixels
+
+
+def draw(scene: Scene, seed: int) -> np.ndarray:
+    """uint8 `[32, 32, 3]`. The same scene and seed give the same picture."""
+    rng = np.random.default_rng([seed, 13])
+    picture = np.full((SIZE, SIZE, 3), BACKGROUND)
+    for thing in scene.things:
+        row, column = divmod(thing.cell, 2)
+        offset = rng.integers(-_JITTER, _JITTER + 1, 2)
+        cover = _cover(thing, offset, _RADII[rng.integers(len(_RADII))])[..., None]
+        cell = picture[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]
+        cell += cover * (np.asarray(RGB[thing.color], float) - cell)
+    return picture.round().astype(np.uint8)
+
+
+def _cover(thing: Thing, offset: np.ndarray, radius: float) -> np.ndarray:
+    """Which part of each pixel of the cell the shape covers, float64 `[16, 16]`."""
+    axis = (np.arange(CELL * _FINE) + 0.5) / _FINE - CELL / 2
+    y, x = axis[:, None] - offset[0], axis[None, :] - offset[1]
+    distance = np.hypot(x, y)
+    inside = {
+        "circle": distance < radius * 1.1,
+        "ring": (distance < radius * 1.1) & (distance > radius * 0.55),
+        "square": np.maximum(abs(x), abs(y)) < radius * 0.95,
+        "triangle": (y < radius) & (2 * abs(x) < (y + radius) * 1.1),
+    }[thing.shape]
+    return inside.reshape(CELL, _FINE, CELL, _FINE).mean((1, 3))

@@ -1,0 +1,118 @@
+"""Per-token log-probabilities in plain PyTorch, every logit held in memory."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suder_ext.types import LogprobStats
+
+
+def widen(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Cast to float64 if any argument is float64, else to float32."""
+    double = any(t is not None and t.dtype == torch.float64 for t in tensors)
+    dtype = torch.float64 if double else torch.float32
+    return [None if t is None else t.to(dtype) for t in tensors]
+
+
+def _final_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None
+) -> Tensor:
+    wide_hidden, wide_weight, wide_bias = widen(hidden, weight, bias)
+    assert wide_hidden is not None
+    assert wide_weight is not None
+    with torch.autocast(hidden.device.type, enabled=False):  # it would round the logits
+        logits = F.linear(wide_hidden, wide_weight, wide_bias)
+    return _scaled(logits, temperature, softcap)
+
+
+def _scaled(logits: Tensor, temperature: float, softcap: float | None) -> Tensor:
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits if temperature == 1.0 else logits / temperature
+
+
+def _check_targets(target: Tensor, vocab: int, ignored: Tensor) -> None:
+    wrong = ((target < 0) | (target >= vocab)) & ~ignored
+    if bool(wrong.any()):
+        row = int(wrong.reshape(-1).nonzero()[0])
+        value = int(target.reshape(-1)[row])
+        raise IndexError(
+            f"target[{row}] is {value}; it must be in [0, {vocab}) or equal to ignore_index"
+        )
+
+
+def _stats(logits: Tensor, target: Tensor, ignore_index: int, entropy: bool) -> LogprobStats:
+    ignored = target == ignore_index
+    _check_targets(target, logits.shape[-1], ignored)
+    # Ignored rows are zeroed before, not after: a NaN there must not reach a gradient.
+    logits = logits.masked_fill(ignored[..., None], 0.0)
+    index = target.masked_fill(ignored, 0).long()
+    log_p = F.log_softmax(logits, dim=-1)
+    picked = log_p.gather(-1, index[..., None])[..., 0].masked_fill(ignored, 0.0)
+    lse = torch.logsumexp(logits, dim=-1).masked_fill(ignored, 0.0)
+    if not entropy:
+        return LogprobStats(picked, lse, lse.new_zeros(0))
+    p = log_p.exp()
+    # p log p is 0 where p is 0, but 0 * -inf is not.
+    h = -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
+    return LogprobStats(picked, lse, h.masked_fill(ignored, 0.0))
+
+
+def linear_logprob_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> LogprobStats:
+    """See `suder_ext.linear_logprob_stats`."""
+    logits = _final_logits(hidden, weight, bias, temperature, softcap)
+    return _stats(logits, target, ignore_index, entropy=True)
+
+
+def linear_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """See `suder_ext.linear_logprob`."""
+    logits = _final_logits(hidden, weight, bias, temperature, softcap)
+    return _stats(logits, target, ignore_index, entropy=False).logprob
+
+
+def logprob_stats(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> LogprobStats:
+    """See `suder_ext.logprob_stats`."""
+    (wide,) = widen(logits)
+    assert wide is not None
+    return _stats(_scaled(wide, temperature, softcap), target, ignore_index, entropy=True)
+
+
+def logprob(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """See `suder_ext.logprob`."""
+    (wide,) = widen(logits)
+    assert wide is not None
+    return _stats(_scaled(wide, temperature, softcap), target, ignore_index, entropy=False).logprob

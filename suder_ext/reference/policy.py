@@ -1,0 +1,91 @@
+"""Policy-gradient losses in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suder_ext.reference.logprobs import widen
+from suder_ext.reference.sequences import segment_ids
+from suder_ext.types import PolicyLevel, PolicyReduction
+
+
+def check_policy_options(
+    *,
+    clip: float,
+    clip_high: float | None,
+    kl_coef: float,
+    has_reference: bool,
+    reduction: str,
+    level: str,
+    max_length: int | None,
+) -> None:
+    """Raise ValueError, naming the argument, if the options do not make a loss."""
+    if not 0 <= clip < 1:
+        raise ValueError(f"clip is {clip}; it must be in [0, 1)")
+    if clip_high is not None and not clip_high >= 0:
+        raise ValueError(f"clip_high is {clip_high}; it must be at least 0")
+    if kl_coef != 0 and not has_reference:
+        raise ValueError(f"ref_logprob is None; kl_coef={kl_coef} needs it, float [T]")
+    if reduction not in ("sequence", "token", "constant"):
+        raise ValueError(
+            f"reduction is {reduction!r}; it must be 'sequence', 'token' or 'constant'"
+        )
+    if level not in ("token", "sequence"):
+        raise ValueError(f"level is {level!r}; it must be 'token' or 'sequence'")
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length is {max_length}; it must be at least 1")
+
+
+def policy_loss(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    advantage: Tensor,
+    cu_seqlens: Tensor,
+    ref_logprob: Tensor | None = None,
+    *,
+    clip: float = 0.2,
+    clip_high: float | None = None,
+    kl_coef: float = 0.0,
+    reduction: PolicyReduction = "sequence",
+    level: PolicyLevel = "token",
+    max_length: int | None = None,
+) -> Tensor:
+    """See `suder_ext.policy_loss`."""
+    check_policy_options(
+        clip=clip,
+        clip_high=clip_high,
+        kl_coef=kl_coef,
+        has_reference=ref_logprob is not None,
+        reduction=reduction,
+        level=level,
+        max_length=max_length,
+    )
+    new, old, wide_advantage, ref = widen(logprob, old_logprob, advantage, ref_logprob)
+    assert new is not None
+    assert old is not None
+    assert wide_advantage is not None
+    ids = segment_ids(cu_seqlens, new.numel())
+    length = cu_seqlens.diff().to(new.dtype).clamp(min=1)
+
+    def per_sequence(value: Tensor) -> Tensor:
+        return torch.zeros_like(wide_advantage).index_add(0, ids, value)
+
+    log_ratio = new - old
+    if level == "sequence":
+        log_ratio = (per_sequence(log_ratio) / length)[ids]
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+    per_token = -torch.min(ratio * wide_advantage[ids], clipped * wide_advantage[ids])
+    if kl_coef != 0:
+        assert ref is not None
+        per_token = per_token + kl_coef * ((ref - new).expm1() - (ref - new))
+
+    sequences = wide_advantage.numel()
+    if reduction == "sequence":
+        return (per_sequence(per_token) / length).sum() / max(sequences, 1)
+    if reduction == "token":
+        return per_token.sum() / max(new.numel(), 1)
+    # On the device: reading the longest length back would synchronise.
+    longest = length.max() if max_length is None and sequences else max_length or 1
+    return per_token.sum() / (max(sequences, 1) * longest)

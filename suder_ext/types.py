@@ -1,0 +1,67 @@
+"""Result types of the public functions, and the names their options take."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+LossType = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+    "simpo",
+    "cpo",
+    "orpo",
+]
+FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
+SequenceReduction = Literal["mean", "sum"]
+Normalization = Literal["std", "mean"]
+PolicyReduction = Literal["sequence", "token", "constant"]
+PolicyLevel = Literal["token", "sequence"]
+
+
+class LogprobStats(NamedTuple):
+    """Per-token statistics of a row of logits, each `[...]`, zero where the target is ignored."""
+
+    logprob: Tensor
+    """log p(target), never above 0."""
+    lse: Tensor
+    """log-sum-exp of the final logits (after bias, softcap and temperature)."""
+    entropy: Tensor
+    """Shannon entropy of the distribution, in nats."""
+
+
+class Rewards(NamedTuple):
+    """Dual self-rewards of B candidates in G groups."""
+
+    reward: Tensor
+    """`[B]` mean log p of the scored tokens; NaN where a candidate has none."""
+    advantage: Tensor
+    """`[B]` reward relative to its group; 0 where the reward is NaN."""
+    best: Tensor
+    """`[G]` int64 index into the B candidates of each group's highest reward, the first of equals;
+    -1 where every reward of the group is NaN."""
+    worst: Tensor
+    """`[G]` the same for the lowest reward; equal to `best` where the group has one distinct
+    reward, that is, no preference."""
+
+
+class PreferenceLoss(NamedTuple):
+    """Loss and implicit rewards of B preference pairs, each `[B]`."""
+
+    loss: Tensor
+    chosen_reward: Tensor
+    rejected_reward: Tensor
