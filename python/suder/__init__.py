@@ -1,1 +1,55 @@
-"""suder: unified multimodal models that improve themselves with dual self-rewards."""
+"""SUDER: a unified multimodal model improves itself by dual self-rewards (arXiv 2506.07963).
+
+model = suder.load_model("shapes")
+pictures = suder.sample(model, "generation", ["a red circle"], n=4, seed=0)
+rewards = suder.DualReward(model).generation(["a red circle"] * 4, pictures.tokens)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from suder.config import TrainConfig
+    from suder.config_file import load_config
+    from suder.models import Janus, load_model
+    from suder.rewards import DualReward
+    from suder.sampling import Samples, sample
+    from suder.trainer import Trainer
+
+try:
+    __version__ = version("suder")
+except PackageNotFoundError:  # imported from a source tree that was never installed
+    __version__ = "0.0.0"
+
+__all__ = [
+    "DualReward",
+    "Janus",
+    "Samples",
+    "TrainConfig",
+    "Trainer",
+    "__version__",
+    "load_config",
+    "load_model",
+    "sample",
+]
+
+_HOME = {
+    "DualReward": "suder.rewards",
+    "Janus": "suder.models",
+    "Samples": "suder.sampling",
+    "TrainConfig": "suder.config",
+    "Trainer": "suder.trainer",
+    "load_config": "suder.config_file",
+    "load_model": "suder.models",
+    "sample": "suder.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # transformers takes seconds to import; `suder --help` should not wait for it.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'suder' has no attribute {name!r}")

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from suder.evaluation.grammar import CATEGORIES, Category, Named, Statement, category, parse
+from suder.evaluation.grammar import CATEGORIES, Category, Statement, category, parse
 from suder.evaluation.reader import read_picture, read_pictures
-from suder.world.scenes import Scene, Thing
+from suder.world.things import Kind, Scene, Thing
 
 __all__ = [
     "CATEGORIES",
@@ -72,8 +72,8 @@ def scene_category(scene: Scene) -> Category:
     """The category in which captions of this scene are counted (a scene states no relation)."""
     if len(scene.things) == 1:
         return "single"
-    first, second = (Named(thing.color, thing.shape) for thing in scene.things)
-    return "counting" if first == second else "two_objects"
+    first, second = scene.things
+    return "counting" if first.kind == second.kind else "two_objects"
 
 
 def _true_and_complete(statement: Statement, scene: Scene) -> bool:
@@ -85,7 +85,7 @@ def _true_and_complete(statement: Statement, scene: Scene) -> bool:
     return any(
         _holds(statement.relation, first, second)
         for first, second in ((one, other), (other, one))
-        if (Named(first.color, first.shape), Named(second.color, second.shape)) == statement.things
+        if (first.kind, second.kind) == statement.things
     )
 
 
@@ -101,5 +101,5 @@ def _holds(relation: str, first: Thing, second: Thing) -> bool:
     }[relation]
 
 
-def _named(scene: Scene) -> Counter[Named]:
-    return Counter(Named(thing.color, thing.shape) for thing in scene.things)
+def _named(scene: Scene) -> Counter[Kind]:
+    return Counter(thing.kind for thing in scene.things)

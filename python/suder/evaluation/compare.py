@@ -28,17 +28,12 @@ class Row(TypedDict):
 def compare(base: Evaluation, tuned: Evaluation, *, seed: int = 0) -> list[Row]:
     """Rows "all" and each category of both directions; "shapes right", "colours bound" beside.
 
-    Raises ValueError if the two were not judged on the same inputs.
+    Raises:
+        ValueError: the two were not judged on the same inputs.
     """
     rows = []
     for direction in DIRECTIONS:
-        before: Items = getattr(base, direction)
-        after: Items = getattr(tuned, direction)
-        if before.clusters != after.clusters or before.inputs != after.inputs:
-            raise ValueError(
-                f"{direction}: the evaluations are of different inputs "
-                f"({base.settings} and {tuned.settings}); evaluate both with one split, n and seed"
-            )
+        before, after = same_items(base, tuned, direction)
         everything = np.ones(len(before.clusters), bool)
         rows.append(_row(direction, "all", before, after, everything, "correct", seed))
         for name in dict.fromkeys(before.categories):
@@ -49,6 +44,18 @@ def compare(base: Evaluation, tuned: Evaluation, *, seed: int = 0) -> list[Row]:
                     label = f"{name}: {part}"
                     rows.append(_row(direction, label, before, after, chosen, part, seed))
     return rows
+
+
+def same_items(base: Evaluation, tuned: Evaluation, direction: str) -> tuple[Items, Items]:
+    """A direction's items of both; ValueError if they were not judged on the same inputs."""
+    before: Items = getattr(base, direction)
+    after: Items = getattr(tuned, direction)
+    if before.clusters != after.clusters or before.inputs != after.inputs:
+        raise ValueError(
+            f"{direction}: the evaluations are of different inputs "
+            f"({base.settings} and {tuned.settings}); evaluate both with one split, n and seed"
+        )
+    return before, after
 
 
 def headline(rows: list[Row], direction: str) -> Row:

@@ -32,11 +32,11 @@ class Groups:
         """bool `[inputs]`: whether the candidate of highest reward is right (all NaN: wrong)."""
         filled = np.where(np.isnan(self.reward), -np.inf, self.reward)
         chosen = self.correct[np.arange(len(filled)), filled.argmax(1)]
-        return chosen & np.isfinite(filled.max(1))
+        return np.logical_and(chosen, np.isfinite(filled.max(1)))
 
     def any_right(self) -> np.ndarray:
         """bool `[inputs]`: whether any candidate is right, the ceiling of best-of-N."""
-        return self.correct.any(1)
+        return np.asarray(self.correct.any(1))
 
     def reward_accuracy(self, *, seed: int = 0) -> Interval:
         """Probability that of a right and a wrong candidate the right one has more reward."""
@@ -59,44 +59,50 @@ def candidate_groups(
     Returns groups under "generation" and "captions". `batch_size` is in inputs.
     """
     scorer = DualReward(model)
-    how = {"n": candidates, "temperature": temperature}
-    found: dict[str, Groups] = {}
-    asked = list(task.prompts[:inputs])
-    shown = list(task.pictures[:inputs])
+    clusters = {
+        "generation": list(task.prompt_clusters[:inputs]),
+        "captions": list(task.picture_clusters[:inputs]),
+    }
+    one_batch = {"generation": _pictures, "captions": _captions}
+    found = {}
     with Progress(transient=True, disable=not progress) as bar, torch.inference_mode():
-        label = bar.add_task(f"{task.name} best of {candidates}", total=len(asked) + len(shown))
-        scored = []
-        for items in _batches(len(asked), batch_size):
-            conditions = [asked[item] for item in items]
-            tokens = sample(model, "generation", conditions, seed=seed + items[0], **how).tokens
-            reward = scorer.generation(_repeat(conditions, candidates), tokens)
-            pictures = np.asarray(model.decode(tokens).cpu())
-            verdict = task.judge_pictures(pictures, _repeat(items, candidates))
-            scored.append((reward, verdict["correct"]))
-            bar.advance(label, len(items))
-        found["generation"] = _groups(scored, candidates, list(task.prompt_clusters[:inputs]))
-        scored = []
-        for items in _batches(len(shown), batch_size):
-            pictures = [shown[item] for item in items]
-            pixels = model.pixels(pictures)
-            drawn = sample(model, "understanding", pixels, seed=seed + items[0], **how)
-            reward = scorer.understanding(_repeat(pictures, candidates), drawn.tokens)
-            captions = model.detokenize(drawn.tokens)
-            verdict = task.judge_captions(captions, _repeat(items, candidates))
-            scored.append((reward, verdict["correct"]))
-            bar.advance(label, len(items))
-        found["captions"] = _groups(scored, candidates, list(task.picture_clusters[:inputs]))
+        total = sum(map(len, clusters.values()))
+        label = bar.add_task(f"{task.name} best of {candidates}", total=total)
+        for direction, names in clusters.items():
+            scored = []
+            for start in range(0, len(names), batch_size):
+                items = range(start, min(len(names), start + batch_size))
+                at = seed + start
+                scored.append(
+                    one_batch[direction](model, scorer, task, items, candidates, temperature, at)
+                )
+                bar.advance(label, len(items))
+            reward = np.concatenate([np.asarray(part, np.float64) for part, _ in scored])
+            correct = np.concatenate([part for _, part in scored])
+            shape = (-1, candidates)
+            found[direction] = Groups(reward.reshape(shape), correct.reshape(shape), names)
     return found
 
 
-def _groups(scored: list[tuple[Any, np.ndarray]], size: int, clusters: list[str]) -> Groups:
-    reward = np.concatenate([np.asarray(part, np.float64) for part, _ in scored])
-    correct = np.concatenate([part for _, part in scored])
-    return Groups(reward.reshape(-1, size), correct.reshape(-1, size), clusters)
+def _pictures(
+    model: Any, scorer: DualReward, task: Task, items: range, n: int, temperature: float, seed: int
+) -> tuple[Any, np.ndarray]:
+    asked = [task.prompts[item] for item in items]
+    drawn = sample(model, "generation", asked, n, temperature=temperature, seed=seed)
+    reward = scorer.generation(asked, drawn.tokens, group=n)
+    pictures = np.asarray(model.decode(drawn.tokens).cpu())
+    return reward.cpu(), task.judge_pictures(pictures, _repeat(items, n))["correct"]
 
 
-def _batches(count: int, size: int) -> list[range]:
-    return [range(start, min(count, start + size)) for start in range(0, count, size)]
+def _captions(
+    model: Any, scorer: DualReward, task: Task, items: range, n: int, temperature: float, seed: int
+) -> tuple[Any, np.ndarray]:
+    shown = [task.pictures[item] for item in items]
+    pixels = model.pixels(shown)
+    drawn = sample(model, "understanding", pixels, n, temperature=temperature, seed=seed)
+    captions = model.detokenize(drawn.tokens)
+    reward = scorer.understanding(model.encode(pixels), captions, group=n)
+    return reward.cpu(), task.judge_captions(captions, _repeat(items, n))["correct"]
 
 
 def _repeat(items: Sequence[Any], times: int) -> list[Any]:

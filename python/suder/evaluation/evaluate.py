@@ -40,7 +40,7 @@ def evaluate(
             with the same random numbers, so their items can be paired.
         greedy: the most likely token always; otherwise sample at `temperature`.
         guidance: classifier-free guidance scale while drawing.
-        task: other inputs and judges in place of the shapes world (then `split` and `n` are unused).
+        task: other inputs and judges than the shapes world (`split` and `n` then have no use).
         progress: show a bar.
     """
     task = shapes_task(split, n, seed) if task is None else task

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from suder.world.scenes import COLORS, SHAPES
+from suder.world.things import COLORS, SHAPES, Kind
 
 Relation = Literal["left of", "right of", "above", "below"]
 Category = Literal["single", "counting", "two_objects", "position"]
@@ -28,18 +28,11 @@ _RELATIONS: dict[tuple[str, ...], Relation] = {
 _ARTICLES = frozenset({"a", "an", "one"})
 
 
-class Named(NamedTuple):
-    """A thing as words name it: a colour and a shape, no place."""
-
-    color: str
-    shape: str
-
-
 class Statement(NamedTuple):
     """A parsed prompt or caption: its category, its one or two things in the order said."""
 
     category: Category
-    things: tuple[Named, ...]
+    things: tuple[Kind, ...]
     relation: Relation | None = None
 
 
@@ -85,11 +78,11 @@ def _counted(words: list[str]) -> Statement | None:
     shape = plural.removesuffix("s")
     if number != "two" or plural == shape or color not in COLORS or shape not in SHAPES:
         return None
-    return Statement("counting", (Named(color, shape),) * 2)
+    return Statement("counting", (Kind(color, shape),) * 2)
 
 
-def _thing(words: list[str]) -> Named | None:
+def _thing(words: list[str]) -> Kind | None:
     article, color, shape = words
     if article not in _ARTICLES or color not in COLORS or shape not in SHAPES:
         return None
-    return Named(color, shape)
+    return Kind(color, shape)

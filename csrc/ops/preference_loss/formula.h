@@ -1,0 +1,224 @@
+// Loss and derivatives of one preference pair, for any backend (papers: reference/preference.py).
+//
+// Derivatives are by hand. A loss is a function of one difference of scores, or of the two
+// log-ratios apart, or of the chosen likelihood; the chain rule is applied once, in pair_loss.
+#pragma once
+
+#include <cmath>
+
+#include "common/dtype.h"
+#include "suder/preference_loss.h"
+
+#if defined(__CUDACC__)
+#define SUDER_FORMULA __host__ __device__ inline
+#else
+#define SUDER_FORMULA inline
+#endif
+
+namespace suder {
+inline namespace SUDER_ISA {
+namespace preference {
+
+constexpr double kAlpha = 0.5;             // of the alpha divergence
+constexpr double kTau = 0.05;              // of DiscoPOP
+constexpr double kMaxExponent = 80.0;      // an f-divergence's exp() stays finite in float32
+constexpr double kMaxMeanLogprob = -1e-7;  // ORPO's log(1 - p) stays finite where p is 1
+constexpr double kLog2 = 0.69314718055994530942;
+
+struct Pair {
+  double chosen, rejected;       // log-ratios to the reference
+  double inverse_chosen_length;  // 1 where the loss sums over tokens
+  double inverse_rejected_length;
+  double likelihood;        // log p(chosen) of the policy alone
+  double likelihood_scale;  // 1 / (mean length of chosen), or 1
+};
+
+struct PairLoss {
+  double loss;
+  double chosen_slope;  // by the chosen log-probability
+  double rejected_slope;
+};
+
+struct Curve {
+  double value;
+  double slope;
+};
+
+SUDER_FORMULA double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+
+SUDER_FORMULA double log_sigmoid(double x) {
+  return (x < 0.0 ? x : 0.0) - log1p(exp(x < 0.0 ? x : -x));
+}
+
+SUDER_FORMULA Curve logistic(double x, double smoothing) {
+  return {-(1.0 - smoothing) * log_sigmoid(x) - smoothing * log_sigmoid(-x),
+          -(1.0 - smoothing) * sigmoid(-x) + smoothing * sigmoid(x)};
+}
+
+// The terms d log q and d log(1 - q) of the product rule cancel.
+SUDER_FORMULA Curve exo(double x, double smoothing) {
+  const double q = sigmoid(x), other = sigmoid(-x);
+  const double chosen = log_sigmoid(x) - log1p(-smoothing);
+  const double rejected = log_sigmoid(-x) - log(smoothing);
+  return {q * chosen + other * rejected, q * other * (chosen - rejected)};
+}
+
+SUDER_FORMULA Curve robust(double x, double e) {
+  const double scale = 1.0 / (1.0 - 2.0 * e);
+  return {scale * (-(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x)),
+          scale * (-(1.0 - e) * sigmoid(-x) - e * sigmoid(x))};
+}
+
+SUDER_FORMULA Curve discopop(double x) {
+  const double m = sigmoid(x / kTau), other = sigmoid(-x / kTau);
+  // exp(-x) * m as one exponent: for x far below 0 the first factor alone overflows.
+  const double exponential = exp(log_sigmoid(x / kTau) - x);
+  return {-log_sigmoid(x) * other + exponential, -sigmoid(-x) * other +
+                                                     log_sigmoid(x) * m * other / kTau +
+                                                     exponential * (other / kTau - 1.0)};
+}
+
+// f'(pi / pi_ref) as a function of the log-ratio.
+SUDER_FORMULA Curve score(double log_ratio, FDivergence divergence) {
+  switch (divergence) {
+    case FDivergence::kForwardKl: {
+      if (-log_ratio > kMaxExponent) return {1.0 - exp(kMaxExponent), 0.0};
+      const double e = exp(-log_ratio);
+      return {1.0 - e, e};
+    }
+    case FDivergence::kJsDivergence:
+      return {kLog2 + log_sigmoid(log_ratio), sigmoid(-log_ratio)};
+    case FDivergence::kAlphaDivergence: {
+      const double power = (kAlpha - 1.0) * log_ratio;
+      if (power > kMaxExponent) return {expm1(kMaxExponent) / (kAlpha - 1.0), 0.0};
+      return {expm1(power) / (kAlpha - 1.0), exp(power)};
+    }
+    case FDivergence::kReverseKl:
+      break;
+  }
+  return {log_ratio, 1.0};
+}
+
+// A loss of the difference d of two (mean) scores.
+SUDER_FORMULA Curve difference_loss(const PreferenceLossOptions& o, double d) {
+  if (o.type == PreferenceLossType::kIpo) {
+    const double error = d - 0.5 / o.beta;
+    return {error * error, 2.0 * error};
+  }
+  const double x = o.beta * d - o.margin;
+  Curve c{};
+  switch (o.type) {
+    case PreferenceLossType::kHinge:
+      c = x >= 1.0 ? Curve{0.0, 0.0} : Curve{1.0 - x, -1.0};
+      break;
+    case PreferenceLossType::kExoPair:
+      c = exo(x, o.label_smoothing);
+      break;
+    case PreferenceLossType::kRobust:
+      c = robust(x, o.label_smoothing);
+      break;
+    case PreferenceLossType::kDiscopop:
+      c = discopop(x);
+      break;
+    default:
+      c = logistic(x, o.label_smoothing);
+  }
+  return {c.value, o.beta * c.slope};
+}
+
+// log(p / (1 - p)) of a mean log-probability.
+SUDER_FORMULA Curve log_odds(double mean) {
+  const bool clamped = mean > kMaxMeanLogprob;
+  const double x = clamped ? kMaxMeanLogprob : mean;
+  const double log_rest = x > -kLog2 ? log(-expm1(x)) : log1p(-exp(x));
+  return {x - log_rest, clamped ? 0.0 : -1.0 / expm1(x)};
+}
+
+SUDER_FORMULA PairLoss orpo(const PreferenceLossOptions& o, const Pair& p) {
+  const Curve chosen = log_odds(p.chosen * p.inverse_chosen_length);
+  const Curve rejected = log_odds(p.rejected * p.inverse_rejected_length);
+  const double ratio = chosen.value - rejected.value;
+  const double slope = -o.beta * sigmoid(-ratio);
+  return {-o.beta * log_sigmoid(ratio) - p.likelihood * p.likelihood_scale,
+          slope * chosen.slope * p.inverse_chosen_length - p.likelihood_scale,
+          -slope * rejected.slope * p.inverse_rejected_length};
+}
+
+// A loss of the two log-ratios apart.
+SUDER_FORMULA PairLoss separate_loss(const PreferenceLossOptions& o, const Pair& p) {
+  const double b = o.beta, c = b * p.chosen, r = b * p.rejected;
+  switch (o.type) {
+    case PreferenceLossType::kNcaPair:
+      return {-log_sigmoid(c) - 0.5 * log_sigmoid(-c) - 0.5 * log_sigmoid(-r),
+              b * (-sigmoid(-c) + 0.5 * sigmoid(c)), b * 0.5 * sigmoid(r)};
+    case PreferenceLossType::kBcoPair:
+      return {-log_sigmoid(c) - log_sigmoid(-r), -b * sigmoid(-c), b * sigmoid(r)};
+    case PreferenceLossType::kSppoHard: {
+      const double chosen = p.chosen - 0.5 / b, rejected = p.rejected + 0.5 / b;
+      return {chosen * chosen + rejected * rejected, 2.0 * chosen, 2.0 * rejected};
+    }
+    case PreferenceLossType::kApoZero:
+      return {sigmoid(-c) + sigmoid(r), -b * sigmoid(c) * sigmoid(-c),
+              b * sigmoid(r) * sigmoid(-r)};
+    default: {  // kApoDown
+      const double d = b * (p.chosen - p.rejected);
+      const double down = b * sigmoid(c) * sigmoid(-c), apart = b * sigmoid(d) * sigmoid(-d);
+      return {sigmoid(c) + sigmoid(-d), down - apart, apart};
+    }
+  }
+}
+
+SUDER_FORMULA PairLoss pair_loss(const PreferenceLossOptions& o, const Pair& p) {
+  switch (o.type) {
+    case PreferenceLossType::kNcaPair:
+    case PreferenceLossType::kBcoPair:
+    case PreferenceLossType::kSppoHard:
+    case PreferenceLossType::kApoZero:
+    case PreferenceLossType::kApoDown:
+      return separate_loss(o, p);
+    case PreferenceLossType::kSft:
+      return {-p.likelihood * p.likelihood_scale, -p.likelihood_scale, 0.0};
+    case PreferenceLossType::kOrpo:
+      return orpo(o, p);
+    default:
+      break;
+  }
+  const Curve chosen = score(p.chosen, o.f_divergence),
+              rejected = score(p.rejected, o.f_divergence);
+  const Curve c = difference_loss(
+      o, chosen.value * p.inverse_chosen_length - rejected.value * p.inverse_rejected_length);
+  PairLoss loss{c.value, c.slope * chosen.slope * p.inverse_chosen_length,
+                -c.slope * rejected.slope * p.inverse_rejected_length};
+  if (o.type == PreferenceLossType::kCpo) {
+    loss.loss -= p.likelihood * p.likelihood_scale;
+    loss.chosen_slope -= p.likelihood_scale;
+  }
+  return loss;
+}
+
+SUDER_FORMULA bool averages_tokens(PreferenceLossType type) {
+  return type == PreferenceLossType::kIpo || type == PreferenceLossType::kSigmoidNorm ||
+         type == PreferenceLossType::kSimpo || type == PreferenceLossType::kOrpo;
+}
+
+SUDER_FORMULA bool averages_rewards(PreferenceLossType type) {
+  return type == PreferenceLossType::kSimpo || type == PreferenceLossType::kOrpo;
+}
+
+SUDER_FORMULA bool reference_free(PreferenceLossType type) {
+  return type == PreferenceLossType::kSimpo || type == PreferenceLossType::kCpo ||
+         type == PreferenceLossType::kOrpo;
+}
+
+SUDER_FORMULA bool sorts(PreferenceLossType type) {
+  return type == PreferenceLossType::kAot || type == PreferenceLossType::kAotUnpaired;
+}
+
+// An empty sequence counts as one token, as in TRL.
+SUDER_FORMULA double inverse_length(const std::int64_t* length, std::int64_t i) {
+  return 1.0 / static_cast<double>(length[i] < 1 ? 1 : length[i]);
+}
+
+}  // namespace preference
+}  // namespace SUDER_ISA
+}  // namespace suder

@@ -1,0 +1,68 @@
+"""The command line: one file a command, imported only when that command is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+
+from suder.cli.common import BAD_INPUT, one_line
+
+COMMANDS = {
+    "demo": "improve the embedded model on its own pictures and prompts, and report",
+    "train": "improve a model with a folder of pictures and a file of prompts",
+    "sample": "draw pictures of prompts, or caption pictures",
+    "score": "dual rewards of captions or pictures",
+    "evaluate": "compare a base and a tuned model on held-out inputs",
+    "report": "write a run's report.html",
+    "pretrain": "make a small warm start from nothing",
+    "experiment": "the objectives against their controls, several seeds",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit codes: 0 done, 2 bad input, 130 stopped by ctrl-c, 1 anything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    # transformers' bars for reading and writing weights would break up the output.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    args = _parser(asked).parse_args(arguments)
+    if args.command is None:
+        _parser(None).print_help()
+        return 2
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `suder ... | head`
+        return 0
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        else:
+            print(f"suder {args.command}: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, BAD_INPUT) else 1
+
+
+def _parser(asked: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="suder",
+        description="Unified multimodal models that improve themselves: no labels, no other model.",
+        epilog="Start with `suder demo`. Each command's --help shows an example.",
+    )
+    parser.add_argument("--version", action="version", version=metadata.version("suder"))
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        if name == asked:
+            module = importlib.import_module(f"suder.cli.{name}")
+            command = module.add_parser(subparsers)
+            command.add_argument("--debug", action="store_true", help="full traceback of errors")
+            command.set_defaults(run=module.run)
+        else:
+            subparsers.add_parser(name, help=summary, add_help=False)
+    return parser

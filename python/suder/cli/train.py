@@ -1,0 +1,85 @@
+"""`suder train`: a run from a settings file, or the rest of an interrupted one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from suder.cli.common import add_command
+
+SUMMARY = "Improve a model with a folder of pictures and a file of prompts; no labels."
+EXAMPLE = """\
+  suder train recipes/shapes.yaml
+  suder train recipes/shapes.yaml --set optimizer.lr=1e-4 --set seed=3 --set output=runs/three
+  suder train --resume runs/three        after a crash, ctrl-c or kill -9: the same weights
+
+  The least a settings file must say:
+    output: runs/mine
+    data:
+      images: my/pictures        a folder, searched recursively
+      prompts: my/prompts.txt    one a line
+
+  What the run leaves:
+    model/         the result, Hugging Face format; as good as the start or better, says the guard
+    best/          the same, while the run goes on;  checkpoints/  every so often
+    metrics.jsonl, tensorboard/, summary.json    `suder report runs/mine` draws them
+    rounds/        samples and rewards of the last rounds
+"""
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    parser = add_command(subparsers, "train", SUMMARY, EXAMPLE)
+    parser.add_argument("config", nargs="?", help="settings (YAML); with --resume, a run's folder")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="the same as --set key=value"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+        help="overrides a setting, such as optimizer.lr=1e-4; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no messages")
+    parser.add_argument(
+        "--help-config", action="store_true", help="every setting, its default and its meaning"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    # Late, so that --help and errors in the settings come at once.
+    from suder.config_file import ConfigError, describe_config, load_config
+
+    if args.help_config:
+        print(describe_config())
+        return 0
+    if args.config is None:
+        raise ConfigError("which settings? `suder train CONFIG.yaml`, or --help for an example")
+    changes = [*args.changes, *args.overrides]
+    if args.resume:
+        folder = Path(args.config)
+        if folder.is_file():
+            folder = Path(load_config(folder, changes).output)
+        elif changes:
+            raise ConfigError(f"a resumed run keeps its settings; leave out {' '.join(changes)}")
+        from suder.trainer import Trainer
+
+        trainer = Trainer.resume(folder, quiet=args.quiet)
+    else:
+        if Path(args.config).is_dir():
+            raise ConfigError(
+                f"{args.config} is a folder; to go on with that run: "
+                f"`suder train --resume {args.config}`"
+            )
+        config = load_config(args.config, changes)
+        from suder.trainer import Trainer
+
+        trainer = Trainer(config, quiet=args.quiet)
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        print(f"\nto go on: suder train --resume {trainer.folder}", file=sys.stderr)
+        raise
+    return 0

@@ -1,0 +1,173 @@
+"""The settings of a training run: one checked tree, every field with its meaning.
+
+Reading a file, overriding on the command line and the wording of errors are in `config_file.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from suder_ext.types import LossType
+
+Direction = Literal["understanding", "generation"]
+
+
+def says(meaning: str, **limits: Any) -> Any:
+    """A field's meaning, shown by `suder train --help-config`, and the limits of its value."""
+    return Field(description=meaning, **limits)
+
+
+class Section(BaseModel):
+    """Strict on purpose: `lr: "1e-4"` or a misspelt key is an error before any work is done."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    images: Annotated[str, says("folder of pictures, searched recursively; no labels needed")]
+    prompts: Annotated[str, says("text file, one prompt a line")]
+    heldout: Annotated[
+        float, says("fraction of both kept from training, for the guard only", ge=0, lt=1)
+    ] = 0.1
+
+
+class ObjectiveSection(Section):
+    name: Annotated[
+        Literal["grpo", "simpo", "dpo", "expert"],
+        says("grpo, simpo, dpo, or expert: fine-tune on the best of each group"),
+    ] = "grpo"
+    kl: Annotated[
+        float, says("weight of the KL to the frozen start model, k3 per trained token", ge=0)
+    ] = 0.1
+    clip: Annotated[float, says("grpo: half-width of the ratio's clip range", gt=0, lt=1)] = 0.2
+    normalize: Annotated[
+        Literal["std", "mean", "none"],
+        says("grpo: divide centred rewards by the group's std, only centre them, or neither"),
+    ] = "std"
+    beta: Annotated[
+        float | None, says("simpo, dpo: inverse temperature; null: 5 and 0.1", gt=0)
+    ] = None
+    margin: Annotated[float, says("simpo: target margin gamma", ge=0)] = 0.5
+    loss_type: Annotated[
+        LossType | None,
+        says("simpo, dpo: another loss of suder_ext.preference_loss; null: simpo and sigmoid"),
+    ] = None
+
+
+class Optimizer(Section):
+    lr: Annotated[float, says("AdamW's rate after warm-up", gt=0)] = 2e-4
+    betas: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]],
+        says("AdamW's two decay rates", min_length=2, max_length=2),
+    ] = [0.9, 0.95]
+    weight_decay: Annotated[float, says("AdamW's weight decay", ge=0)] = 0.0
+    warmup_rounds: Annotated[int, says("rounds of linear warm-up", ge=0)] = 10
+    grad_clip: Annotated[
+        float, says("largest norm of the whole gradient, after balancing", gt=0)
+    ] = 1.0
+    balance: Annotated[
+        bool, says("scale both directions' gradients to one smoothed norm before adding")
+    ] = True
+    ema: Annotated[
+        float,
+        says("decay a round of the averaged weights that guard and result use", ge=0, lt=1),
+    ] = 0.98
+    steps: Annotated[int, says("optimiser steps on each round's samples", ge=1)] = 1
+    tokens_per_batch: Annotated[
+        int, says("most tokens, conditions included, in one forward: bounds the memory", ge=1)
+    ] = 16384
+
+
+class Sampling(Section):
+    temperature: Annotated[float, says("of both directions", gt=0)] = 1.0
+    top_k: Annotated[int, says("only the k most likely tokens; 0: all", ge=0)] = 0
+    top_p: Annotated[float, says("only tokens that hold this probability", gt=0, le=1)] = 1.0
+    guidance: Annotated[
+        float, says("classifier-free guidance scale while drawing; 1: none", ge=1)
+    ] = 1.0
+    policy: Annotated[
+        Literal["cond", "cfg"],
+        says("under guidance, train the conditional model, or the guided mixture that drew"),
+    ] = "cond"
+    max_new_tokens: Annotated[int, says("longest caption", ge=1)] = 32
+
+
+class Reward(Section):
+    scorer: Annotated[
+        Literal["live", "frozen", "random"],
+        says("the policy, the frozen start model, or random numbers (a control)"),
+    ] = "live"
+
+
+class Guard(Section):
+    enabled: Annotated[bool, says("watch held-out inputs and keep the best weights")] = True
+    every: Annotated[int, says("rounds between two looks", ge=1)] = 10
+    inputs: Annotated[int, says("held-out inputs of each direction a look uses", ge=2)] = 96
+    kl_limit: Annotated[
+        float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
+    ] = 0.3
+    entropy_floor: Annotated[
+        float, says("collapse: entropy under this fraction of the start's", ge=0, le=1)
+    ] = 0.2
+    patience: Annotated[int, says("declining looks in a row before it acts", ge=1)] = 3
+    action: Annotated[
+        Literal["stop", "rollback", "watch"],
+        says("stop; go back to the best weights at half the rate; or only keep the best"),
+    ] = "stop"
+    max_rollbacks: Annotated[int, says("then it stops", ge=0)] = 2
+
+
+class Checkpoint(Section):
+    every: Annotated[int, says("rounds between two checkpoints in the HF format", ge=1)] = 50
+    keep: Annotated[int, says("checkpoints kept", ge=1)] = 2
+    state_every: Annotated[
+        int, says("rounds between two resumable states; raise it for big models", ge=1)
+    ] = 1
+    keep_rounds: Annotated[int, says("rounds whose samples and rewards are kept", ge=1)] = 20
+
+
+class TrainConfig(Section):
+    """Everything that decides a run's result, together with the inputs and the start model."""
+
+    model: Annotated[str, says("folder or hub name in HF format; shapes: the embedded")] = "shapes"
+    output: Annotated[str, says("folder of the run, which is made")]
+    data: Data
+    rounds: Annotated[int, says("of sample, score, select, optimise", ge=1)] = 240
+    inputs_per_round: Annotated[int, says("inputs of each direction a round", ge=1)] = 12
+    candidates: Annotated[int, says("samples an input", ge=2)] = 8
+    directions: Annotated[
+        Literal["joint", "alternating", "generation", "understanding"],
+        says("both in each round, one a round in turn, or only one"),
+    ] = "joint"
+    objective: ObjectiveSection = ObjectiveSection()
+    optimizer: Optimizer = Optimizer()
+    sampling: Sampling = Sampling()
+    reward: Reward = Reward()
+    guard: Guard = Guard()
+    checkpoint: Checkpoint = Checkpoint()
+    seed: Annotated[int, says("everything random follows from it", ge=0)] = 0
+    device: Annotated[str, says("cpu, cuda, cuda:1, ...")] = "cpu"
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        says("bfloat16: autocast; the trained weights stay float32"),
+    ] = "float32"
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> TrainConfig:
+        if self.guard.enabled and self.data.heldout == 0.0:
+            raise ValueError("the guard needs held-out inputs: set data.heldout above 0")
+        if self.objective.loss_type is not None and self.objective.name not in ("simpo", "dpo"):
+            raise ValueError(f"objective.loss_type has no meaning for {self.objective.name}")
+        if self.objective.loss_type == "exo_pair":
+            raise ValueError("objective.loss_type: exo_pair needs smoothed labels; ours are exact")
+        return self
+
+    def active(self, round_index: int) -> tuple[Direction, ...]:
+        """The directions trained in round `round_index` (counted from 1)."""
+        if self.directions == "joint":
+            return ("understanding", "generation")
+        if self.directions == "alternating":
+            return ("understanding",) if round_index % 2 else ("generation",)
+        return (self.directions,)

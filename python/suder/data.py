@@ -1,0 +1,163 @@
+"""The user's inputs: a folder of pictures and a file of prompts, read, checked and split once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from suder.config import Data
+from suder.files import read_json, seed_of, write_json, write_jsonl
+
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class DataError(ValueError):
+    """Inputs that leave nothing to train on; the message says what was found and where."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An input left out before training."""
+
+    input: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Usable inputs: paths of pictures and prompts, for training and held out for the guard."""
+
+    images: tuple[str, ...]
+    prompts: tuple[str, ...]
+    heldout_images: tuple[str, ...]
+    heldout_prompts: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+
+    def save(self, run: Path) -> None:
+        folder = run / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / "dropped.jsonl", map(asdict, self.dropped))
+        kept = {key: value for key, value in asdict(self).items() if key != "dropped"}
+        write_json(folder / "inputs.json", kept)
+
+    @classmethod
+    def load(cls, run: Path) -> Inputs:
+        """The inputs a run began with, whatever has been added to the folder since."""
+        kept = read_json(run / "data" / "inputs.json")
+        return cls(**{key: tuple(value) for key, value in kept.items()})
+
+
+def read_inputs(data: Data, seed: int) -> Inputs:
+    """Reads, checks and splits the inputs.
+
+    Unreadable pictures and blank prompt lines are dropped and named. The held-out part is chosen
+    by content, so a picture or prompt that occurs twice is never on both sides.
+
+    Raises:
+        DataError: no folder, no file, or nothing usable in it.
+    """
+    dropped: list[Dropped] = []
+    images = _read_pictures(Path(data.images), dropped)
+    prompts = _read_prompts(Path(data.prompts), dropped)
+    train_images, heldout_images = _split(images, data.heldout, seed, f"pictures in {data.images}")
+    train_prompts, heldout_prompts = _split(prompts, data.heldout, seed, "different prompts")
+    return Inputs(train_images, train_prompts, heldout_images, heldout_prompts, tuple(dropped))
+
+
+def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """The picture as uint8 `[H, W, 3]`; transparency is laid on white.
+
+    Raises:
+        DataError: the file is gone, or is no picture.
+    """
+    try:
+        with Image.open(path) as file:
+            picture: Image.Image = file
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                rgba = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise DataError(f"picture {path}: {error}") from None
+
+
+def pick(total: int, count: int, turn: int, *key: object) -> list[int]:
+    """Indices of the inputs of one turn (from 0): a new shuffle of all inputs each epoch.
+
+    `key` (seed, direction) makes the order; nothing is remembered between turns.
+    """
+    count = min(count, total)
+    first = turn * count
+    return [
+        _shuffle(total, seed_of(*key, "epoch", place // total))[place % total]
+        for place in range(first, first + count)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _shuffle(total: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _read_pictures(folder: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+    if not folder.is_dir():
+        raise DataError(f"data.images: no folder {folder}")
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in PICTURE_ENDINGS or not path.is_file():
+            continue
+        try:
+            load_picture(path)
+        except DataError as error:
+            dropped.append(Dropped(str(path), str(error)))
+            continue
+        found.append((str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest()))
+    if not found:
+        raise DataError(
+            f"data.images: no readable picture in {folder} "
+            f"({len(dropped)} unreadable; endings looked for: {', '.join(PICTURE_ENDINGS)})"
+        )
+    return found
+
+
+def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise DataError(f"data.prompts: no file {path}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"data.prompts: {path} is not UTF-8 text ({error})") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        prompt = " ".join(line.split())
+        if prompt:
+            found.append((prompt, prompt))
+        else:
+            dropped.append(Dropped(f"{path}:{number}", "blank line"))
+    if not found:
+        raise DataError(f"data.prompts: no prompt in {path}, {len(lines)} blank lines")
+    return found
+
+
+def _split(
+    items: Sequence[tuple[str, str]], heldout: float, seed: int, what: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and held-out items of `(item, content)` pairs; equal contents stay together."""
+    contents = sorted({content for _, content in items}, key=lambda text: seed_of(seed, text))
+    count = round(heldout * len(contents)) or (1 if heldout > 0 else 0)
+    if count >= len(contents):
+        raise DataError(f"only {len(contents)} {what}: too few to hold {heldout:.0%} out")
+    aside = set(contents[:count])
+    return (
+        tuple(item for item, content in items if content not in aside),
+        tuple(item for item, content in items if content in aside),
+    )

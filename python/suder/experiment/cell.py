@@ -1,0 +1,138 @@
+"""One cell of the grid, in a process of its own: `python -m suder.experiment.cell FOLDER INPUTS`.
+
+Every step leaves a file and is not done again; `result.json` is written last.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import suder
+from suder.config_file import load_config
+from suder.evaluation.controls import candidate_groups
+from suder.evaluation.evaluate import evaluate
+from suder.evaluation.result import Evaluation, load_evaluation
+from suder.evaluation.task import shapes_task
+from suder.experiment.plan import CONTROL, Cell, Measures, merge
+from suder.files import read_json, write_json
+from suder.trainer import Trainer
+
+# Of a finished run only the result is of use; weights of 50 cells would fill a disk.
+_SPENT = ("checkpoints", "state", "best", "rounds")
+
+
+def run_cell(folder: Path, inputs: Path) -> None:
+    """Run the cell that `folder/cell.json` describes, or the rest of it."""
+    tree = read_json(folder / "cell.json")
+    cell = Cell(**{**tree, "measures": Measures(**tree["measures"])})
+    began = time.perf_counter()
+    result = _control(cell, folder) if cell.arm == CONTROL else _trained(cell, folder, inputs)
+    result |= {"fingerprint": cell.fingerprint(), "cell": tree}
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    write_json(folder / "result.json", result)
+    for name in _SPENT:
+        shutil.rmtree(folder / "run" / name, ignore_errors=True)
+
+
+def _control(cell: Cell, folder: Path) -> dict[str, Any]:
+    """The start model: greedy, sampled at each temperature, best of N by the dual reward."""
+    model = suder.load_model(cell.start)
+    measures = cell.measures
+    _judged(folder / "greedy.npz", model, cell, measures.n)
+    for temperature in measures.temperatures:
+        _judged(folder / f"t{temperature:g}.npz", model, cell, measures.n, temperature)
+    _say("best of N")
+    task = shapes_task(cell.split, measures.n)
+    groups = candidate_groups(model, task, candidates=measures.candidates, progress=False)
+    return {
+        "reward_accuracy": {name: group.reward_accuracy() for name, group in groups.items()},
+        "best_of": {name: group.best().tolist() for name, group in groups.items()},
+        "any_of": {name: float(group.any_right().mean()) for name, group in groups.items()},
+    }
+
+
+def _trained(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
+    run, measures = folder / "run", cell.measures
+    summary = _train(cell, folder, inputs)
+    model = suder.load_model(run / "model")
+    greedy = _judged(folder / "greedy.npz", model, cell, measures.n)
+    _judged(folder / "sampled.npz", model, cell, measures.n, 1.0)
+    _say("reward accuracy")
+    task = shapes_task(cell.split, measures.checkpoint_n)
+    groups = candidate_groups(model, task, candidates=measures.candidates, progress=False)
+    kept = summary["kept_round"]
+    return {
+        "accuracy": greedy.accuracy(),
+        "summary": {key: value for key, value in summary.items() if key != "guard"},
+        "reward_accuracy": {name: group.reward_accuracy() for name, group in groups.items()},
+        "checkpoints": _checkpoints(cell, folder, kept),
+    }
+
+
+def _train(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
+    run, mark = folder / "run", folder / "fingerprint.json"
+    if mark.is_file() and read_json(mark) != cell.fingerprint():
+        _say("an unfinished run of other settings is here: starting again")
+        shutil.rmtree(run, ignore_errors=True)
+        for old in folder.glob("*.npz"):
+            old.unlink()
+    write_json(mark, cell.fingerprint())
+    if (run / "summary.json").is_file():
+        return dict(read_json(run / "summary.json"))
+    if (run / "config.yaml").is_file():
+        _say("resuming")
+        return Trainer.resume(run, quiet=True).run()
+    given = {
+        "model": cell.start,
+        "output": str(run),
+        "seed": cell.seed,
+        "data": {"images": str(inputs / "images"), "prompts": str(inputs / "prompts.txt")},
+    }
+    _say("training")
+    return Trainer(load_config(merge(cell.settings, given)), quiet=True).run()
+
+
+def _checkpoints(cell: Cell, folder: Path, kept: int) -> list[dict[str, Any]]:
+    """Greedy accuracy of the start, of every checkpoint and of what the guard kept, by round."""
+    run, n = folder / "run", cell.measures.checkpoint_n
+    paths = {0: cell.start, kept: str(run / "model")}
+    paths |= {int(path.name): str(path) for path in sorted((run / "checkpoints").glob("[0-9]*"))}
+    rows = []
+    for at, path in sorted(paths.items()):
+        file = folder / "checkpoints" / f"{at:06d}.npz"
+        found = load_evaluation(file) if file.is_file() else None
+        if found is None:
+            found = _judged(file, suder.load_model(path), cell, n)
+        rows.append({"round": at, "kept": at == kept, **found.accuracy()})
+    return rows
+
+
+def _judged(
+    file: Path, model: Any, cell: Cell, n: int, temperature: float | None = None
+) -> Evaluation:
+    """The evaluation in `file`, made if it is not there yet; greedy without a temperature."""
+    if file.is_file():
+        return load_evaluation(file)
+    _say(f"evaluating {file.name}")
+    evaluation = evaluate(
+        model,
+        split=cell.split,
+        n=n,
+        greedy=temperature is None,
+        temperature=temperature or 1.0,
+        progress=False,
+    )
+    evaluation.save(file)
+    return evaluation
+
+
+def _say(message: str) -> None:
+    print(time.strftime("%H:%M:%S"), message, flush=True)
+
+
+if __name__ == "__main__":
+    run_cell(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,51 @@
+"""Unlabelled inputs as a user would have them: a folder of PNG files and a file of prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from suder.evaluation.task import asked_kinds, distinct_first, in_validation, kinds_of
+from suder.files import read_json, write_json, write_text
+from suder.world.drawing import draw
+from suder.world.scenes import prompts, scenes
+
+
+def write_inputs(
+    folder: Path, *, pictures: int, prompt_count: int, seed: int = 0, hold_back: bool = False
+) -> None:
+    """Write `folder/images/*.png` and `folder/prompts.txt` of the unlabelled split.
+
+    The pictures come without captions and the prompts without pictures; nothing relates the two.
+    `hold_back` leaves out the combinations that `split="validation"` is judged on. What is there
+    already, from the same arguments, is left as it is.
+    """
+    asked_for = {
+        "pictures": pictures,
+        "prompts": prompt_count,
+        "seed": seed,
+        "hold_back": hold_back,
+    }
+    done = folder / "inputs.json"
+    if done.is_file():
+        if read_json(done) != asked_for:
+            raise ValueError(
+                f"{folder} holds other inputs ({read_json(done)}) than asked for ({asked_for}); "
+                "use another folder, or delete that one"
+            )
+        return
+    shown = scenes("unlabelled", 4 * pictures, seed)
+    asked = prompts("unlabelled", 4 * prompt_count, seed)
+    if hold_back:
+        shown = [scene for scene in shown if not in_validation(kinds_of(scene))]
+        asked = [prompt for prompt in asked if not in_validation(asked_kinds(prompt))]
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, 2])
+    for number, scene in enumerate(distinct_first(shown, pictures)):
+        picture = draw(scene, int(rng.integers(2**31)))
+        Image.fromarray(picture).save(images / f"{number:04d}.png")
+    write_text(folder / "prompts.txt", "\n".join(distinct_first(asked, prompt_count)) + "\n")
+    write_json(done, asked_for)  # last: it says that all is there

@@ -1,0 +1,182 @@
+"""The grid of an experiment: read from a recipe, cut into cells, each with all its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONTROL = "start"  # the arm that trains nothing; every other arm is paired with it
+SPLITS = ("test", "validation")
+
+
+class PlanError(ValueError):
+    """A recipe that cannot be run; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How much is evaluated; see recipes/experiment.yaml."""
+
+    n: int = 1000
+    checkpoint_n: int = 256
+    candidates: int = 8
+    temperatures: list[float] = field(default_factory=lambda: [1.0, 0.7, 0.4])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid: an arm on a warm start with a seed, and how it is judged."""
+
+    arm: str
+    start: str
+    seed: int
+    split: str
+    settings: dict[str, Any]
+    measures: Measures
+    inputs: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """Folder of the cell; a start other than an embedded one counts by its last part."""
+        start = Path(self.start).name
+        return f"{self.arm}.{start}" + ("" if self.arm == CONTROL else f".seed{self.seed}")
+
+    def fingerprint(self) -> str:
+        """Changes when anything that decides the cell's result does."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe after the command line has had its say."""
+
+    starts: list[str]
+    seeds: list[int]
+    arms: dict[str, dict[str, Any]]
+    common: dict[str, Any]
+    measures: Measures
+    inputs: dict[str, int]
+    split: str = "test"
+
+    def cells(self) -> list[Cell]:
+        """The start model's controls first, then seed by seed, so that early results are whole."""
+        order = [(CONTROL, start, 0) for start in self.starts]
+        order += [
+            (arm, start, seed)
+            for seed in self.seeds
+            for start in self.starts
+            for arm in self.arms
+            if arm != CONTROL
+        ]
+        return [
+            Cell(
+                arm=arm,
+                start=start,
+                seed=seed,
+                split=self.split,
+                settings={} if arm == CONTROL else merge(self.common, self.arms[arm]),
+                measures=self.measures,
+                inputs=self.inputs,
+            )
+            for arm, start, seed in order
+        ]
+
+    def changed(self, changes: Sequence[str], n: int | None = None) -> Plan:
+        """With `section.key=value` settings on top of every arm's own, and another `n`."""
+        tree: dict[str, Any] = {}
+        for change in changes:
+            tree = merge(tree, read_change(change))
+        measures = self.measures if n is None else replace(self.measures, n=n)
+        arms = {arm: merge(settings, tree) for arm, settings in self.arms.items()}
+        return replace(self, arms=arms, measures=measures)
+
+    def narrowed(
+        self,
+        *,
+        starts: Sequence[str] = (),
+        seeds: Sequence[int] = (),
+        arms: Sequence[str] = (),
+        split: str = "test",
+    ) -> Plan:
+        """The part of the grid asked for; empty means all."""
+        unknown = [arm for arm in arms if arm not in self.arms]
+        if unknown:
+            raise PlanError(f"no arm {', '.join(unknown)}; there are {', '.join(self.arms)}")
+        kept = {arm: self.arms[arm] for arm in arms} if arms else self.arms
+        return replace(
+            self,
+            starts=list(starts) or self.starts,
+            seeds=list(seeds) or self.seeds,
+            arms=kept,
+            split=split,
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a recipe.
+
+    Raises:
+        FileNotFoundError: there is none at `path`.
+        PlanError: it has an unknown key, or no arms.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no recipe {path}: give one with --recipe (the repository has recipes/experiment.yaml)"
+        )
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = {"starts", "seeds", "inputs", "evaluation", "common", "arms"}
+    if not isinstance(tree, dict) or not tree.get("arms"):
+        raise PlanError(f"{path}: a recipe is `key: value` lines with at least `arms`")
+    if set(tree) - known:
+        raise PlanError(f"{path}: unknown {sorted(set(tree) - known)}; known are {sorted(known)}")
+    try:
+        measures = Measures(**tree.get("evaluation", {}))
+    except TypeError as error:
+        raise PlanError(f"{path}: evaluation: {error}") from None
+    return Plan(
+        starts=tree.get("starts", ["shapes"]),
+        seeds=tree.get("seeds", [1]),
+        arms={name: settings or {} for name, settings in tree["arms"].items()},
+        common=tree.get("common", {}),
+        measures=measures,
+        inputs={"pictures": 512, "prompts": 512, **tree.get("inputs", {})},
+    )
+
+
+def read_change(change: str) -> dict[str, Any]:
+    """`a.b=1` as {"a": {"b": 1}}."""
+    key, equals, text = change.partition("=")
+    if not equals or not all(key.split(".")):
+        raise PlanError(f"--set {change}: expected section.key=value")
+    tree: Any = yaml.safe_load(text)
+    if isinstance(tree, str) and _is_number(tree):  # YAML 1.1 reads 1e-4 as a word
+        tree = float(tree)
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings trees laid over each other; the upper one wins leaf by leaf."""
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        merged[key] = (
+            merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return merged

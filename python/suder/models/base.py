@@ -1,0 +1,116 @@
+"""What the rest of suder asks of a model. Everything above this file is model-agnostic.
+
+Two directions, named after what the model does:
+
+- "understanding": image -> text. A condition is one picture (`pixels`), a target the ids of a text.
+- "generation": text -> image. A condition is one prompt (`str`), a target a picture's VQ tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Direction = Literal["understanding", "generation"]
+Condition = Tensor | Sequence[str]
+Targets = Tensor | Sequence[Tensor]
+
+
+class Hidden(NamedTuple):
+    """Inputs of the last linear layer at the positions that predict the targets.
+
+    Attributes:
+        hidden: `[T, D]` in the model's dtype, T being all targets of all sequences, in order.
+        target: int64 `[T]`.
+        cu_seqlens: int64 `[B + 1]`, where each sequence begins.
+        weight: `[V, D]` of the last linear layer.
+        bias: `[V]`, or None.
+    """
+
+    hidden: Tensor
+    target: Tensor
+    cu_seqlens: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Decoding(Protocol):
+    """R sequences being written one token at a time, their common prefixes already read."""
+
+    def logits(self) -> Tensor:
+        """float32 `[R, V]` of the next token; guidance is in them, temperature is not."""
+        ...
+
+    def advance(self, tokens: Tensor) -> None:
+        """Appends int64 `[R]`, one token to each sequence."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows only (int64 `[K]`), in this order."""
+        ...
+
+
+class UnifiedModel(Protocol):
+    """A network that reads pictures and draws them; an `nn.Module`, so that DDP or FSDP wrap it."""
+
+    training: bool
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def num_image_tokens(self) -> int: ...
+    @property
+    def image_vocab_size(self) -> int: ...
+    @property
+    def eos_token_id(self) -> int: ...
+
+    def pixels(self, images: Any) -> Tensor: ...
+    def encode(self, pixels: Tensor) -> Tensor: ...
+    def decode(self, tokens: Tensor) -> Tensor: ...
+    def tokenize(self, texts: Sequence[str]) -> list[Tensor]: ...
+    def detokenize(self, ids: Sequence[Tensor]) -> list[str]: ...
+
+    def __call__(
+        self,
+        direction: Direction,
+        condition: Condition,
+        targets: Targets,
+        group: int = 1,
+        guidance: float = 1.0,
+    ) -> Hidden: ...
+
+    def start(
+        self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
+    ) -> Decoding: ...
+
+    def frozen_copy(self) -> UnifiedModel: ...
+    def has_adapters(self) -> bool: ...
+    def without_adapters(self) -> AbstractContextManager[None]: ...
+    def trainable_parameters(self) -> list[torch.nn.Parameter]: ...
+    def save(self, path: Any) -> None: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+
+
+@contextmanager
+def inference(model: UnifiedModel) -> Iterator[None]:
+    """No gradients and evaluation mode inside; the mode is put back after.
+
+    Sampling in training mode would use dropout, and transformers drops the key/value cache under
+    gradient checkpointing.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

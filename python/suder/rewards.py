@@ -1,0 +1,193 @@
+"""Dual self-rewards: how likely the same model, run the other way, finds the input again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from suder.models.base import Condition, Direction, Targets, UnifiedModel, inference
+from suder_ext import linear_sequence_logprob
+
+
+class DualReward:
+    """Scores candidates by the model itself (SUDER, arXiv 2506.07963).
+
+    R_U(caption | image) = mean over the image's VQ tokens of log p(token | caption, earlier ones)
+    R_G(image | prompt) = mean over the prompt's tokens of log p(token | image, earlier ones)
+
+    Args:
+        model: an adapter from `load_model`.
+        scorer: "live": the model as it is when a reward is asked for. "frozen": as it was when this
+            object was made; where PEFT adapters are present, the base model under them (no copy).
+        batch_size: pairs scored in one pass.
+        include_eos: R_G also scores the end of the prompt, so that a picture showing more than was
+            asked for scores less than one showing just that.
+    """
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        scorer: Literal["live", "frozen"] = "live",
+        batch_size: int = 128,
+        include_eos: bool = True,
+    ) -> None:
+        if scorer not in ("live", "frozen"):
+            raise ValueError(f"scorer: takes 'live' or 'frozen', got {scorer!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: takes an integer from 1, got {batch_size}")
+        self.scorer = scorer
+        self.batch_size = batch_size
+        self.include_eos = include_eos
+        self._adapters_off = scorer == "frozen" and model.has_adapters()
+        copied = scorer == "frozen" and not self._adapters_off
+        self.model = model.frozen_copy() if copied else model
+
+    def understanding(
+        self, images: Any, captions: Sequence[str] | Sequence[Tensor], group: int = 1
+    ) -> Tensor:
+        """R_U of captions of images, float32 `[len(captions)]`; NaN for an empty caption.
+
+        Args:
+            images: PIL pictures or uint8 arrays, which are encoded, or int64 VQ tokens `[B, I]`,
+                which are scored as they are.
+            captions: texts, or their token ids.
+            group: consecutive captions that share one image; `images` may then hold one for each
+                group, or one for each caption.
+        """
+        model = self.model
+        texts = _texts(model, captions)
+        _check_group("captions", len(texts), group)
+        with self._scoring():
+            tokens = self._image_tokens(images, len(texts), group)
+            which = _places("images", len(tokens), "captions", len(texts), group)
+            codes = [row.numpy().tobytes() for row in tokens.cpu()]
+            spoken = [i for i, text in enumerate(texts) if text.strip()]
+            keys = [(texts[i], codes[which[i]]) for i in spoken]
+            unique, place = _distinct(keys)
+            pairs = [spoken[i] for i in unique]
+
+            def inputs(batch: Sequence[int]) -> tuple[Condition, Targets]:
+                chosen = [pairs[i] for i in batch]
+                return [texts[i] for i in chosen], tokens[[which[i] for i in chosen]]
+
+            lengths = [len(model.tokenize([texts[i]])[0]) for i in pairs]
+            scored = self._score("generation", lengths, inputs)
+        reward = torch.full((len(texts),), torch.nan, device=model.device)
+        reward[spoken] = scored[place]
+        return reward
+
+    def generation(self, prompts: Sequence[str], images: Any, group: int = 1) -> Tensor:
+        """R_G of images drawn for prompts, float32 `[len(images)]`; NaN for an empty prompt.
+
+        Args:
+            prompts: texts.
+            images: PIL pictures or uint8 arrays, or int64 VQ tokens `[B, I]`, which are decoded.
+            group: consecutive images that share one prompt; `prompts` may then hold one for each
+                group, or one for each image.
+        """
+        model = self.model
+        count = len(images)
+        _check_group("images", count, group)
+        which = _places("prompts", len(prompts), "images", count, group)
+        with self._scoring():
+            codes = list(range(count))
+            if _are_tokens(images):
+                images, inverse = torch.unique(images.to(model.device), dim=0, return_inverse=True)
+                codes = inverse.tolist()
+                images = model.decode(images)
+            texts = [prompt.strip() for prompt in prompts]
+            asked = [i for i in range(count) if texts[which[i]]]
+            keys = [(texts[which[i]], codes[i]) for i in asked]
+            unique, place = _distinct(keys)
+            pairs = [keys[i] for i in unique]
+            targets = model.tokenize([text for text, _ in pairs])
+            if not self.include_eos:
+                targets = [ids[:-1] for ids in targets]
+
+            def inputs(batch: Sequence[int]) -> tuple[Condition, Targets]:
+                shown = [images[pairs[i][1]] for i in batch]
+                return model.pixels(shown), [targets[i] for i in batch]
+
+            scored = self._score("understanding", [len(ids) for ids in targets], inputs)
+        reward = torch.full((count,), torch.nan, device=model.device)
+        reward[asked] = scored[place]
+        return reward
+
+    def _score(self, direction: Direction, lengths: Sequence[int], inputs: Any) -> Tensor:
+        """Mean log p of each pair's target, `[len(lengths)]`, in batches of like length."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        scored = torch.empty(len(lengths), device=self.model.device)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            hidden, target, cu_seqlens, weight, bias = self.model(direction, *inputs(batch))
+            scored[batch] = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
+        return scored
+
+    def _image_tokens(self, images: Any, count: int, group: int) -> Tensor:
+        if _are_tokens(images):
+            tokens: Tensor = images.to(self.model.device)
+            return tokens
+        if group > 1 and len(images) == count:
+            images = images[::group]
+        parts = range(0, len(images), self.batch_size)
+        encoded = [
+            self.model.encode(self.model.pixels(images[i : i + self.batch_size])) for i in parts
+        ]
+        return torch.cat(encoded) if encoded else torch.zeros(0, self.model.num_image_tokens).long()
+
+    @contextmanager
+    def _scoring(self) -> Iterator[None]:
+        with inference(self.model):
+            if self._adapters_off:
+                with self.model.without_adapters():
+                    yield
+            else:
+                yield
+
+
+def _are_tokens(images: Any) -> bool:
+    return isinstance(images, Tensor) and images.dtype == torch.int64
+
+
+def _texts(model: UnifiedModel, captions: Sequence[str] | Sequence[Tensor]) -> list[str]:
+    ids = [caption for caption in captions if isinstance(caption, Tensor)]
+    if not ids:
+        return [str(caption).strip() for caption in captions]
+    if len(ids) != len(captions):
+        raise TypeError("captions: takes strings or id tensors, got both")
+    return model.detokenize(ids)
+
+
+def _check_group(name: str, count: int, group: int) -> None:
+    if group < 1 or count % group:
+        raise ValueError(f"{name}: {count} of them are no whole number of groups of {group}")
+
+
+def _places(inputs: str, given: int, candidates: str, count: int, group: int) -> list[int]:
+    """Which input each candidate belongs to."""
+    if given == count:
+        return list(range(count))
+    if given * group != count:
+        raise ValueError(
+            f"{inputs}: {count} {candidates} in groups of {group} take {count // group} or {count} "
+            f"{inputs}, got {given}"
+        )
+    return [i // group for i in range(count)]
+
+
+def _distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Where each distinct key stands first, and which of those each key is.
+
+    Sampled candidates repeat often, the more so the longer a model has been trained.
+    """
+    first: dict[Hashable, int] = {}
+    where: list[int] = []
+    for i, key in enumerate(keys):
+        if key not in first:
+            first[key] = len(where)
+            where.append(i)
+    return where, [first[key] for key in keys]

@@ -1,0 +1,68 @@
+"""Finds the compiled module and decides, once, what runs: its kernels or the PyTorch reference.
+
+The reference runs where there is no kernel: nothing compiled, a float64 input (gradcheck), or a
+device without kernels. SUDER_KERNEL=reference forces it everywhere; SUDER_KERNEL=compiled makes a
+missing module an error instead of a fallback. `suder_ext.build_info()` says which, and why.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from types import ModuleType
+
+import torch
+
+CHOICES = ("auto", "compiled", "reference")
+
+
+def _find() -> tuple[ModuleType | None, str]:
+    """The compiled module, or None and the reason why the reference runs instead."""
+    choice = os.environ.get("SUDER_KERNEL", "auto")
+    if choice not in CHOICES:
+        raise ValueError(f"SUDER_KERNEL is {choice!r}; it takes one of {', '.join(CHOICES)}")
+    if choice == "reference":
+        return None, "SUDER_KERNEL=reference"
+    try:
+        from suder_ext import _C
+    except ModuleNotFoundError as error:
+        if choice == "compiled":
+            raise ImportError(
+                "SUDER_KERNEL=compiled, but suder_ext._C was not built; run `pip install .`"
+            ) from error
+        return None, "suder_ext._C was not built"
+    except ImportError as error:
+        if choice == "compiled":
+            raise
+        # A module that is there and does not load is a broken install: slow results without a word
+        # would hide it.
+        reason = f"suder_ext._C is there but does not load: {error}"
+        warnings.warn(
+            f"suder_ext runs its PyTorch reference: {reason}", RuntimeWarning, stacklevel=2
+        )
+        return None, reason
+    return _C, ""
+
+
+compiled, fallback_reason = _find()
+
+# Operator -> device types whose tensors go to its kernel; each backend adds itself (_ops_cpu.py).
+# Meta tensors need only the shape functions, which are always there.
+kernel_devices: dict[str, frozenset[str]] = {
+    op: frozenset({"meta"})
+    for op in (
+        "linear_logprob",
+        "logprob",
+        "sequence_reduce",
+        "group_advantage",
+        "preference_loss",
+        "policy_loss",
+    )
+}
+
+
+def has_kernel(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether these arguments go to a kernel of `op` (True) or to the reference (False)."""
+    if tensor.dtype == torch.float64 or tensor.device.type not in kernel_devices[op]:
+        return False
+    return all(other is None or other.dtype != torch.float64 for other in others)

@@ -1,0 +1,130 @@
+"""Gradients of the operators. Every upstream gradient may be absent; none is assumed uniform.
+
+The gradients themselves are not differentiable: asking for second derivatives is an error, never a
+silent zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suder_ext._ops.schemas import library
+
+Grad = Tensor | None
+
+
+def _linear_logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    hidden, weight, bias, target, *options, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(hidden, weight, bias, target, output[1], output[2])
+    ctx.options = options
+
+
+def _linear_logprob(ctx: Any, logprob: Grad, lse: Grad, entropy: Grad) -> tuple[Any, ...]:
+    need = ctx.needs_input_grad
+    grads = torch.ops.suder.linear_logprob_backward(
+        logprob, lse, entropy, *ctx.saved_tensors, *ctx.options, need[0], need[1], need[2]
+    )
+    hidden, weight, bias = (
+        grad if wanted else None for grad, wanted in zip(grads, need[:3], strict=True)
+    )
+    return hidden, weight, bias, None, None, None, None, None
+
+
+def _logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    logits, target, *options, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(logits, target, output[1], output[2])
+    ctx.options = options
+
+
+def _logprob(ctx: Any, logprob: Grad, lse: Grad, entropy: Grad) -> tuple[Any, ...]:
+    grad = torch.ops.suder.logprob_backward(logprob, lse, entropy, *ctx.saved_tensors, *ctx.options)
+    return grad, None, None, None, None, None
+
+
+def _sequence_reduce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, target, cu_seqlens, ctx.mean, ctx.ignore_index = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(target, cu_seqlens, output[1])
+
+
+def _sequence_reduce(ctx: Any, value: Grad, count: Grad) -> tuple[Any, ...]:
+    if value is None:
+        return (None,) * 5
+    grad = torch.ops.suder.sequence_reduce_backward(
+        value, *ctx.saved_tensors, ctx.mean, ctx.ignore_index
+    )
+    return grad, None, None, None, None
+
+
+def _preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[3:], *inputs[4:6])
+    ctx.loss_type, ctx.beta = inputs[6], inputs[8]
+
+
+def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
+    _only_first_order("preference_loss", upstream[3:])
+    need = ctx.needs_input_grad
+    grads = torch.ops.suder.preference_loss_backward(
+        *upstream[:3], *ctx.saved_tensors, ctx.loss_type, ctx.beta, need[2] or need[3]
+    )
+    wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
+    return *wanted, *(None,) * 7
+
+
+def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.has_ref = inputs[2] is not None
+    ctx.save_for_backward(*output[1:])
+
+
+def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
+    _only_first_order("policy_loss", slopes)
+    ratio_slope, kl_slope, advantage_slope = ctx.saved_tensors
+    need = ctx.needs_input_grad
+    if loss is None:
+        return (None,) * 11
+    return (
+        loss * (ratio_slope + kl_slope if ctx.has_ref else ratio_slope) if need[0] else None,
+        -loss * ratio_slope if need[1] else None,
+        -loss * kl_slope if need[2] else None,
+        loss * advantage_slope if need[3] else None,
+        *(None,) * 7,
+    )
+
+
+def _only_first_order(name: str, upstream: tuple[Grad, ...]) -> None:
+    """A gradient that reaches a saved slope comes from differentiating the first backward."""
+    if any(grad is not None for grad in upstream):
+        raise RuntimeError(_second_order(name))
+
+
+def _second_order(name: str) -> str:
+    return (
+        f"suder_ext: second derivatives of {name} are not implemented (backward ran with "
+        "create_graph=True); the float64 reference path, suder_ext.reference, has them"
+    )
+
+
+def _no_second_order(name: str) -> None:
+    def backward(ctx: Any, *upstream: Grad) -> None:
+        raise RuntimeError(_second_order(name))
+
+    torch.library.register_autograd(f"suder::{name}_backward", backward, lib=library)
+
+
+for _name, _backward, _setup in (
+    ("linear_logprob", _linear_logprob, _linear_logprob_setup),
+    ("logprob", _logprob, _logprob_setup),
+    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup),
+    ("preference_loss", _preference, _preference_setup),
+    ("policy_loss", _policy, _policy_setup),
+):
+    torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)
+for _name in ("linear_logprob", "logprob", "sequence_reduce", "preference_loss"):
+    _no_second_order(_name)

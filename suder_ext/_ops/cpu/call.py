@@ -1,0 +1,41 @@
+"""What every call of a CPU kernel needs: addresses, rows, registration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suder_ext import _load
+from suder_ext._ops.schemas import library
+
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def kernel(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the CPU kernel of torch.ops.suder.<op>."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        library.impl(op, function, "CPU")
+        if op in _load.kernel_devices:
+            _load.kernel_devices[op] |= {"cpu"}
+        return function
+
+    return register
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the data is; 0 for an absent tensor."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def rows(matrix: Tensor) -> Tensor:
+    """The matrix itself if its rows are contiguous, whatever their stride, else a copy."""
+    return matrix if matrix.stride(1) == 1 or matrix.shape[1] <= 1 else matrix.contiguous()
+
+
+def vector(tensor: Tensor | None) -> Tensor | None:
+    """Contiguous, or None."""
+    return None if tensor is None else tensor.contiguous()

@@ -1,0 +1,117 @@
+"""CPU kernels of linear_logprob and logprob: allocate the results, pass addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suder_ext._load import compiled
+from suder_ext._ops.cpu.call import DTYPE_CODES, address, kernel, rows, vector
+
+assert compiled is not None
+_linear_forward, _linear_backward = compiled.linear_logprob, compiled.linear_logprob_backward
+
+
+def _linear_arguments(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+) -> dict[str, Any]:
+    """What forward and backward share. The tensors must outlive the call: keep them in locals."""
+    return {
+        "hidden": hidden.data_ptr(),
+        "tokens": hidden.shape[0],
+        "features": hidden.shape[1],
+        "hidden_stride": hidden.stride(0),
+        "weight": weight.data_ptr(),
+        "vocab": weight.shape[0],
+        "weight_stride": weight.stride(0),
+        "bias": address(bias),
+        "dtype": DTYPE_CODES[hidden.dtype],
+        "target": target.data_ptr(),
+        "ignore_index": ignore_index,
+        "temperature": temperature,
+        "softcap": softcap or 0.0,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@kernel("linear_logprob")
+def linear_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    with_entropy: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
+    tokens = hidden.shape[0]
+    logprob, lse = torch.empty(tokens), torch.empty(tokens)
+    entropy = torch.empty(tokens if with_entropy else 0)
+    _linear_forward(
+        **_linear_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
+        logprob=logprob.data_ptr(),
+        lse=lse.data_ptr(),
+        entropy=entropy.data_ptr() if with_entropy else 0,
+    )
+    return _masked(logprob, lse, entropy, target, ignore_index)
+
+
+@kernel("linear_logprob_backward")
+def linear_logprob_backward(
+    grad_logprob: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_entropy: Tensor | None,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    lse: Tensor,
+    entropy: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
+    upstream = vector(grad_logprob), vector(grad_lse), vector(grad_entropy)
+    dtype = hidden.dtype
+    grad_hidden = torch.empty(hidden.shape if need_hidden else (0,), dtype=dtype)
+    grad_weight = torch.empty(weight.shape if need_weight else (0,), dtype=dtype)
+    grad_bias = torch.empty((weight.shape[0],) if need_bias else (0,), dtype=dtype)
+    _linear_backward(
+        **_linear_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
+        grad_logprob=address(upstream[0]),
+        grad_lse=address(upstream[1]),
+        grad_entropy=address(upstream[2]),
+        lse=lse.data_ptr(),
+        entropy=entropy.data_ptr(),
+        grad_hidden=grad_hidden.data_ptr() if need_hidden else 0,
+        grad_hidden_stride=hidden.shape[1],
+        grad_weight=grad_weight.data_ptr() if need_weight else 0,
+        grad_weight_stride=weight.shape[1],
+        grad_bias=grad_bias.data_ptr() if need_bias else 0,
+    )
+    return grad_hidden, grad_weight, grad_bias
+
+
+def _masked(
+    logprob: Tensor, lse: Tensor, entropy: Tensor, target: Tensor, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Zero lse and entropy of ignored rows where they are results and not only saved."""
+    if entropy.shape[0]:
+        ignored = target == ignore_index
+        lse.masked_fill_(ignored, 0.0)
+        entropy.masked_fill_(ignored, 0.0)
+    return logprob, lse, entropy

@@ -1,0 +1,157 @@
+"""CPU kernels of preference_loss and policy_loss: allocate the results, pass addresses."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from suder_ext._load import compiled
+from suder_ext._ops.cpu.call import address, kernel, vector
+from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
+from suder_ext.types import PolicyLevel, PolicyReduction
+
+assert compiled is not None
+_preference, _preference_backward = compiled.preference_loss, compiled.preference_loss_backward
+_policy = compiled.policy_loss
+LOSS_CODES = {name: code for code, name in enumerate(LOSS_TYPES)}
+F_DIVERGENCE_CODES = {name: code for code, name in enumerate(F_DIVERGENCES)}
+REDUCTION_CODES = {name: code for code, name in enumerate(get_args(PolicyReduction))}
+LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
+SORTING = frozenset({"aot", "aot_unpaired"})
+
+
+@kernel("preference_loss")
+def preference_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    ref_chosen: Tensor | None,
+    ref_rejected: Tensor | None,
+    chosen_length: Tensor | None,
+    rejected_length: Tensor | None,
+    loss_type: str,
+    f_divergence: str,
+    beta: float,
+    label_smoothing: float,
+    margin: float,
+) -> tuple[Tensor, ...]:
+    chosen, rejected = chosen.contiguous(), rejected.contiguous()
+    ref_chosen, ref_rejected = vector(ref_chosen), vector(ref_rejected)
+    chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
+    pairs = chosen.shape[0]
+    loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope = (
+        torch.empty(pairs) for _ in range(5)
+    )
+    partner = torch.empty(pairs if loss_type in SORTING else 0, dtype=torch.int64)
+    _preference(
+        chosen=chosen.data_ptr(),
+        rejected=rejected.data_ptr(),
+        ref_chosen=address(ref_chosen),
+        ref_rejected=address(ref_rejected),
+        pairs=pairs,
+        loss_type=LOSS_CODES[loss_type],
+        f_divergence=F_DIVERGENCE_CODES[f_divergence],
+        beta=beta,
+        label_smoothing=label_smoothing,
+        margin=margin,
+        chosen_length=address(chosen_length),
+        rejected_length=address(rejected_length),
+        threads=torch.get_num_threads(),
+        loss=loss.data_ptr(),
+        chosen_reward=chosen_reward.data_ptr(),
+        rejected_reward=rejected_reward.data_ptr(),
+        chosen_slope=chosen_slope.data_ptr(),
+        rejected_slope=rejected_slope.data_ptr(),
+        partner=partner.data_ptr(),
+    )
+    return loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope, partner
+
+
+@kernel("preference_loss_backward")
+def preference_loss_backward(
+    grad_loss: Tensor | None,
+    grad_chosen_reward: Tensor | None,
+    grad_rejected_reward: Tensor | None,
+    chosen_slope: Tensor,
+    rejected_slope: Tensor,
+    partner: Tensor,
+    chosen_length: Tensor | None,
+    rejected_length: Tensor | None,
+    loss_type: str,
+    beta: float,
+    need_ref: bool,
+) -> tuple[Tensor, ...]:
+    upstream = vector(grad_loss), vector(grad_chosen_reward), vector(grad_rejected_reward)
+    chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
+    pairs = chosen_slope.shape[0]
+    grad_chosen, grad_rejected = torch.empty(pairs), torch.empty(pairs)
+    grad_ref_chosen, grad_ref_rejected = (torch.empty(pairs * need_ref) for _ in range(2))
+    _preference_backward(
+        grad_loss=address(upstream[0]),
+        grad_chosen_reward=address(upstream[1]),
+        grad_rejected_reward=address(upstream[2]),
+        pairs=pairs,
+        loss_type=LOSS_CODES[loss_type],
+        beta=beta,
+        chosen_length=address(chosen_length),
+        rejected_length=address(rejected_length),
+        chosen_slope=chosen_slope.data_ptr(),
+        rejected_slope=rejected_slope.data_ptr(),
+        partner=partner.data_ptr(),
+        grad_chosen=grad_chosen.data_ptr(),
+        grad_rejected=grad_rejected.data_ptr(),
+        grad_ref_chosen=grad_ref_chosen.data_ptr() if need_ref else 0,
+        grad_ref_rejected=grad_ref_rejected.data_ptr() if need_ref else 0,
+    )
+    return grad_chosen, grad_rejected, grad_ref_chosen, grad_ref_rejected
+
+
+@kernel("policy_loss")
+def policy_loss(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    ref_logprob: Tensor | None,
+    advantage: Tensor,
+    cu_seqlens: Tensor,
+    clip_low: float,
+    clip_high: float,
+    kl_coef: float,
+    reduction: str,
+    level: str,
+    max_length: int,
+) -> tuple[Tensor, ...]:
+    logprob, old_logprob, ref_logprob = (
+        logprob.contiguous(),
+        old_logprob.contiguous(),
+        vector(ref_logprob),
+    )
+    advantage, cu_seqlens = advantage.contiguous(), cu_seqlens.contiguous()
+    tokens, sequences = logprob.shape[0], advantage.shape[0]
+    loss, ratio_slope, advantage_slope = (
+        torch.empty(()),
+        torch.empty(tokens),
+        torch.empty(sequences),
+    )
+    kl_slope = torch.empty(0 if ref_logprob is None else tokens)
+    _policy(
+        logprob=logprob.data_ptr(),
+        old_logprob=old_logprob.data_ptr(),
+        ref_logprob=address(ref_logprob),
+        tokens=tokens,
+        advantage=advantage.data_ptr(),
+        cu_seqlens=cu_seqlens.data_ptr(),
+        sequences=sequences,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        kl_coef=kl_coef,
+        reduction=REDUCTION_CODES[reduction],
+        level=LEVEL_CODES[level],
+        max_length=max_length,
+        threads=torch.get_num_threads(),
+        loss=loss.data_ptr(),
+        ratio_slope=ratio_slope.data_ptr(),
+        kl_slope=0 if ref_logprob is None else kl_slope.data_ptr(),
+        advantage_slope=advantage_slope.data_ptr(),
+    )
+    return loss, ratio_slope, kl_slope, advantage_slope

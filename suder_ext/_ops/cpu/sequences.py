@@ -1,0 +1,84 @@
+"""CPU kernels of sequence_reduce and group_advantage: allocate the results, pass addresses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suder_ext._load import compiled
+from suder_ext._ops.cpu.call import kernel
+
+assert compiled is not None
+_forward, _backward = compiled.sequence_reduce, compiled.sequence_reduce_backward
+_advantage = compiled.group_advantage
+NORMALIZE_CODES = {"none": 0, "std": 1, "mean": 2}
+
+
+@kernel("sequence_reduce")
+def sequence_reduce(
+    logprob: Tensor, target: Tensor, cu_seqlens: Tensor, mean: bool, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    logprob, target = logprob.contiguous(), target.contiguous()
+    cu_seqlens = cu_seqlens.contiguous()
+    sequences = cu_seqlens.shape[0] - 1
+    value, count = torch.empty(sequences), torch.empty(sequences, dtype=torch.int64)
+    _forward(
+        logprob=logprob.data_ptr(),
+        tokens=logprob.shape[0],
+        cu_seqlens=cu_seqlens.data_ptr(),
+        sequences=sequences,
+        target=target.data_ptr(),
+        ignore_index=ignore_index,
+        mean=mean,
+        threads=torch.get_num_threads(),
+        value=value.data_ptr(),
+        count=count.data_ptr(),
+    )
+    return value, count
+
+
+@kernel("sequence_reduce_backward")
+def sequence_reduce_backward(
+    grad_value: Tensor,
+    target: Tensor,
+    cu_seqlens: Tensor,
+    count: Tensor,
+    mean: bool,
+    ignore_index: int,
+) -> Tensor:
+    grad_value, target = grad_value.contiguous(), target.contiguous()
+    cu_seqlens = cu_seqlens.contiguous()
+    grad_logprob = torch.empty(target.shape[0])
+    _backward(
+        grad_value=grad_value.data_ptr(),
+        tokens=target.shape[0],
+        cu_seqlens=cu_seqlens.data_ptr(),
+        sequences=count.shape[0],
+        target=target.data_ptr(),
+        ignore_index=ignore_index,
+        mean=mean,
+        threads=torch.get_num_threads(),
+        count=count.data_ptr(),
+        grad_logprob=grad_logprob.data_ptr(),
+    )
+    return grad_logprob
+
+
+@kernel("group_advantage")
+def group_advantage(
+    reward: Tensor, group_size: int, normalize: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    reward = reward.contiguous()
+    groups = reward.shape[0] // group_size
+    advantage = torch.empty(reward.shape[0])
+    best, worst = torch.empty(groups, dtype=torch.int64), torch.empty(groups, dtype=torch.int64)
+    _advantage(
+        reward=reward.data_ptr(),
+        groups=groups,
+        group_size=group_size,
+        normalize=NORMALIZE_CODES[normalize],
+        advantage=advantage.data_ptr(),
+        best=best.data_ptr(),
+        worst=worst.data_ptr(),
+    )
+    return advantage, best, worst

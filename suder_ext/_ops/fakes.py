@@ -1,0 +1,150 @@
+"""Shapes and dtypes of the operators' results, for fake and meta tensors. No data is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suder_ext._ops.schemas import library
+
+
+def _floats(like: Tensor, *size: int | torch.SymInt) -> Tensor:
+    return like.new_empty(size, dtype=torch.float32)
+
+
+def _stats(rows: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
+    n = rows.shape[0]
+    return _floats(rows, n), _floats(rows, n), _floats(rows, n if with_entropy else 0)
+
+
+@torch.library.register_fake("suder::linear_logprob", lib=library)
+def _linear_logprob(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    torch._check(hidden.dim() == 2 and weight.dim() == 2 and target.dim() == 1)
+    torch._check(hidden.shape[1] == weight.shape[1])
+    torch._check(hidden.shape[0] == target.shape[0])
+    torch._check(hidden.dtype == weight.dtype)
+    return _stats(hidden, options[-1])
+
+
+@torch.library.register_fake("suder::linear_logprob_backward", lib=library)
+def _linear_logprob_backward(
+    grad_logprob: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_entropy: Tensor | None,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    lse: Tensor,
+    entropy: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        hidden.new_empty(hidden.shape if need_hidden else (0,)),
+        weight.new_empty(weight.shape if need_weight else (0,)),
+        weight.new_empty((weight.shape[0],) if need_bias else (0,)),
+    )
+
+
+@torch.library.register_fake("suder::logprob", lib=library)
+def _logprob(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    torch._check(logits.dim() == 2 and target.dim() == 1)
+    torch._check(logits.shape[0] == target.shape[0])
+    return _stats(logits, options[-1])
+
+
+@torch.library.register_fake("suder::logprob_backward", lib=library)
+def _logprob_backward(
+    grad_logprob: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_entropy: Tensor | None,
+    logits: Tensor,
+    *saved: Any,
+) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+@torch.library.register_fake("suder::sequence_reduce", lib=library)
+def _sequence_reduce(
+    logprob: Tensor, target: Tensor, cu_seqlens: Tensor, *options: Any
+) -> tuple[Tensor, Tensor]:
+    torch._check(logprob.dim() == 1 and target.dim() == 1 and cu_seqlens.dim() == 1)
+    sequences = cu_seqlens.shape[0] - 1
+    return _floats(logprob, sequences), cu_seqlens.new_empty((sequences,), dtype=torch.int64)
+
+
+@torch.library.register_fake("suder::sequence_reduce_backward", lib=library)
+def _sequence_reduce_backward(grad_value: Tensor, target: Tensor, *saved: Any) -> Tensor:
+    return _floats(grad_value, target.shape[0])
+
+
+@torch.library.register_fake("suder::group_advantage", lib=library)
+def _group_advantage(
+    reward: Tensor, group_size: int, normalize: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    groups = reward.shape[0] // group_size
+    best = reward.new_empty((groups,), dtype=torch.int64)
+    return _floats(reward, reward.shape[0]), best, torch.empty_like(best)
+
+
+@torch.library.register_fake("suder::preference_loss", lib=library)
+def _preference_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    ref_chosen: Tensor | None,
+    ref_rejected: Tensor | None,
+    chosen_length: Tensor | None,
+    rejected_length: Tensor | None,
+    loss_type: str,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    torch._check(chosen.dim() == 1 and chosen.shape == rejected.shape)
+    pairs = chosen.shape[0]
+    sorts = loss_type in ("aot", "aot_unpaired")
+    partner = chosen.new_empty((pairs if sorts else 0,), dtype=torch.int64)
+    return *(_floats(chosen, pairs) for _ in range(5)), partner
+
+
+@torch.library.register_fake("suder::preference_loss_backward", lib=library)
+def _preference_loss_backward(
+    grad_loss: Tensor | None,
+    grad_chosen_reward: Tensor | None,
+    grad_rejected_reward: Tensor | None,
+    chosen_slope: Tensor,
+    rejected_slope: Tensor,
+    partner: Tensor,
+    chosen_length: Tensor | None,
+    rejected_length: Tensor | None,
+    loss_type: str,
+    beta: float,
+    need_ref: bool,
+) -> tuple[Tensor, ...]:
+    pairs = chosen_slope.shape[0]
+    return tuple(_floats(chosen_slope, n) for n in (pairs, pairs, *(2 * (pairs * need_ref,))))
+
+
+@torch.library.register_fake("suder::policy_loss", lib=library)
+def _policy_loss(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    ref_logprob: Tensor | None,
+    advantage: Tensor,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    torch._check(logprob.dim() == 1 and logprob.shape == old_logprob.shape)
+    tokens = logprob.shape[0]
+    return (
+        _floats(logprob),
+        _floats(logprob, tokens),
+        _floats(logprob, 0 if ref_logprob is None else tokens),
+        _floats(logprob, advantage.shape[0]),
+    )

@@ -1,0 +1,74 @@
+"""Schemas of torch.ops.suder: flat tensors, no defaults, every result a fresh tensor.
+
+Matrices and gradients with respect to them are float32, bfloat16 or float16, all other floating
+tensors float32, all integers int64. The public functions flatten and cast to that. A backward that
+does more than scale a saved slope is an operator of its own, so that torch.compile and opcheck see
+it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# The logits convention, everywhere: z = hidden @ weight.T + bias; if a softcap is given,
+# z = softcap * tanh(z / softcap); z = z / temperature. logprob, lse and entropy are of this z.
+# Rows with target == ignore_index give logprob 0, and with_entropy also lse and entropy 0.
+SCHEMAS = {
+    "linear_logprob": (
+        "(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, int ignore_index, "
+        "float temperature, float? softcap, bool with_entropy) "
+        "-> (Tensor logprob, Tensor lse, Tensor entropy)"
+    ),
+    "linear_logprob_backward": (
+        "(Tensor? grad_logprob, Tensor? grad_lse, Tensor? grad_entropy, Tensor hidden, "
+        "Tensor weight, Tensor? bias, Tensor target, Tensor lse, Tensor entropy, int ignore_index, "
+        "float temperature, float? softcap, bool need_hidden, bool need_weight, bool need_bias) "
+        "-> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)"
+    ),
+    "logprob": (
+        "(Tensor logits, Tensor target, int ignore_index, float temperature, float? softcap, "
+        "bool with_entropy) -> (Tensor logprob, Tensor lse, Tensor entropy)"
+    ),
+    "logprob_backward": (
+        "(Tensor? grad_logprob, Tensor? grad_lse, Tensor? grad_entropy, Tensor logits, "
+        "Tensor target, Tensor lse, Tensor entropy, int ignore_index, float temperature, "
+        "float? softcap) -> Tensor grad_logits"
+    ),
+    "sequence_reduce": (
+        "(Tensor logprob, Tensor target, Tensor cu_seqlens, bool mean, int ignore_index) "
+        "-> (Tensor value, Tensor count)"
+    ),
+    "sequence_reduce_backward": (
+        "(Tensor grad_value, Tensor target, Tensor cu_seqlens, Tensor count, bool mean, "
+        "int ignore_index) -> Tensor grad_logprob"
+    ),
+    "group_advantage": (
+        "(Tensor reward, int group_size, str normalize) "
+        "-> (Tensor advantage, Tensor best, Tensor worst)"
+    ),
+    # slope: d loss[i] / d chosen[i] and so on; partner: the pair whose rejected (aot: reference)
+    # value has the rank of pair i, for the losses that sort, else empty.
+    "preference_loss": (
+        "(Tensor chosen, Tensor rejected, Tensor? ref_chosen, Tensor? ref_rejected, "
+        "Tensor? chosen_length, Tensor? rejected_length, str loss_type, str f_divergence, "
+        "float beta, float label_smoothing, float margin) -> (Tensor loss, Tensor chosen_reward, "
+        "Tensor rejected_reward, Tensor chosen_slope, Tensor rejected_slope, Tensor partner)"
+    ),
+    "preference_loss_backward": (
+        "(Tensor? grad_loss, Tensor? grad_chosen_reward, Tensor? grad_rejected_reward, "
+        "Tensor chosen_slope, Tensor rejected_slope, Tensor partner, Tensor? chosen_length, "
+        "Tensor? rejected_length, str loss_type, float beta, bool need_ref) -> (Tensor grad_chosen,"
+        " Tensor grad_rejected, Tensor grad_ref_chosen, Tensor grad_ref_rejected)"
+    ),
+    # slopes: d loss / d (logprob - old_logprob), d (logprob - ref_logprob) and d advantage.
+    "policy_loss": (
+        "(Tensor logprob, Tensor old_logprob, Tensor? ref_logprob, Tensor advantage, "
+        "Tensor cu_seqlens, float clip_low, float clip_high, float kl_coef, str reduction, "
+        "str level, int max_length) -> (Tensor loss, Tensor ratio_slope, Tensor kl_slope, "
+        "Tensor advantage_slope)"
+    ),
+}
+
+library = torch.library.Library("suder", "DEF")
+for name, schema in SCHEMAS.items():
+    library.define(name + schema)

@@ -1,0 +1,33 @@
+"""The public functions: check the arguments, flatten them, call a kernel or the reference."""
+
+from suder_ext.functional.logprobs import (
+    linear_logprob,
+    linear_logprob_stats,
+    logprob,
+    logprob_stats,
+)
+from suder_ext.functional.peers import linear_cross_entropy, selective_log_softmax
+from suder_ext.functional.policy import policy_loss
+from suder_ext.functional.preference import linear_preference_loss, preference_loss
+from suder_ext.functional.sequences import (
+    dual_reward,
+    group_advantage,
+    linear_sequence_logprob,
+    sequence_reduce,
+)
+
+__all__ = [
+    "dual_reward",
+    "group_advantage",
+    "linear_cross_entropy",
+    "linear_logprob",
+    "linear_logprob_stats",
+    "linear_preference_loss",
+    "linear_sequence_logprob",
+    "logprob",
+    "logprob_stats",
+    "policy_loss",
+    "preference_loss",
+    "selective_log_softmax",
+    "sequence_reduce",
+]

@@ -1,0 +1,173 @@
+"""log p(target) of each token, from hidden states or from logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suder_ext import _checks, _ops, reference
+from suder_ext._load import has_kernel
+from suder_ext.types import LogprobStats
+
+
+def linear_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """log p(target) under softmax of a linear head, without ever holding the `[tokens, V]` logits.
+
+    The logits are `z = hidden @ weight.T + bias`, then, if a softcap is given,
+    `z = softcap * tanh(z / softcap)` (Gemma 2, arXiv 2408.00118, section 2), then
+    `z = z / temperature`; the result is `z[target] - logsumexp(z)`, never above 0. Products
+    accumulate in float32 and no logit is rounded to 16 bits. Extra memory is a fixed workspace plus
+    O(tokens), forward and backward; the backward computes the logits again, tile by tile.
+
+    Args:
+        hidden: float32, bfloat16 or float16 `[..., D]`; float64 runs on the reference.
+        weight: `[V, D]`, in the dtype of `hidden`.
+        target: int64 or int32 `[...]`, each in `[0, V)` or equal to `ignore_index`.
+        bias: `[V]`, in the dtype of `weight`, or None.
+        ignore_index: rows with this target give 0.0 and take no part in any gradient, whatever
+            their hidden state holds.
+        temperature: above 0.
+        softcap: above 0, or None.
+
+    Under `torch.autocast`, hidden, weight and bias are cast to the autocast dtype, as for
+    `torch.nn.functional.linear`; elsewhere they must agree.
+
+    Returns:
+        float32 `[...]` (float64 if the inputs are), differentiable in hidden, weight and bias with
+        any upstream gradient. A NaN or infinite input reaches the results of its own row only.
+
+    Raises:
+        TypeError: a dtype that is not taken, or hidden, weight and bias that differ in dtype.
+        ValueError: a shape, device or setting that is not taken.
+        IndexError: a target that is neither in `[0, V)` nor `ignore_index`, naming the first such
+            row of the flattened batch.
+    """
+    hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
+    if not has_kernel("linear_logprob", hidden):
+        return reference.linear_logprob(
+            hidden,
+            weight,
+            target,
+            bias,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+        )
+    rows, index = _rows(hidden, target)
+    result = _ops.linear_logprob(
+        rows, weight, bias, index, ignore_index, temperature, softcap, False
+    )[0]
+    return result if target.dim() == 1 else result.view(target.shape)
+
+
+def linear_logprob_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> LogprobStats:
+    """log p(target), log-sum-exp and entropy of a linear head's logits in one pass.
+
+    Arguments, limits and errors are those of `linear_logprob`. `lse = logsumexp(z)` and
+    `entropy = lse - sum_v p_v z_v` (nats) are of the final logits, after bias, softcap and
+    temperature.
+
+    Returns:
+        LogprobStats of three float32 `[...]`, each differentiable; rows with
+        `target == ignore_index` give 0.0 in all three and no gradient.
+    """
+    hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
+    if not has_kernel("linear_logprob", hidden):
+        return reference.linear_logprob_stats(
+            hidden,
+            weight,
+            target,
+            bias,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+        )
+    rows, index = _rows(hidden, target)
+    results = _ops.linear_logprob(
+        rows, weight, bias, index, ignore_index, temperature, softcap, True
+    )
+    return LogprobStats(*(result.view(target.shape) for result in results))
+
+
+def logprob(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """log p(target) under softmax of given logits, without a second `[tokens, V]` tensor.
+
+    The formula is that of `linear_logprob` with `z = logits`.
+
+    Args:
+        logits: float32, bfloat16 or float16 `[..., V]`, taken as they come (also under
+            `torch.autocast`); float64 runs on the reference.
+        target: int64 or int32 `[...]`, each in `[0, V)` or equal to `ignore_index`.
+        ignore_index: rows with this target give 0.0 and no gradient.
+        temperature: above 0.
+        softcap: above 0, or None.
+
+    Returns:
+        float32 `[...]` (float64 if the logits are), differentiable in logits.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `linear_logprob`.
+    """
+    _checks.logits(logits, target, temperature, softcap)
+    if not has_kernel("logprob", logits):
+        return reference.logprob(
+            logits, target, ignore_index=ignore_index, temperature=temperature, softcap=softcap
+        )
+    rows, index = _rows(logits, target)
+    result = _ops.logprob(rows, index, ignore_index, temperature, softcap, False)[0]
+    return result if target.dim() == 1 else result.view(target.shape)
+
+
+def logprob_stats(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+) -> LogprobStats:
+    """log p(target), log-sum-exp and entropy of given logits in one pass over them.
+
+    Arguments and errors are those of `logprob`, results those of `linear_logprob_stats`.
+    """
+    _checks.logits(logits, target, temperature, softcap)
+    if not has_kernel("logprob", logits):
+        return reference.logprob_stats(
+            logits, target, ignore_index=ignore_index, temperature=temperature, softcap=softcap
+        )
+    rows, index = _rows(logits, target)
+    results = _ops.logprob(rows, index, ignore_index, temperature, softcap, True)
+    return LogprobStats(*(result.view(target.shape) for result in results))
+
+
+def _rows(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """values[..., C] as [N, C] and target[...] as int64 [N]; a view where the strides allow one."""
+    if values.dim() != 2:
+        values = values.reshape(target.numel(), values.shape[-1])
+        target = target.reshape(-1)
+    return values, target if target.dtype == torch.int64 else target.to(torch.int64)
