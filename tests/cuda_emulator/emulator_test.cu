@@ -186,9 +186,11 @@ __global__ void dynamic_overflow(int index) {
   auto* shared = reinterpret_cast<float*>(suder::cuda::dynamic_shared());
   shared[index] = 1.0f;
 }
-__global__ void static_overflow(int index) {
+__global__ void static_overflow(float* x, int index) {
   __shared__ float shared[16];
-  shared[index] = 1.0f;
+  shared[index] = x[0];
+  __syncthreads();
+  x[0] = shared[0];
 }
 __global__ void no_wait_for_copy(const float* x, float* y) {
   auto* shared = reinterpret_cast<float*>(suder::cuda::dynamic_shared());
@@ -256,8 +258,9 @@ void test_bounds() {
 // "dynamic" and "static" overrun shared memory: AddressSanitizer must end the program.
 int main(int count, char** arguments) {
   if (count > 1) {
-    const bool dynamic = std::strcmp(arguments[1], "dynamic") == 0;
-    report(dynamic ? dynamic_overflow : static_overflow, {1}, {1}, dynamic ? 64 : 0, 16);
+    float x = 1.0f;
+    if (std::strcmp(arguments[1], "dynamic") == 0) report(dynamic_overflow, {1}, {1}, 64, 16);
+    if (std::strcmp(arguments[1], "static") == 0) report(static_overflow, {1}, {1}, 0, &x, 16);
     return 0;
   }
   test_conversions();

@@ -12,9 +12,10 @@
 #include <unordered_map>
 #include <vector>
 
-// The uninitialised data of this library: where `static` (emulated __shared__) arrays live.
+// The writable data of this library, where `static` (emulated __shared__) arrays live: it lies
+// between these two symbols of the linker.
 extern "C" {
-extern char __bss_start[] __attribute__((visibility("hidden")));
+extern char _GLOBAL_OFFSET_TABLE_[] __attribute__((visibility("hidden")));
 extern char _end[] __attribute__((visibility("hidden")));
 }
 
@@ -43,7 +44,7 @@ constexpr std::size_t kGuard = 4096;
 
 bool in_static_shared(const void* address) {
   const auto* byte = static_cast<const char*>(address);
-  return byte >= __bss_start && byte < _end;
+  return byte >= _GLOBAL_OFFSET_TABLE_ && byte < _end;
 }
 
 // Does nothing order `earlier` before an access made now?

@@ -13,6 +13,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __shared__ static
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
@@ -20,6 +21,8 @@
 #define blockIdx (::suder::emulator::builtins().block_index)
 #define blockDim (::suder::emulator::builtins().block_size)
 #define gridDim (::suder::emulator::builtins().grid_size)
+
+using std::isnan;
 
 using cudaStream_t = void*;
 
