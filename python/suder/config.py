@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from suder_ext.types import LossType
 
 Direction = Literal["understanding", "generation"]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def says(meaning: str, **limits: Any) -> Any:
@@ -63,7 +66,7 @@ class Optimizer(Section):
         says("AdamW's two decay rates", min_length=2, max_length=2),
     ] = [0.9, 0.95]
     weight_decay: Annotated[float, says("AdamW's weight decay", ge=0)] = 0.0
-    warmup_rounds: Annotated[int, says("rounds of linear warm-up", ge=0)] = 10
+    warmup_rounds: Annotated[NonNegative, says("rounds of linear warm-up")] = 10
     grad_clip: Annotated[
         float, says("largest norm of the whole gradient, after balancing", gt=0)
     ] = 1.0
@@ -74,15 +77,15 @@ class Optimizer(Section):
         float,
         says("decay a round of the averaged weights that guard and result use", ge=0, lt=1),
     ] = 0.98
-    steps: Annotated[int, says("optimiser steps on each round's samples", ge=1)] = 1
+    steps: Annotated[Positive, says("optimiser steps on each round's samples")] = 1
     tokens_per_batch: Annotated[
-        int, says("most tokens, conditions included, in one forward: bounds the memory", ge=1)
+        Positive, says("most tokens, conditions included, in one forward: bounds the memory")
     ] = 16384
 
 
 class Sampling(Section):
     temperature: Annotated[float, says("of both directions", gt=0)] = 1.0
-    top_k: Annotated[int, says("only the k most likely tokens; 0: all", ge=0)] = 0
+    top_k: Annotated[NonNegative, says("only the k most likely tokens; 0: all")] = 0
     top_p: Annotated[float, says("only tokens that hold this probability", gt=0, le=1)] = 1.0
     guidance: Annotated[
         float, says("classifier-free guidance scale while drawing; 1: none", ge=1)
@@ -91,7 +94,7 @@ class Sampling(Section):
         Literal["cond", "cfg"],
         says("under guidance, train the conditional model, or the guided mixture that drew"),
     ] = "cond"
-    max_new_tokens: Annotated[int, says("longest caption", ge=1)] = 32
+    max_new_tokens: Annotated[Positive, says("longest caption")] = 32
 
 
 class Reward(Section):
@@ -103,29 +106,29 @@ class Reward(Section):
 
 class Guard(Section):
     enabled: Annotated[bool, says("watch held-out inputs and keep the best weights")] = True
-    every: Annotated[int, says("rounds between two looks", ge=1)] = 10
+    every: Annotated[Positive, says("rounds between two looks")] = 10
     inputs: Annotated[int, says("held-out inputs of each direction a look uses", ge=2)] = 96
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
     entropy_floor: Annotated[
-        float, says("collapse: entropy under this fraction of the start's", ge=0, le=1)
+        Fraction, says("collapse: entropy under this fraction of the start's")
     ] = 0.2
-    patience: Annotated[int, says("declining looks in a row before it acts", ge=1)] = 3
+    patience: Annotated[Positive, says("declining looks in a row before it acts")] = 3
     action: Annotated[
         Literal["stop", "rollback", "watch"],
         says("stop; go back to the best weights at half the rate; or only keep the best"),
     ] = "stop"
-    max_rollbacks: Annotated[int, says("then it stops", ge=0)] = 2
+    max_rollbacks: Annotated[NonNegative, says("then it stops")] = 2
 
 
 class Checkpoint(Section):
-    every: Annotated[int, says("rounds between two checkpoints in the HF format", ge=1)] = 50
-    keep: Annotated[int, says("checkpoints kept", ge=1)] = 2
+    every: Annotated[Positive, says("rounds between two checkpoints in the HF format")] = 50
+    keep: Annotated[Positive, says("checkpoints kept")] = 2
     state_every: Annotated[
-        int, says("rounds between two resumable states; raise it for big models", ge=1)
+        Positive, says("rounds between two resumable states; raise it for big models")
     ] = 1
-    keep_rounds: Annotated[int, says("rounds whose samples and rewards are kept", ge=1)] = 20
+    keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
 
 
 class TrainConfig(Section):
@@ -134,8 +137,8 @@ class TrainConfig(Section):
     model: Annotated[str, says("folder or hub name in HF format; shapes: the embedded")] = "shapes"
     output: Annotated[str, says("folder of the run, which is made")]
     data: Data
-    rounds: Annotated[int, says("of sample, score, select, optimise", ge=1)] = 240
-    inputs_per_round: Annotated[int, says("inputs of each direction a round", ge=1)] = 12
+    rounds: Annotated[Positive, says("of sample, score, select, optimise")] = 240
+    inputs_per_round: Annotated[Positive, says("inputs of each direction a round")] = 12
     candidates: Annotated[int, says("samples an input", ge=2)] = 8
     directions: Annotated[
         Literal["joint", "alternating", "generation", "understanding"],
@@ -147,7 +150,7 @@ class TrainConfig(Section):
     reward: Reward = Reward()
     guard: Guard = Guard()
     checkpoint: Checkpoint = Checkpoint()
-    seed: Annotated[int, says("everything random follows from it", ge=0)] = 0
+    seed: Annotated[NonNegative, says("everything random follows from it")] = 0
     device: Annotated[str, says("cpu, cuda, cuda:1, ...")] = "cpu"
     dtype: Annotated[
         Literal["float32", "bfloat16"],

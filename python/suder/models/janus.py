@@ -158,14 +158,14 @@ class Janus(nn.Module):
             and `bias`. The last layer is lm_head, or `vision_head` of the generation head.
         """
         rows = target_rows(direction, targets, self.num_image_tokens, self.device)
-        count = len(condition)
+        parts = self.parts
+        prefix = self.prompts.prefix(parts, direction, condition)
+        count = len(prefix.lengths)
         if len(rows) != count * group:
             raise ValueError(
                 f"targets: {count} conditions of group {group} take {count * group} targets, "
                 f"got {len(rows)}"
             )
-        parts = self.parts
-        prefix = self.prompts.prefix(parts, direction, condition)
         hidden = _hidden(parts, direction, prefix, rows, group)
         if guidance != 1.0:
             null = self.prompts.null(parts, direction, prefix.lengths)
