@@ -50,6 +50,42 @@ def linear_logprob_backward(
     grad_weight_stride: int,
     grad_bias: int,
 ) -> None: ...
+def logprob(
+    *,
+    logits: int,
+    tokens: int,
+    vocab: int,
+    logits_stride: int,
+    dtype: int,
+    target: int,
+    ignore_index: int,
+    temperature: float,
+    softcap: float,
+    threads: int,
+    logprob: int,
+    lse: int,
+    entropy: int,
+) -> None: ...
+def logprob_backward(
+    *,
+    logits: int,
+    tokens: int,
+    vocab: int,
+    logits_stride: int,
+    dtype: int,
+    target: int,
+    ignore_index: int,
+    temperature: float,
+    softcap: float,
+    threads: int,
+    grad_logprob: int,
+    grad_lse: int,
+    grad_entropy: int,
+    lse: int,
+    entropy: int,
+    grad_logits: int,
+    grad_logits_stride: int,
+) -> None: ...
 def sequence_reduce(
     *,
     logprob: int,
@@ -147,3 +183,4 @@ def policy_loss(
     kl_slope: int,
     advantage_slope: int,
 ) -> None: ...
+def fma_peak(*, dtype: int, threads: int, seconds: float) -> float: ...

@@ -78,10 +78,13 @@ class Updater:
     def step(self, gradients: dict[str, Gradient], norms: dict[str, float]) -> dict[str, float]:
         """One step along the balanced, clipped sum; returns norms and rate for the log.
 
-        A gradient that is not finite changes nothing and is reported as `skipped`.
+        A gradient that is not finite changes nothing and is reported as `skipped`. One that is
+        zero everywhere changes nothing either, where Adam's momentum would.
         """
         if not all(math.isfinite(norm) for norm in norms.values()):
             return {"grad_norm/total": math.nan, "skipped": 1.0}
+        if not any(norms.values()):
+            return {"grad_norm/total": 0.0, "skipped": 0.0}
         factors = self.balance.factors(norms)
         total: Gradient = []
         for direction, gradient in gradients.items():
@@ -154,8 +157,8 @@ class Updater:
                 for key in ("step", "exp_avg", "exp_avg_sq"):
                     value = tensors.get(f"adam/{key}/{name}")
                     if value is not None:
-                        place = param.device if key != "step" else self._step_device(param)
-                        self.adam.state[param][key] = value.to(place)
+                        # The fused AdamW keeps its step counter beside the parameter too.
+                        self.adam.state[param][key] = value.to(param.device)
 
     def _new_adam(self) -> None:
         self.adam = torch.optim.AdamW(
@@ -165,9 +168,6 @@ class Updater:
             weight_decay=self.settings.weight_decay,
             fused=True,
         )
-
-    def _step_device(self, param: torch.Tensor) -> torch.device:
-        return param.device  # the fused AdamW keeps its step counter beside the parameter
 
     def _exchange(self) -> None:
         for index, param in enumerate(self.params):

@@ -7,6 +7,6 @@ import os
 from suder_ext import _load
 
 if os.environ.get("SUDER_KERNEL") == "compiled":
-    from suder_ext._ops.cpu import logprobs  # noqa: F401
-if hasattr(_load.compiled, "policy_loss"):
-    from suder_ext._ops.cpu import losses, sequences  # noqa: F401
+    from suder_ext._ops.cpu import linear_logprob  # noqa: F401
+if hasattr(_load.compiled, "logprob"):
+    from suder_ext._ops.cpu import logprob, losses, sequences  # noqa: F401

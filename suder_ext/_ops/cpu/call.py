@@ -26,6 +26,19 @@ def kernel(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
+CPU = torch.device("cpu")
+
+
+def floats(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Room for a result, whatever torch's default dtype and device are."""
+    return torch.empty(size, dtype=dtype, device=CPU)
+
+
+def integers(*size: int) -> Tensor:
+    """Room for counts or indices."""
+    return torch.empty(size, dtype=torch.int64, device=CPU)
+
+
 def address(tensor: Tensor | None) -> int:
     """Where the data is; 0 for an absent tensor."""
     return 0 if tensor is None else tensor.data_ptr()

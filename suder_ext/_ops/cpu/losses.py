@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import address, kernel, vector
+from suder_ext._ops.cpu.call import address, floats, integers, kernel, vector
 from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
 from suder_ext.types import PolicyLevel, PolicyReduction
 
@@ -41,9 +41,9 @@ def preference_loss(
     chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
     pairs = chosen.shape[0]
     loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope = (
-        torch.empty(pairs) for _ in range(5)
+        floats(pairs) for _ in range(5)
     )
-    partner = torch.empty(pairs if loss_type in SORTING else 0, dtype=torch.int64)
+    partner = integers(pairs if loss_type in SORTING else 0)
     _preference(
         chosen=chosen.data_ptr(),
         rejected=rejected.data_ptr(),
@@ -85,8 +85,8 @@ def preference_loss_backward(
     upstream = vector(grad_loss), vector(grad_chosen_reward), vector(grad_rejected_reward)
     chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
     pairs = chosen_slope.shape[0]
-    grad_chosen, grad_rejected = torch.empty(pairs), torch.empty(pairs)
-    grad_ref_chosen, grad_ref_rejected = (torch.empty(pairs * need_ref) for _ in range(2))
+    grad_chosen, grad_rejected = floats(pairs), floats(pairs)
+    grad_ref_chosen, grad_ref_rejected = (floats(pairs * need_ref) for _ in range(2))
     _preference_backward(
         grad_loss=address(upstream[0]),
         grad_chosen_reward=address(upstream[1]),
@@ -129,11 +129,11 @@ def policy_loss(
     advantage, cu_seqlens = advantage.contiguous(), cu_seqlens.contiguous()
     tokens, sequences = logprob.shape[0], advantage.shape[0]
     loss, ratio_slope, advantage_slope = (
-        torch.empty(()),
-        torch.empty(tokens),
-        torch.empty(sequences),
+        floats(),
+        floats(tokens),
+        floats(sequences),
     )
-    kl_slope = torch.empty(0 if ref_logprob is None else tokens)
+    kl_slope = floats(0 if ref_logprob is None else tokens)
     _policy(
         logprob=logprob.data_ptr(),
         old_logprob=old_logprob.data_ptr(),

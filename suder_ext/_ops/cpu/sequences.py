@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import kernel
+from suder_ext._ops.cpu.call import floats, integers, kernel
 
 assert compiled is not None
 _forward, _backward = compiled.sequence_reduce, compiled.sequence_reduce_backward
@@ -21,7 +21,7 @@ def sequence_reduce(
     logprob, target = logprob.contiguous(), target.contiguous()
     cu_seqlens = cu_seqlens.contiguous()
     sequences = cu_seqlens.shape[0] - 1
-    value, count = torch.empty(sequences), torch.empty(sequences, dtype=torch.int64)
+    value, count = floats(sequences), integers(sequences)
     _forward(
         logprob=logprob.data_ptr(),
         tokens=logprob.shape[0],
@@ -48,7 +48,7 @@ def sequence_reduce_backward(
 ) -> Tensor:
     grad_value, target = grad_value.contiguous(), target.contiguous()
     cu_seqlens = cu_seqlens.contiguous()
-    grad_logprob = torch.empty(target.shape[0])
+    grad_logprob = floats(target.shape[0])
     _backward(
         grad_value=grad_value.data_ptr(),
         tokens=target.shape[0],
@@ -70,8 +70,8 @@ def group_advantage(
 ) -> tuple[Tensor, Tensor, Tensor]:
     reward = reward.contiguous()
     groups = reward.shape[0] // group_size
-    advantage = torch.empty(reward.shape[0])
-    best, worst = torch.empty(groups, dtype=torch.int64), torch.empty(groups, dtype=torch.int64)
+    advantage = floats(reward.shape[0])
+    best, worst = integers(groups), integers(groups)
     _advantage(
         reward=reward.data_ptr(),
         groups=groups,

@@ -1,4 +1,4 @@
-"""CPU kernels of linear_logprob and logprob: allocate the results, pass addresses."""
+"""CPU kernels of linear_logprob: allocate the results, pass addresses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import DTYPE_CODES, address, kernel, rows, vector
+from suder_ext._ops.cpu.call import DTYPE_CODES, address, floats, kernel, rows, vector
 
 assert compiled is not None
-_linear_forward, _linear_backward = compiled.linear_logprob, compiled.linear_logprob_backward
+_forward, _backward = compiled.linear_logprob, compiled.linear_logprob_backward
 
 
-def _linear_arguments(
+def _arguments(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -55,15 +55,19 @@ def linear_logprob(
 ) -> tuple[Tensor, Tensor, Tensor]:
     hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
     tokens = hidden.shape[0]
-    logprob, lse = torch.empty(tokens), torch.empty(tokens)
-    entropy = torch.empty(tokens if with_entropy else 0)
-    _linear_forward(
-        **_linear_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
+    logprob, lse = floats(tokens), floats(tokens)
+    entropy = floats(tokens if with_entropy else 0)
+    _forward(
+        **_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         logprob=logprob.data_ptr(),
         lse=lse.data_ptr(),
         entropy=entropy.data_ptr() if with_entropy else 0,
     )
-    return _masked(logprob, lse, entropy, target, ignore_index)
+    if with_entropy:  # lse and entropy are results then, and not only saved
+        ignored = target == ignore_index
+        lse.masked_fill_(ignored, 0.0)
+        entropy.masked_fill_(ignored, 0.0)
+    return logprob, lse, entropy
 
 
 @kernel("linear_logprob_backward")
@@ -87,11 +91,11 @@ def linear_logprob_backward(
     hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
     upstream = vector(grad_logprob), vector(grad_lse), vector(grad_entropy)
     dtype = hidden.dtype
-    grad_hidden = torch.empty(hidden.shape if need_hidden else (0,), dtype=dtype)
-    grad_weight = torch.empty(weight.shape if need_weight else (0,), dtype=dtype)
-    grad_bias = torch.empty((weight.shape[0],) if need_bias else (0,), dtype=dtype)
-    _linear_backward(
-        **_linear_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
+    grad_hidden = floats(*(hidden.shape if need_hidden else (0,)), dtype=dtype)
+    grad_weight = floats(*(weight.shape if need_weight else (0,)), dtype=dtype)
+    grad_bias = floats(weight.shape[0] if need_bias else 0, dtype=dtype)
+    _backward(
+        **_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         grad_logprob=address(upstream[0]),
         grad_lse=address(upstream[1]),
         grad_entropy=address(upstream[2]),
@@ -104,14 +108,3 @@ def linear_logprob_backward(
         grad_bias=grad_bias.data_ptr() if need_bias else 0,
     )
     return grad_hidden, grad_weight, grad_bias
-
-
-def _masked(
-    logprob: Tensor, lse: Tensor, entropy: Tensor, target: Tensor, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Zero lse and entropy of ignored rows where they are results and not only saved."""
-    if entropy.shape[0]:
-        ignored = target == ignore_index
-        lse.masked_fill_(ignored, 0.0)
-        entropy.masked_fill_(ignored, 0.0)
-    return logprob, lse, entropy

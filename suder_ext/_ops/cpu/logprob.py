@@ -1,0 +1,83 @@
+"""CPU kernels of logprob: allocate the results, pass addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suder_ext._load import compiled
+from suder_ext._ops.cpu.call import DTYPE_CODES, address, floats, kernel, rows, vector
+
+assert compiled is not None
+_forward, _backward = compiled.logprob, compiled.logprob_backward
+
+
+def _arguments(
+    logits: Tensor, target: Tensor, ignore_index: int, temperature: float, softcap: float | None
+) -> dict[str, Any]:
+    """What forward and backward share. The tensors must outlive the call: keep them in locals."""
+    return {
+        "logits": logits.data_ptr(),
+        "tokens": logits.shape[0],
+        "vocab": logits.shape[1],
+        "logits_stride": logits.stride(0),
+        "dtype": DTYPE_CODES[logits.dtype],
+        "target": target.data_ptr(),
+        "ignore_index": ignore_index,
+        "temperature": temperature,
+        "softcap": softcap or 0.0,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@kernel("logprob")
+def logprob(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    with_entropy: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    logits, target = rows(logits), target.contiguous()
+    tokens = logits.shape[0]
+    logprob, lse = floats(tokens), floats(tokens)
+    entropy = floats(tokens if with_entropy else 0)
+    _forward(
+        **_arguments(logits, target, ignore_index, temperature, softcap),
+        logprob=logprob.data_ptr(),
+        lse=lse.data_ptr(),
+        entropy=entropy.data_ptr() if with_entropy else 0,
+    )
+    return logprob, lse, entropy
+
+
+@kernel("logprob_backward")
+def logprob_backward(
+    grad_logprob: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_entropy: Tensor | None,
+    logits: Tensor,
+    target: Tensor,
+    lse: Tensor,
+    entropy: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+) -> Tensor:
+    logits, target = rows(logits), target.contiguous()
+    upstream = vector(grad_logprob), vector(grad_lse), vector(grad_entropy)
+    grad_logits = floats(*logits.shape, dtype=logits.dtype)
+    _backward(
+        **_arguments(logits, target, ignore_index, temperature, softcap),
+        grad_logprob=address(upstream[0]),
+        grad_lse=address(upstream[1]),
+        grad_entropy=address(upstream[2]),
+        lse=lse.data_ptr(),
+        entropy=entropy.data_ptr(),
+        grad_logits=grad_logits.data_ptr(),
+        grad_logits_stride=logits.shape[1],
+    )
+    return grad_logits

@@ -1,0 +1,26 @@
+"""Switches between the reference and the instruction sets of the compiled module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import suder_ext
+from suder_ext import _load
+
+ISAS: list[str] = list(suder_ext.build_info()["isas"])
+BACKENDS = ["reference", *ISAS]
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run suder_ext's public functions on one backend; SUDER_CPU_ISA is read at every call."""
+    if name == "reference":
+        nowhere = dict.fromkeys(_load.kernel_devices, frozenset[str]())
+        with mock.patch.object(_load, "kernel_devices", nowhere):
+            yield
+    else:
+        with mock.patch.dict(os.environ, SUDER_CPU_ISA=name):
+            yield
