@@ -1,59 +1,56 @@
-// The log-sum-exp of a row read in pieces: one state, one rule for joining two states. Host and
-// device compile the same lines, so every backend treats -inf, inf and NaN alike.
+// The one rule by which partial log-sum-exps are put together, on the host and on a device.
 #pragma once
 
 #include <cmath>
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__)
 #define SUDER_HOST_DEVICE __host__ __device__
 #else
 #define SUDER_HOST_DEVICE
 #endif
 
-namespace suder {
+#ifndef SUDER_ISA
+#define SUDER_ISA host
+#endif
 
-// Of the values seen so far: their maximum, sum of exp(z - max), sum of (z - max) exp(z - max).
-// `max` is never NaN: a NaN value makes the sums NaN instead.
+namespace suder {
+inline namespace SUDER_ISA {
+
+// A set of logits z, seen through its maximum so that nothing overflows.
 struct OnlineLse {
-  float max = -INFINITY;
-  float sum = 0.0f;
-  float weighted = 0.0f;
+  float max = -INFINITY;  // max z
+  float sum = 0.0f;       // sum exp(z - max)
+  float weighted = 0.0f;  // sum exp(z - max) * (z - max), for the entropy
 };
 
-// The same values told relative to a larger (or equal) maximum.
-SUDER_HOST_DEVICE inline OnlineLse relative_to(const OnlineLse& s, float max) {
-  if (s.max == max) return s;
-  if (s.max == -INFINITY) return {max, s.sum, s.weighted};  // nothing yet: -inf - max has no use
-  const float difference = s.max - max, scale = expf(difference);
-  return {max, s.sum * scale, (s.weighted + difference * s.sum) * scale};
-}
-
+// Fields are chosen one by one: a reference to the larger state would put both in a GPU thread's
+// local memory.
 SUDER_HOST_DEVICE inline OnlineLse merge(const OnlineLse& a, const OnlineLse& b) {
-  const float max = a.max > b.max ? a.max : b.max;
-  const OnlineLse x = relative_to(a, max), y = relative_to(b, max);
-  return {max, x.sum + y.sum, x.weighted + y.weighted};
+  const bool swap = b.max > a.max;
+  const float high = swap ? b.max : a.max, low = swap ? a.max : b.max;
+  const float high_sum = swap ? b.sum : a.sum, low_sum = swap ? a.sum : b.sum;
+  const float high_weighted = swap ? b.weighted : a.weighted;
+  // Nothing but -inf (or nothing at all): no finite difference of maxima to shift by, and a sum of
+  // 0 that changes nothing, or NaN that must not be lost.
+  if (low == -INFINITY) return {high, high_sum + low_sum, high_weighted};
+  const float low_weighted = swap ? a.weighted : b.weighted;
+  const float shift = low - high;
+  const float scale = std::exp(shift);
+  return {high, high_sum + low_sum * scale, high_weighted + (low_weighted + low_sum * shift) * scale};
 }
 
-// Adds a value that is not above s.max. Minus infinity adds nothing, also where max is -inf.
-SUDER_HOST_DEVICE inline void add(OnlineLse& s, float z) {
-  if (z == -INFINITY) return;
-  const float difference = z - s.max, e = expf(difference);
-  s.sum += e;
-  s.weighted += e == 0.0f ? 0.0f : difference * e;  // 0 * -inf is not 0
+SUDER_HOST_DEVICE inline float lse(const OnlineLse& a) { return a.max + std::log(a.sum); }
+
+SUDER_HOST_DEVICE inline float entropy(const OnlineLse& a) {
+  return std::log(a.sum) - a.weighted / a.sum;
 }
 
-SUDER_HOST_DEVICE inline float lse(const OnlineLse& s) { return s.max + logf(s.sum); }
-
-// Entropy of the softmax over the values, in nats.
-SUDER_HOST_DEVICE inline float entropy(const OnlineLse& s) {
-  return logf(s.sum) - s.weighted / s.sum;
-}
-
-// log p of value z. Not z - lse: with a large common offset that difference has no digits left.
-// Rounding must not make a probability larger than 1.
-SUDER_HOST_DEVICE inline float log_probability(const OnlineLse& s, float z) {
-  const float value = (z - s.max) - logf(s.sum);
+// log p of a member of the set. Subtracting the maximum first keeps the digits when all logits are
+// large; rounding may leave a sum just under 1, never a probability above 1.
+SUDER_HOST_DEVICE inline float log_probability(float z, const OnlineLse& a) {
+  const float value = (z - a.max) - std::log(a.sum);
   return value > 0.0f ? 0.0f : value;
 }
 
+}  // namespace SUDER_ISA
 }  // namespace suder

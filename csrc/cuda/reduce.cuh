@@ -10,6 +10,19 @@ namespace suder::cuda {
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 inline constexpr int kWarpSize = 32;
 
+// The same values told relative to a larger (or equal) maximum.
+__device__ inline OnlineLse relative_to(const OnlineLse& s, float max) {
+  return suder::merge(s, OnlineLse{max, 0.0f, 0.0f});
+}
+
+// Adds a value that is not above s.max. Minus infinity adds nothing, also where max is -inf.
+__device__ inline void add(OnlineLse& s, float z) {
+  if (z == -INFINITY) return;
+  const float difference = z - s.max, e = expf(difference);
+  s.sum += e;
+  s.weighted += e == 0.0f ? 0.0f : difference * e;  // 0 * -inf is not 0
+}
+
 // What one row's reader knows: the log-sum-exp state and the target's logit, NaN until met.
 struct RowState {
   OnlineLse lse;

@@ -16,12 +16,13 @@ struct RowResults {
   float* lse;
   float* entropy;  // or absent
 
-  // A target outside the vocabulary was never met: its state is NaN, and so is its logprob.
+  // Ignored rows give 0, whatever they hold. A target outside the vocabulary was never met: its
+  // logit is NaN, and so is its log-probability.
   __device__ void write(std::int64_t row, const RowState& state) const {
     const bool ignored = target[row] == ignore_index;
-    logprob[row] = ignored ? 0.0f : log_probability(state.lse, state.target);
-    lse[row] = suder::lse(state.lse);
-    if (entropy != nullptr) entropy[row] = suder::entropy(state.lse);
+    logprob[row] = ignored ? 0.0f : log_probability(state.target, state.lse);
+    lse[row] = ignored ? 0.0f : suder::lse(state.lse);
+    if (entropy != nullptr) entropy[row] = ignored ? 0.0f : suder::entropy(state.lse);
   }
 };
 
