@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 if str(ROOT) not in sys.path:  # `pytest` alone does not add it; `python -m pytest` does
     sys.path.insert(0, str(ROOT))
 
-# A fixture that picks a backend is the same for all examples of a test, so sharing it is no mistake.
+# A fixture that picks a backend is the same for all examples of a test: sharing it is no mistake.
 shared = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from suder_ext.reference.logprobs import widen
-from suder_ext.reference.sequences import segment_ids
+from suder_ext.reference.sequences import per_sequence_sum, segment_ids
 from suder_ext.types import PolicyLevel, PolicyReduction
 
 
@@ -68,12 +68,11 @@ def policy_loss(
     ids = segment_ids(cu_seqlens, new.numel())
     length = cu_seqlens.diff().to(new.dtype).clamp(min=1)
 
-    def per_sequence(value: Tensor) -> Tensor:
-        return torch.zeros_like(wide_advantage).index_add(0, ids, value)
+    sequences = wide_advantage.numel()
 
     log_ratio = new - old
     if level == "sequence":
-        log_ratio = (per_sequence(log_ratio) / length)[ids]
+        log_ratio = (per_sequence_sum(log_ratio, ids, sequences) / length)[ids]
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     per_token = -torch.min(ratio * wide_advantage[ids], clipped * wide_advantage[ids])
@@ -81,9 +80,8 @@ def policy_loss(
         assert ref is not None
         per_token = per_token + kl_coef * ((ref - new).expm1() - (ref - new))
 
-    sequences = wide_advantage.numel()
     if reduction == "sequence":
-        return (per_sequence(per_token) / length).sum() / max(sequences, 1)
+        return (per_sequence_sum(per_token, ids, sequences) / length).sum() / max(sequences, 1)
     if reduction == "token":
         return per_token.sum() / max(new.numel(), 1)
     # On the device: reading the longest length back would synchronise.

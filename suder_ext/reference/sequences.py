@@ -18,6 +18,12 @@ def segment_ids(cu_seqlens: Tensor, tokens: int) -> Tensor:
     return torch.repeat_interleave(ids, lengths, output_size=tokens)
 
 
+def per_sequence_sum(value: Tensor, ids: Tensor, sequences: int) -> Tensor:
+    """`[sequences]` sums of `[tokens]` values, accumulated in float64: thousands of terms."""
+    total = torch.zeros(sequences, dtype=torch.float64, device=value.device)
+    return total.index_add(0, ids, value.double()).to(value.dtype)
+
+
 def sequence_reduce(
     logprob: Tensor, target: Tensor, cu_seqlens: Tensor, *, mean: bool, ignore_index: int = -100
 ) -> tuple[Tensor, Tensor]:
@@ -38,7 +44,7 @@ def sequence_reduce(
     sequences = cu_seqlens.numel() - 1
     count = torch.zeros(sequences, dtype=torch.int64, device=logprob.device)
     count = count.index_add(0, ids, scored.long())
-    total = wide.new_zeros(sequences).index_add(0, ids, wide.masked_fill(~scored, 0.0))
+    total = per_sequence_sum(wide.masked_fill(~scored, 0.0), ids, sequences)
     value = total / count.clamp(min=1) if mean else total
     return value.masked_fill(count == 0, float("nan")), count
 
@@ -93,7 +99,7 @@ def group_advantage(
         )
     (wide,) = widen(reward.detach())
     assert wide is not None
-    group = wide.reshape(-1, group_size)
+    group = wide.double().reshape(-1, group_size)  # rewards of a group are close to each other
     missing = group.isnan()
     count = (~missing).sum(1, keepdim=True)
     advantage = group
@@ -102,7 +108,7 @@ def group_advantage(
     if normalize == "std":
         variance = (advantage**2).nansum(1, keepdim=True) / (count - 1).clamp(min=1)
         advantage = advantage / (variance.sqrt() + STD_EPSILON)
-    advantage = advantage.masked_fill(missing, 0.0).reshape(-1)
+    advantage = advantage.masked_fill(missing, 0.0).reshape(-1).to(wide.dtype)
 
     return advantage, _first_extreme(group, missing, 1), _first_extreme(group, missing, -1)
 

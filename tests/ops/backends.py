@@ -24,3 +24,10 @@ def use_backend(name: str) -> Iterator[None]:
     else:
         with mock.patch.dict(os.environ, SUDER_CPU_ISA=name):
             yield
+
+
+def running() -> str:
+    """The backend in use: "reference" or an instruction set."""
+    if "cpu" not in _load.kernel_devices["linear_logprob"]:
+        return "reference"
+    return str(suder_ext.build_info()["isa"])

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from suder_ext import LogprobStats, reference
 from torch import Tensor
+
+from suder_ext import LogprobStats, reference
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 OUTPUTS = ("logprob", "lse", "entropy")

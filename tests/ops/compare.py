@@ -5,29 +5,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tests.ops.backends import running
 from tests.tolerances import TOLERANCES
+
+SMALLEST = {torch.float32: 1.2e-38, torch.bfloat16: 1.2e-38, torch.float16: 2.0**-24}
 
 
 def assert_close(
-    got: Tensor, expected: Tensor, kind: str, dtype: torch.dtype, scale: float | None = None
+    got: Tensor, expected: Tensor, kind: str, dtype: torch.dtype, logits: float = 1.0
 ) -> None:
     """|got - expected| <= rtol * |expected| + atol * scale.
 
-    `scale` is the size of the terms that the result is made of: by default that of the largest
-    expected value, and for log-probabilities at least 1.
+    `scale` is the size of the terms that the result is made of: at least that of the largest
+    expected value. Those of a log-probability are the logits, and `logits` is the largest of them;
+    those of a gradient are upstream gradients of about 1 times probabilities, which inherit the
+    rounding of the logits and may cancel to nothing.
     """
     assert got.shape == expected.shape
     limits = TOLERANCES[kind, got.device.type, dtype]
-    if scale is None:
-        finite = expected[expected.isfinite()].abs()
-        largest = float(finite.max()) if finite.numel() else 0.0
-        scale = largest if kind.startswith("grad") else max(1.0, largest)
+    finite = expected[expected.isfinite()].abs()
+    largest = float(finite.max()) if finite.numel() else 0.0
+    scale = max(largest, 1e-3 * logits if kind.startswith("grad_") else logits)
     torch.testing.assert_close(
         got.double(),
         expected.double(),
         rtol=limits["rtol"],
-        # The smallest normal float32: 16-bit products of tiny numbers may flush to 0.
-        atol=limits["atol"] * scale + 1.2e-38,
+        # Below the smallest number of a dtype there is nothing to be close to.
+        atol=limits["atol"] * scale + SMALLEST[dtype],
         equal_nan=True,
         msg=lambda text: f"{kind}, {dtype}, scale {scale:.3g}: {text}",
     )
+
+
+def grad_kind(name: str, dtype: torch.dtype) -> str:
+    """The kind of a gradient of linear_logprob on the backend in use."""
+    rounded = dtype == torch.bfloat16 and running() == "avx512bf16" and name != "bias"
+    return f"grad_{name}/bfloat16" if rounded else f"grad_{name}"

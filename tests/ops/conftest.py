@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import suder_ext
 import torch
 
+import suder_ext
 from tests.ops.backends import BACKENDS, ISAS, use_backend
 
 

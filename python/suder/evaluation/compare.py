@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 
+from suder.evaluation.grammar import CATEGORIES
 from suder.evaluation.result import DIRECTIONS, Evaluation, Items
 from suder.evaluation.statistics import Interval, mean_interval, paired_interval
+
+_PARTS = {"shapes": "shapes right", "binding": "colours bound"}
 
 
 class Row(TypedDict):
@@ -36,12 +40,12 @@ def compare(base: Evaluation, tuned: Evaluation, *, seed: int = 0) -> list[Row]:
         before, after = same_items(base, tuned, direction)
         everything = np.ones(len(before.clusters), bool)
         rows.append(_row(direction, "all", before, after, everything, "correct", seed))
-        for name in dict.fromkeys(before.categories):
+        for name in in_order(before.categories):
             chosen = np.array([category == name for category in before.categories])
             rows.append(_row(direction, name, before, after, chosen, "correct", seed))
             for part in before.judged:
                 if part != "correct" and name == "two_objects":
-                    label = f"{name}: {part}"
+                    label = f"{name}: {_PARTS.get(part, part)}"
                     rows.append(_row(direction, label, before, after, chosen, part, seed))
     return rows
 
@@ -58,7 +62,14 @@ def same_items(base: Evaluation, tuned: Evaluation, direction: str) -> tuple[Ite
     return before, after
 
 
-def headline(rows: list[Row], direction: str) -> Row:
+def in_order(categories: Sequence[str]) -> list[str]:
+    """The categories that occur, the checker's in its own order, then others as they come."""
+    found = list(dict.fromkeys(categories))
+    known: list[str] = [name for name in CATEGORIES if name in found]
+    return known + [name for name in found if name not in known]
+
+
+def headline(rows: Sequence[Row], direction: str) -> Row:
     """The row over all categories of a direction."""
     return next(row for row in rows if row["direction"] == direction and row["category"] == "all")
 
@@ -68,7 +79,7 @@ def accuracies(evaluation: Evaluation, *, seed: int = 0) -> list[dict[str, Any]]
     lines: list[dict[str, Any]] = []
     for direction in DIRECTIONS:
         items: Items = getattr(evaluation, direction)
-        for name in ("all", *dict.fromkeys(items.categories)):
+        for name in ("all", *in_order(items.categories)):
             chosen = np.array([name in ("all", category) for category in items.categories])
             clusters = np.array(items.clusters)[chosen]
             interval = mean_interval(items.correct[chosen], clusters, seed=seed)

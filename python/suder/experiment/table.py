@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from suder.evaluation.result import DIRECTIONS
@@ -74,7 +75,7 @@ def _controls(controls: dict[str, Any]) -> str:
     rows = []
     for start, control in controls.items():
         for name, found in control["rows"].items():
-            row = [start, name]
+            row = [Path(start).name, name]
             for direction in DIRECTIONS:
                 one = found[direction]
                 if "accuracy" in one:
@@ -86,12 +87,12 @@ def _controls(controls: dict[str, Any]) -> str:
                     ]
             rows.append(row)
         ceiling = [f"{100 * control['any_of'][direction]:.1f}%" for direction in DIRECTIONS]
-        rows.append([start, "any of them right", ceiling[0], "", ceiling[1], ""])
+        rows.append([Path(start).name, "any of them right", ceiling[0], "", ceiling[1], ""])
         shown = []
         for direction in DIRECTIONS:
             estimate, low, high = (100 * part for part in control["reward_accuracy"][direction][:3])
             shown.append(f"{estimate:.0f}% [{low:.0f}, {high:.0f}]")
-        rows.append([start, "reward accuracy", shown[0], "", shown[1], ""])
+        rows.append([Path(start).name, "reward accuracy", shown[0], "", shown[1], ""])
     return _table(head, rows)
 
 
@@ -114,7 +115,7 @@ def _cells(cells: Sequence[dict[str, Any]]) -> str:
         rows.append(
             [
                 cell["arm"],
-                cell["start"],
+                Path(cell["start"]).name,
                 str(cell["seed"]),
                 *(
                     _points(cell[kind][direction]["difference"], cell[kind][direction]["interval"])

@@ -7,9 +7,10 @@ Everything is the published architecture, only smaller: the same code loads this
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, model_validator
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from torch.nn import functional as F
@@ -26,6 +27,8 @@ from transformers import (
 
 # The one without torchvision: a 32x32 picture needs no resizing to be fast.
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+from suder.config import Positive, Section
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 BEGIN_OF_IMAGE, END_OF_IMAGE, IMAGE = "<begin_of_image>", "<end_of_image>", "<image_placeholder>"
@@ -47,37 +50,39 @@ CHAT_TEMPLATE = """\
 """
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Section):
     """Widths and depths; the defaults are those of the embedded model."""
 
-    image: int = 32
-    patch: int = 8  # image / patch must be the VQ grid: 4x4 vision patches, 4x4 VQ tokens
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp: int = 384
-    vision_hidden: int = 64
-    vision_layers: int = 2
-    vision_heads: int = 4
-    codebook: int = 256
-    code: int = 8
-    vq_channels: int = 32  # GroupNorm has 32 groups: multiples of 32 only
-    vq_multiplier: tuple[int, ...] = (1, 1, 2, 2)
-    vq_blocks: int = 1
+    image: Positive = Field(32, description="side of a picture in pixels")
+    patch: Positive = Field(8, description="side of a patch; the vision grid must be the VQ grid")
+    hidden: Positive = Field(128, description="width of the language model")
+    layers: Positive = Field(4, description="of the language model")
+    heads: Positive = Field(4, description="of the language model")
+    mlp: Positive = Field(384, description="inner width of the language model's layers")
+    vision_hidden: Positive = Field(64, description="width of the vision tower")
+    vision_layers: Positive = Field(2, description="of the vision tower")
+    vision_heads: Positive = Field(4, description="of the vision tower")
+    codebook: Positive = Field(256, description="number of VQ codes")
+    code: Positive = Field(8, description="width of a code")
+    vq_channels: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
+        32, description="of the VQ model; its GroupNorm has 32 groups"
+    )
+    vq_multiplier: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] = Field(
+        (1, 1, 2, 2), description="channels of each resolution, in vq_channels; one halving between"
+    )
+    vq_blocks: Positive = Field(1, description="residual blocks a resolution")
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _one_grid(self) -> Sizes:
         side = self.image // self.patch
-        if side * self.patch != self.image or side * 2 ** (len(self.vq_multiplier) - 1) != (
-            self.image
-        ):
+        halvings = len(self.vq_multiplier) - 1
+        if side * self.patch != self.image or side * 2**halvings != self.image:
             raise ValueError(
-                f"sizes: a {self.image}-pixel picture in patches of {self.patch} and a VQ model of "
-                f"{len(self.vq_multiplier)} resolutions do not give the same grid of tokens; the "
-                "picture must be patch * grid and grid * 2 ** (resolutions - 1)"
+                f"a picture of {self.image} pixels in patches of {self.patch} and a VQ model that "
+                f"halves it {halvings} times do not give one grid of tokens; both must divide the "
+                "picture, by the same number"
             )
-        if self.vq_channels % 32:
-            raise ValueError(f"sizes: vq_channels must be a multiple of 32, got {self.vq_channels}")
+        return self
 
     @property
     def tokens(self) -> int:

@@ -7,12 +7,12 @@ import numpy as np
 from suder.world.things import SIZE, Scene, Thing
 
 RGB = {
-    "red": (220, 40, 40),
-    "green": (40, 160, 60),
-    "blue": (50, 90, 220),
-    "yellow": (240, 200, 40),
-    "purple": (150, 60, 190),
-    "black": (40, 40, 40),
+    "red": (225, 35, 35),
+    "green": (30, 185, 70),
+    "blue": (40, 95, 230),
+    "yellow": (250, 205, 30),
+    "purple": (195, 60, 205),
+    "black": (20, 20, 20),
 }
 BACKGROUND = 255.0
 CELL = SIZE // 2

@@ -1,0 +1,173 @@
+// The forward pass: every thread takes (some vocabulary) x (some tokens), and never holds more
+// logits than a tile.
+#include "common/online_lse.h"
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+#include "ops/linear_logprob/logits_tile.h"
+
+namespace suder::SUDER_ISA {
+namespace {
+
+// The vocabulary is cut into at most this many parts, by its own size alone: the order in which a
+// token's sum is built must not depend on the batch or the number of threads.
+constexpr std::int64_t kMaxParts = 32;
+
+std::int64_t part_rows(std::int64_t vocab) {
+  return round_up(ceil_div(vocab, kMaxParts), kTileRows);
+}
+
+// Running log-sum-exp of a vector of tokens.
+struct VectorLse {
+  Vec max, sum, weighted;
+};
+
+// Maps the sums of one vector of tokens to logits, in place, and adds them to their log-sum-exp.
+template <bool kSoftcap, bool kEntropy>
+void reduce_column(const LogitMap& map, const float* bias, std::int64_t rows, float* column,
+                   VectorLse& state) {
+  Vec highest = state.max;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const Vec z = map.apply<kSoftcap>(load(column + i * kColumns), bias[i]);
+    store(column + i * kColumns, z);
+    highest = max(z, highest);
+  }
+  // While there is nothing but -inf (or NaN), any finite number will do for the maximum.
+  const Vec base = highest == -INFINITY ? Vec{} : highest;
+  const Vec shift = state.max - base;
+  const Vec scale = exp(shift);
+  Vec sum = state.sum * scale, weighted = state.weighted;
+  if constexpr (kEntropy) {
+    weighted = (weighted + state.sum * max(shift, broadcast(-1e30f))) * scale;
+  }
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const Vec d = load(column + i * kColumns) - base;
+    const Vec e = exp(d);
+    sum += e;
+    if constexpr (kEntropy) weighted = fma(e, max(broadcast(-1e30f), d), weighted);
+  }
+  state = {highest, sum, weighted};
+}
+
+template <class T>
+class Forward {
+ public:
+  explicit Forward(const LinearLogprobForward& params)
+      : p_(params),
+        map_(LogitMap::of<T>(params)),
+        part_rows_(part_rows(params.weight.rows)),
+        parts_(ceil_div(params.weight.rows, part_rows_)) {}
+
+  void run();
+
+ private:
+  // Tokens packed at a time: about 8 MiB of them.
+  std::int64_t chunk_tokens() const {
+    const std::int64_t row = larger(1, units<UnitsOf<T>>(p_.hidden.cols)) * 4;
+    return larger(1, (8 << 20) / (row * kTilePanels * kColumns)) * kTilePanels * kColumns;
+  }
+  void run_tile(std::int64_t part, std::int64_t first_panel, float* scratch);
+  void reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
+                   std::int64_t panels, const TileScratch& tile, VectorLse* states, float* chosen);
+  void finish(std::int64_t token);
+
+  const LinearLogprobForward& p_;
+  const LogitMap map_;
+  const std::int64_t part_rows_, parts_;
+  PackedTokens<T> packed_{};
+  std::int64_t first_token_ = 0;
+  OnlineLse* partial_ = nullptr;  // [token of the chunk][part]
+  float* chosen_ = nullptr;       // [token of the chunk]: the logit of its target
+};
+
+template <class T>
+void Forward<T>::reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
+                             std::int64_t panels, const TileScratch& tile, VectorLse* states,
+                             float* chosen) {
+  const bool capped = map_.softcap > 0.0f, entropy = p_.entropy != nullptr;
+  const auto reduce = capped ? (entropy ? reduce_column<true, true> : reduce_column<true, false>)
+                             : (entropy ? reduce_column<false, true> : reduce_column<false, false>);
+  const std::int64_t tokens = smaller(panels * kColumns, packed_.tokens - first_panel * kColumns);
+  for (std::int64_t t = 0; t < tokens; t += kWidth) {
+    reduce(map_, tile.bias(), rows, tile.logits(t / kColumns) + t % kColumns, states[t / kWidth]);
+  }
+  const std::int64_t* target = p_.target + first_token_ + first_panel * kColumns;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::int64_t row = target[t] - first_row;
+    if (row < 0 || row >= rows || target[t] == p_.ignore_index) continue;
+    chosen[t] = tile.logits(t / kColumns)[row * kColumns + t % kColumns];
+  }
+}
+
+template <class T>
+void Forward<T>::run_tile(std::int64_t part, std::int64_t first_panel, float* scratch) {
+  const TileScratch tile{scratch};
+  const std::int64_t panels = smaller(kTilePanels, packed_.panels() - first_panel);
+  const std::int64_t begin = part * part_rows_;
+  const std::int64_t end = smaller(begin + part_rows_, p_.weight.rows);
+  VectorLse states[kTilePanels * kVectors];
+  for (VectorLse& state : states) state = {broadcast(-INFINITY), Vec{}, Vec{}};
+  float* chosen = chosen_ + first_panel * kColumns;
+  for (std::int64_t row = begin; row < end; row += kTileRows) {
+    const std::int64_t rows = smaller(kTileRows, end - row);
+    load_tile_bias<T>(p_, map_, row, rows, tile.bias());
+    multiply_logits<T>(p_, packed_, row, rows, first_panel, panels, tile);
+    reduce_tile(row, rows, first_panel, panels, tile, states, chosen);
+  }
+  const std::int64_t tokens = smaller(panels * kColumns, packed_.tokens - first_panel * kColumns);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const VectorLse& state = states[t / kWidth];
+    const int lane = static_cast<int>(t % kWidth);
+    partial_[(first_panel * kColumns + t) * parts_ + part] = {state.max[lane], state.sum[lane],
+                                                              state.weighted[lane]};
+  }
+}
+
+template <class T>
+void Forward<T>::finish(std::int64_t token) {
+  OnlineLse all = partial_[token * parts_];
+  for (std::int64_t part = 1; part < parts_; ++part) {
+    all = merge(all, partial_[token * parts_ + part]);
+  }
+  const std::int64_t row = first_token_ + token;
+  p_.lse[row] = lse(all) + map_.lse_shift();
+  if (p_.entropy != nullptr) p_.entropy[row] = entropy(all);
+  p_.logprob[row] = p_.target[row] == p_.ignore_index ? 0.0f : log_probability(chosen_[token], all);
+}
+
+template <class T>
+void Forward<T>::run() {
+  const std::int64_t chunk = smaller(chunk_tokens(), round_up(p_.hidden.rows, kColumns));
+  packed_ = {p_.hidden.cols, chunk, nullptr};
+  const int threads = static_cast<int>(larger(1, p_.threads));
+  const cpu::Workspace packed(packed_.size());
+  const cpu::Workspace scratch(threads * TileScratch::kSize);
+  const cpu::Workspace partial(chunk * parts_ * (sizeof(OnlineLse) / sizeof(float)));
+  const cpu::Workspace chosen(chunk);
+  packed_.data = packed.data();
+  partial_ = reinterpret_cast<OnlineLse*>(partial.data());
+  chosen_ = chosen.data();
+  for (first_token_ = 0; first_token_ < p_.hidden.rows; first_token_ += chunk) {
+    packed_.tokens = smaller(chunk, p_.hidden.rows - first_token_);
+    cpu::parallel_for(threads, packed_.panels(), [&](std::int64_t panel, int) {
+      packed_.pack(p_.hidden, first_token_, panel);
+    });
+    const std::int64_t blocks = ceil_div(packed_.panels(), kTilePanels);
+    cpu::parallel_for(threads, parts_ * blocks, [&](std::int64_t task, int thread) {
+      run_tile(task / blocks, task % blocks * kTilePanels,
+               scratch.data() + thread * TileScratch::kSize);
+    });
+    cpu::parallel_for(threads, ceil_div(packed_.tokens, 64), [&](std::int64_t task, int) {
+      const std::int64_t end = smaller(packed_.tokens, task * 64 + 64);
+      for (std::int64_t token = task * 64; token < end; ++token) finish(token);
+    });
+  }
+}
+
+}  // namespace
+
+void linear_logprob_forward_cpu(const LinearLogprobForward& params) {
+  if (params.hidden.rows == 0) return;
+  dispatch_dtype(params.dtype, [&]<class T>() { Forward<T>(params).run(); });
+}
+
+}  // namespace suder::SUDER_ISA

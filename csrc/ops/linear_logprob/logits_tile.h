@@ -1,0 +1,137 @@
+// What forward and backward share: how the problem is cut, and the tile of logits.
+//
+// A tile is transposed: rows are entries of the vocabulary, and the lanes of a vector are tokens.
+// The log-sum-exp then runs down the rows with no sum across lanes, tokens never mix, and the
+// weight is packed by mere copying.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "cpu/gemm.h"
+#include "cpu/pack.h"
+#include "cpu/vec_math.h"
+#include "suder/linear_logprob.h"
+
+namespace suder {
+inline namespace SUDER_ISA {
+
+inline constexpr std::int64_t kTileRows = 8 * kRows;         // vocabulary entries of a tile
+inline constexpr std::int64_t kTilePanels = 192 / kColumns;  // and panels of tokens
+
+template <class T>
+const T* row_of(const ConstMatrix& m, std::int64_t row) {
+  return static_cast<const T*>(m.data) + row * m.stride;
+}
+
+// The packed hidden states of `tokens` rows, [k block][panel][k][kColumns].
+template <class T>
+struct PackedTokens {
+  std::int64_t features, tokens;
+  float* data;
+
+  std::int64_t depth() const { return units<UnitsOf<T>>(features); }
+  std::int64_t panels() const { return ceil_div(tokens, kColumns); }
+  std::int64_t size() const { return panels() * b_panel_size(depth()); }
+  float* at(std::int64_t k, std::int64_t panel) const {
+    const std::int64_t block = smaller(kBlock, depth() - k);
+    return data + k * panels() * kColumns + panel * b_panel_size(block);
+  }
+
+  void pack(const ConstMatrix& hidden, std::int64_t first_token, std::int64_t panel) const {
+    constexpr int kElements = UnitsOf<T>::kElements;
+    const std::int64_t token = panel * kColumns;
+    const T* source = row_of<T>(hidden, first_token + token);
+    for (std::int64_t k = 0; k < depth(); k += kBlock) {
+      pack_b_transposed(source + k * kElements, hidden.stride, smaller(kColumns, tokens - token),
+                        smaller(kBlock * kElements, features - k * kElements), at(k, panel));
+    }
+  }
+};
+
+// Scratch of one thread: packed rows of the weight, their bias, and the tile itself
+// [panel][kTileRows][kColumns].
+struct TileScratch {
+  static constexpr std::int64_t kWeight = kTileRows * kBlock;
+  static constexpr std::int64_t kLogits = kTilePanels * kTileRows * kColumns;
+  static constexpr std::int64_t kSize = kWeight + kLogits + round_up(kTileRows, 16);
+  float* data;
+
+  float* weight() const { return data; }
+  float* logits(std::int64_t panel) const { return data + kWeight + panel * kTileRows * kColumns; }
+  float* bias() const { return data + kWeight + kLogits; }
+};
+
+// From the sum of products to the final logit. The largest bias is taken off all of them, which
+// changes no probability and keeps a large common offset from eating the digits.
+struct LogitMap {
+  float softcap, inverse_softcap, inverse_temperature, bias_shift;
+
+  template <class T>
+  static LogitMap of(const LinearLogprob& p) {
+    const bool capped = p.softcap > 0.0f;
+    LogitMap map{p.softcap, capped ? 1.0f / p.softcap : 0.0f, 1.0f / p.temperature, 0.0f};
+    const T* bias = static_cast<const T*>(p.bias);
+    if (capped || bias == nullptr) return map;
+    float highest = -INFINITY;
+    for (std::int64_t v = 0; v < p.weight.rows; ++v) {
+      const float value = to_float(bias[v]);
+      highest = value > highest ? value : highest;
+    }
+    if (std::isfinite(highest)) map.bias_shift = highest;
+    return map;
+  }
+
+  // What the shift takes from every final logit, hence from lse.
+  float lse_shift() const { return bias_shift * inverse_temperature; }
+
+  template <bool kSoftcap>
+  Vec apply(Vec sum, float bias) const {
+    Vec z = sum + bias;
+    if constexpr (kSoftcap) z = tanh(z * inverse_softcap) * softcap;
+    return z * inverse_temperature;
+  }
+
+  // d(final logit) / d(sum of products), from the final logit.
+  template <bool kSoftcap>
+  Vec slope(Vec z) const {
+    if constexpr (!kSoftcap) return broadcast(inverse_temperature);
+    const Vec t = z * (inverse_softcap / inverse_temperature);
+    return (1.0f - t * t) * inverse_temperature;
+  }
+};
+
+template <class T>
+void load_tile_bias(const LinearLogprob& p, const LogitMap& map, std::int64_t first_row,
+                    std::int64_t rows, float* bias) {
+  const T* source = static_cast<const T*>(p.bias);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    bias[i] = source == nullptr ? 0.0f : to_float(source[first_row + i]) - map.bias_shift;
+  }
+}
+
+// Sums of products of weight rows [first_row, first_row + rows) with the tokens of `panels` panels.
+template <class T>
+void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std::int64_t first_row,
+                     std::int64_t rows, std::int64_t first_panel, std::int64_t panels,
+                     const TileScratch& scratch) {
+  using Units = UnitsOf<T>;
+  for (std::int64_t k = 0; k < larger(tokens.depth(), 1); k += kBlock) {
+    const std::int64_t first_element = k * Units::kElements;
+    const std::int64_t block = smaller(kBlock, tokens.depth() - k);
+    for (std::int64_t i = 0; i < rows; i += kRows) {
+      const std::int64_t some = smaller(kRows, rows - i);
+      pack_a(row_of<T>(p.weight, first_row + i) + first_element, p.weight.stride, some,
+             smaller(kBlock * Units::kElements, tokens.features - first_element), scratch.weight());
+      for (std::int64_t j = 0; j < panels; ++j) {
+        const std::int64_t left = tokens.tokens - (first_panel + j) * kColumns;
+        multiply_panels<Units>(scratch.weight(), tokens.at(k, first_panel + j), block,
+                               static_cast<int>(some), left > kWidth ? kColumns : kWidth,
+                               scratch.logits(j) + i * kColumns, kColumns, k > 0);
+      }
+    }
+  }
+}
+
+}  // namespace SUDER_ISA
+}  // namespace suder

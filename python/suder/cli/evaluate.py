@@ -1,0 +1,111 @@
+"""`suder evaluate`: a model, two models or a run, judged on held-out inputs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from suder.cli.common import add_command
+
+SUMMARY = "Judge a model, or a base and a tuned one side by side, on held-out inputs."
+EXAMPLE = """\
+  suder evaluate runs/demo                    a run: its start model against its result
+  suder evaluate runs/demo/model              one model
+  suder evaluate runs/demo/model --base shapes --n 2000 --seed 1
+  suder evaluate shapes --sampled --temperature 0.7
+
+  Prompts become pictures and pictures become captions; an exact checker that training never sees
+  judges both. Intervals are 95%, paired, bootstrapped over combinations of things.
+"""
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    parser = add_command(subparsers, "evaluate", SUMMARY, EXAMPLE)
+    parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
+    parser.add_argument("--base", help="the model to compare with")
+    parser.add_argument("--world", default="shapes", help="whose prompts and judge")
+    parser.add_argument(
+        "--split", default="test", help="test, unlabelled, supervised or validation"
+    )
+    parser.add_argument("--n", type=int, default=1000, help="prompts, and as many pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of inputs and sampling")
+    parser.add_argument("--sampled", action="store_true", help="sample instead of greedy decoding")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of --sampled")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="write the items here (.npz)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from suder.evaluation.compare import accuracies, compare
+    from suder.evaluation.side_by_side import judge_run
+
+    where = {"world": args.world, "split": args.split, "n": args.n, "seed": args.seed}
+    if (Path(args.model) / "config.yaml").is_file():  # a run
+        if args.base or args.sampled or args.out:
+            raise ValueError("a run is compared with its start model, greedy and sampled, as it is")
+        found = judge_run(Path(args.model), **where)["evaluation"]
+        for decoding in ("greedy", "sampled"):
+            print_comparison(found[decoding], f"{args.split}, {decoding}")
+        return 0
+    tuned = _judged(args, args.model)
+    if args.out:
+        tuned.save(args.out)
+    if args.base:
+        print_comparison(compare(_judged(args, args.base), tuned), args.split)
+    else:
+        _print_alone(accuracies(tuned), args)
+    return 0
+
+
+def print_comparison(rows: Any, title: str) -> None:
+    """The table of base against tuned, on the console."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from suder.evaluation.side_by_side import comparison_lines
+
+    table = Table(title=title, title_justify="left")
+    for head in ("", "category"):
+        table.add_column(head)
+    for head in ("n", "base", "tuned", "points", "95% interval"):
+        table.add_column(head, justify="right")
+    for line in comparison_lines(rows):
+        table.add_row(*line, style="bold" if line[1] == "all" else None)
+    Console().print(table)
+
+
+def _judged(args: argparse.Namespace, name: str) -> Any:
+    from suder.evaluation.evaluate import evaluate
+    from suder.evaluation.worlds import task_of
+    from suder.models import load_model
+
+    return evaluate(
+        load_model(name, device=args.device),
+        task=task_of(args.world, args.split, args.n, args.seed),
+        seed=args.seed,
+        greedy=not args.sampled,
+        temperature=args.temperature,
+    )
+
+
+def _print_alone(lines: Any, args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{args.model} on {args.split}", title_justify="left")
+    for head in ("", "category", "n", "right", "95% interval"):
+        table.add_column(head, justify="left" if head in ("", "category") else "right")
+    for line in lines:
+        low, high = line["interval"]
+        table.add_row(
+            "pictures" if line["direction"] == "generation" else "captions",
+            line["category"].replace("_", " "),
+            str(line["n"]),
+            f"{100 * line['accuracy']:.1f}%",
+            f"{100 * low:.1f} to {100 * high:.1f}%",
+        )
+    Console().print(table)

@@ -1,0 +1,44 @@
+"""`suder pretrain`: a small warm start from nothing, the way the embedded one was made."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from suder.cli.common import add_command
+
+SUMMARY = "Make a small Janus from nothing: a VQ model, then a short supervised warm-up."
+EXAMPLE = """\
+  suder pretrain --world shapes --seed 3 --out models/shapes-3
+      about 20 minutes on one core; the embedded models are seeds 1 and 2
+  suder pretrain --world digits --out models/digits
+      scanned handwritten digits (needs scikit-learn)
+  suder pretrain --recipe models/shapes-3/recipe.yaml --out again
+      the same weights again: the last line of log.jsonl has their SHA-256
+
+  The model is imperfect on purpose: `suder train` has something to improve. Killed half-way,
+  the same command goes on from the last finished stage.
+"""
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    parser = add_command(subparsers, "pretrain", SUMMARY, EXAMPLE)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--world", help="shapes or digits, by the recipe that comes with suder")
+    source.add_argument("--recipe", help="a YAML file such as recipe.yaml in a model's folder")
+    parser.add_argument("--seed", type=int, help="another seed than the recipe's")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make the model in")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from suder.pretrain.recipe import load_recipe
+    from suder.pretrain.stages import pretrain
+
+    changes = {} if args.seed is None else {"seed": args.seed}
+    folder = pretrain(load_recipe(args.recipe or args.world, **changes), args.out, args.quiet)
+    print(folder)
+    return 0

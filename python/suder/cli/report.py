@@ -1,0 +1,31 @@
+"""`suder report`: a run as one self-contained page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from suder.cli.common import add_command
+
+SUMMARY = "Write a run's report.html: results, pictures, curves, settings, in one file."
+EXAMPLE = """\
+  suder report runs/demo
+  suder evaluate runs/mine && suder report runs/mine
+
+  Without an evaluation the page shows the training alone, and says so.
+"""
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
+    parser = add_command(subparsers, "report", SUMMARY, EXAMPLE)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from suder.report import write_report
+
+    print(write_report(args.folder))
+    return 0

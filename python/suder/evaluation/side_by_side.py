@@ -1,0 +1,94 @@
+"""A run's start model and its result, judged on the same held-out inputs with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import suder
+from suder.config_file import load_config
+from suder.evaluation.compare import Row, compare
+from suder.evaluation.evaluate import evaluate
+from suder.evaluation.result import Evaluation, load_evaluation
+from suder.evaluation.task import Task
+from suder.evaluation.worlds import task_of
+from suder.files import read_json, write_json
+
+DECODINGS = ("greedy", "sampled")
+SIDES = ("base", "tuned")
+
+
+def judge_run(
+    run: Path,
+    *,
+    world: str = "shapes",
+    split: str = "test",
+    n: int = 1000,
+    seed: int = 0,
+    reuse: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a finished run, greedily and sampled, and add the comparison to its summary.json.
+
+    The items go to `run/evaluation/{base,tuned}.{greedy,sampled}.npz`, for the report. `reuse`
+    takes those that are there from the same inputs (of an evaluation that was cut off).
+
+    Raises:
+        FileNotFoundError: `run` is no finished run.
+    """
+    if not (run / "summary.json").is_file() or not (run / "model").is_dir():
+        raise FileNotFoundError(
+            f"{run} is no finished run (no summary.json or model/ in it); "
+            f"finish it with `suder train --resume {run}`"
+        )
+    config = load_config(run / "config.yaml")
+    task = task_of(world, split, n, seed)
+    models = {"base": config.model, "tuned": str(run / "model")}
+    found: dict[tuple[str, str], Evaluation] = {}
+    for side in SIDES:
+        model = None
+        for decoding in DECODINGS:
+            file = run / "evaluation" / f"{side}.{decoding}.npz"
+            kept = _kept(file, task, seed) if reuse else None
+            if kept is None:
+                model = model or suder.load_model(models[side], device=config.device)
+                greedy = decoding == "greedy"
+                kept = evaluate(model, task=task, seed=seed, greedy=greedy, progress=progress)
+                kept.save(file)
+            found[side, decoding] = kept
+    told: dict[str, Any] = {"world": world, "split": split, "n": n, "seed": seed}
+    for decoding in DECODINGS:
+        told[decoding] = compare(found["base", decoding], found["tuned", decoding])
+    summary: dict[str, Any] = read_json(run / "summary.json") | {"evaluation": told}
+    write_json(run / "summary.json", summary)
+    return summary
+
+
+def _kept(file: Path, task: Task, seed: int) -> Evaluation | None:
+    """The evaluation in `file`, if it is there and of this task."""
+    if not file.is_file():
+        return None
+    evaluation = load_evaluation(file)
+    same = evaluation.settings["task"] == task.name and evaluation.settings["seed"] == seed
+    same = same and evaluation.generation.inputs == list(task.prompts)
+    return evaluation if same else None
+
+
+def comparison_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Rows of a table for people: direction, category, n, base, tuned, difference, interval."""
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        low, high = row["interval"]
+        lines.append(
+            (
+                "pictures" if row["direction"] == "generation" else "captions",
+                row["category"].replace("_", " "),
+                str(row["n"]),
+                f"{100 * row['base']:.1f}%",
+                f"{100 * row['tuned']:.1f}%",
+                f"{100 * row['difference']:+.1f}",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
+            )
+        )
+    return lines

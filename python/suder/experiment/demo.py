@@ -1,0 +1,93 @@
+"""The main job from end to end, on inputs written and read back as a user's would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from suder.config import TrainConfig
+from suder.config_file import load_config
+from suder.evaluation.side_by_side import judge_run
+from suder.experiment.inputs import write_inputs
+from suder.experiment.plan import merge
+from suder.files import read_json
+from suder.report import write_report
+from suder.trainer import Trainer
+
+PICTURES = PROMPTS = 512
+N = 1000
+QUICK_ROUNDS, QUICK_N = 12, 120
+# A look costs as much as a round, so a run of a few rounds takes small ones.
+_QUICK: dict[str, Any] = {
+    "guard": {"every": 4, "inputs": 32},
+    "optimizer": {"warmup_rounds": 2, "ema": 0.8},
+}
+
+
+class DemoError(ValueError):
+    """A folder that cannot be used for the demo asked for."""
+
+
+def run_demo(
+    out: Path,
+    *,
+    model: str = "shapes",
+    rounds: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Write inputs, improve the model, judge base and tuned, report; returns the summary.
+
+    Every step leaves its files under `out` and is not done again, so a demo that was cut off goes
+    on where it stopped.
+
+    Raises:
+        DemoError: `out` holds a run of other settings.
+    """
+    out = out.resolve()
+    config = demo_config(out, model, rounds, quick, seed)
+    say(f"inputs: {PICTURES} pictures and {PROMPTS} prompts, nothing relates them: {out}/inputs")
+    write_inputs(out / "inputs", pictures=PICTURES, prompt_count=PROMPTS)
+    _train(out, config, say)
+    n = QUICK_N if quick else N
+    say(f"judging the start model and the result on {n} unseen prompts and {n} unseen pictures")
+    summary = judge_run(out, n=n, reuse=True)
+    write_report(out)
+    return summary
+
+
+def demo_config(out: Path, model: str, rounds: int | None, quick: bool, seed: int) -> TrainConfig:
+    """The default settings of `suder train`, on the demo's inputs."""
+    tree: dict[str, Any] = {
+        "model": str(Path(model).resolve()) if Path(model).is_dir() else model,
+        "output": str(out),
+        "data": {
+            "images": str(out / "inputs" / "images"),
+            "prompts": str(out / "inputs" / "prompts.txt"),
+        },
+        "seed": seed,
+    }
+    if quick:
+        tree = merge(tree, {**_QUICK, "rounds": QUICK_ROUNDS})
+    return load_config(tree if rounds is None else {**tree, "rounds": rounds})
+
+
+def _train(out: Path, config: TrainConfig, say: Callable[[str], None]) -> None:
+    begun = out / "config.yaml"
+    if not begun.is_file():
+        say(f"{config.rounds} rounds of self-improvement: sample, score, select, optimise")
+        Trainer(config).run()
+        return
+    if load_config(begun) != config:
+        raise DemoError(
+            f"{out} holds a run of other settings than asked for; "
+            "give another --out, or delete that folder"
+        )
+    if (out / "summary.json").is_file():
+        rounds = read_json(out / "summary.json")["rounds"]
+        say(f"the run is there already, {rounds} rounds")
+        return
+    say("going on with the run that was interrupted")
+    Trainer.resume(out).run()

@@ -1,0 +1,148 @@
+"""The report's diagrams, as PNG inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from suder.evaluation.compare import Row
+from suder.report.run_data import RunData
+
+DIRECTIONS = {"generation": "#0b6e8a", "understanding": "#d1603d"}
+NAMES = {"generation": "drawing (text to picture)", "understanding": "captioning (picture to text)"}
+BASE, TUNED = "#a9b4bd", "#0b6e8a"
+_STYLE: Any = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a949c",
+    "axes.labelcolor": "#444c52",
+    "xtick.color": "#444c52",
+    "ytick.color": "#444c52",
+    "axes.grid": True,
+    "grid.color": "#e7ebee",
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+}
+
+
+def training_curves(run: RunData) -> str:
+    """Both rewards, KL, gradient norms and entropy of the training samples, round by round."""
+    panels = [
+        ("reward", "dual reward of the samples", "nats per token"),
+        ("kl", "KL to the start, training samples", "nats per token"),
+        ("grad_norm", "gradient norm, before balancing", ""),
+        ("entropy", "entropy of the samples", "nats per token"),
+    ]
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(10, 5.2)
+        for place, (name, title, unit) in enumerate(panels):
+            axis = figure.add_subplot(2, 2, place + 1)
+            for direction, color in DIRECTIONS.items():
+                at, values = run.series(f"{name}/{direction}")
+                _trend(axis, at, values, color, NAMES[direction])
+            axis.set_title(title, loc="left", fontweight="bold")
+            axis.set_ylabel(unit)
+            if place >= 2:
+                axis.set_xlabel("round")
+        _legend(figure)
+        return _png(figure)
+
+
+def guard_curves(run: RunData) -> str:
+    """What the guard saw on held-out inputs: KL, and the reward under the frozen start model."""
+    kept = run.summary.get("kept_round")
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(10, 2.9)
+        for place, (name, title) in enumerate(
+            (
+                ("kl", "KL to the start, held-out inputs"),
+                ("gain", "reward gained, start model's view"),
+            )
+        ):
+            axis = figure.add_subplot(1, 2, place + 1)
+            for direction, color in DIRECTIONS.items():
+                at, values = run.series(f"guard/{name}/{direction}")
+                axis.plot(at, values, "o-", color=color, markersize=3, label=NAMES[direction])
+            if kept is not None:
+                axis.axvline(kept, color="#444c52", linewidth=1, linestyle=":", label="kept")
+            axis.set_title(title, loc="left", fontweight="bold")
+            axis.set_ylabel("nats per token")
+            axis.set_xlabel("round")
+        _legend(figure)
+        return _png(figure)
+
+
+def category_bars(rows: Sequence[Row]) -> str:
+    """Accuracy of base and tuned with intervals, a pair of bars a category, per direction."""
+    titles = {"generation": "pictures of unseen prompts", "captions": "captions of unseen pictures"}
+    counts = [sum(row["direction"] == direction for row in rows) for direction in titles]
+    with matplotlib.rc_context({**_STYLE, "axes.grid.axis": "x"}):
+        figure = _figure(10, 0.9 + 0.42 * max([*counts, 1]))
+        for place, (direction, title) in enumerate(titles.items()):
+            axis = figure.add_subplot(1, 2, place + 1)
+            shown = [row for row in rows if row["direction"] == direction]
+            sides = (
+                ("base", BASE, -0.19, [(row["base"], *row["base_interval"]) for row in shown]),
+                ("tuned", TUNED, 0.19, [(row["tuned"], *row["tuned_interval"]) for row in shown]),
+            )
+            for side, color, shift, found in sides:
+                error = [
+                    [100 * max(0.0, value - low) for value, low, _ in found],
+                    [100 * max(0.0, high - value) for value, _, high in found],
+                ]
+                axis.barh(
+                    [y + shift for y in range(len(shown))],
+                    [100 * value for value, _, _ in found],
+                    xerr=error,
+                    error_kw={"linewidth": 1},
+                    color=color,
+                    height=0.36,
+                    ecolor="#5d676e",
+                    label=side,
+                )
+            labels = [f"{row['category'].replace('_', ' ')} ({row['n']})" for row in shown]
+            axis.set_yticks(range(len(shown)), labels)
+            axis.set_ylim(len(shown) - 0.5, -0.5)
+            axis.set_xlim(0, 100)
+            axis.set_title(title, loc="left", fontweight="bold")
+            axis.set_xlabel("right, % (95% interval)")
+        _legend(figure)
+        return _png(figure)
+
+
+def _trend(axis: Any, at: Sequence[int], values: Sequence[float], color: str, label: str) -> None:
+    """The values, faint, and their running mean over a twentieth of the run."""
+    width = max(1, len(values) // 20)
+    axis.plot(at, values, color=color, alpha=0.25, linewidth=0.8)
+    smooth = [
+        sum(values[max(0, i - width + 1) : i + 1]) / (i + 1 - max(0, i - width + 1))
+        for i in range(len(values))
+    ]
+    axis.plot(at, smooth, color=color, label=label)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _legend(figure: Figure) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+
+
+def _png(figure: Figure) -> str:
+    """A figure as the text of a data URL."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

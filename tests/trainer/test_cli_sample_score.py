@@ -1,0 +1,142 @@
+"""`suder sample` and `suder score`, run as a user would."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import suder
+import torch
+from PIL import Image
+from suder.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(shared_janus, tmp_path_factory):
+    """A saved model, prompts with a blank line, two pictures."""
+    path = tmp_path_factory.mktemp("cli")
+    shared_janus.save(path / "model")
+    (path / "prompts.txt").write_text("a red circle\n\n  two blue circles\n", encoding="utf-8")
+    rng = np.random.default_rng(1)
+    (path / "pictures" / "deep").mkdir(parents=True)
+    for name in ("b.png", "deep/a.png"):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+            path / "pictures" / name
+        )
+    return path
+
+
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_sample_draws_and_score_reads_it(folder, tmp_path, capsys):
+    out = tmp_path / "drawn"
+    options = ["--model", str(folder / "model"), "--prompts", str(folder / "prompts.txt")]
+    assert main(["sample", *options, "--n", "3", "--seed", "5", "--out", str(out)]) == 0
+    assert "6 pictures of 2 inputs" in capsys.readouterr().out
+
+    model = suder.load_model(folder / "model")
+    prompts = ["a red circle", "two blue circles"]
+    expected = suder.sample(model, "generation", prompts, 3, seed=5)
+    rows = read(out / "samples.jsonl")
+    assert [row["tokens"] for row in rows] == expected.tokens.tolist()
+    assert [row["prompt"] for row in rows] == [prompts[i // 3] for i in range(6)]
+    for i, (row, picture) in enumerate(zip(rows, model.decode(expected.tokens), strict=True)):
+        assert Path(row["image"]).name == f"{i // 3:05d}_{i % 3}.png"
+        assert np.array_equal(np.asarray(Image.open(row["image"])), picture.numpy())
+        assert row["logprob"] == pytest.approx(expected.logprob[i].sum().item(), abs=1e-4)
+    assert not list(out.glob("*.partial"))
+
+    assert main(["score", str(out / "samples.jsonl"), "--model", str(folder / "model")]) == 0
+    assert "reward/generation: mean" in capsys.readouterr().out
+    scored = read(out / "samples.scored.jsonl")
+    reward = suder.DualReward(model).generation(prompts, expected.tokens, group=3)
+    assert [row["reward"] for row in scored] == pytest.approx(reward.tolist(), abs=1e-5)
+    assert [row["tokens"] for row in scored] == expected.tokens.tolist()
+
+
+def test_sample_captions(folder, tmp_path):
+    out = tmp_path / "captions"
+    options = ["--model", str(folder / "model"), "--images", str(folder / "pictures")]
+    assert main(["sample", *options, "--n", "2", "--top-k", "5", "--out", str(out)]) == 0
+    files = [folder / "pictures/b.png", folder / "pictures/deep/a.png"]
+    model = suder.load_model(folder / "model")
+    pixels = model.pixels([np.asarray(Image.open(file)) for file in files])
+    expected = suder.sample(model, "understanding", pixels, 2, top_k=5)
+    rows = read(out / "samples.jsonl")
+    assert [row["image"] for row in rows] == [str(files[i // 2]) for i in range(4)]
+    assert [row["caption"] for row in rows] == model.detokenize(expected.tokens)
+    assert [row["finished"] for row in rows] == expected.finished.tolist()
+
+
+def test_score_names_what_it_cannot_score(folder, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no picture")
+    Image.open(folder / "pictures/b.png").save(tmp_path / "b.png")
+    rows = [
+        {"image": "b.png", "caption": "a red circle", "id": 7},
+        {"image": "text.png", "caption": "a red circle"},
+        {"image": "b.png", "caption": " "},
+        {"image": "b.png", "prompt": "two blue circles"},
+        {"image": "gone.png", "prompt": "two blue circles"},
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    out = tmp_path / "scored.jsonl"
+    options = ["--model", str(folder / "model"), "--out", str(out)]
+    assert main(["score", str(file), *options]) == 0
+    told = capsys.readouterr()
+    assert "5 rows" in told.out
+    assert told.err.count("no reward:") == 3
+    assert "text.png" in told.err
+    assert "gone.png" in told.err
+    assert "empty caption" in told.err
+
+    scored = read(out)
+    assert scored[0]["id"] == 7
+    assert [row["reward"] is None for row in scored] == [False, True, True, False, True]
+    model = suder.load_model(folder / "model")
+    picture = Image.open(tmp_path / "b.png")
+    reward = suder.DualReward(model)
+    expected = torch.cat(
+        [
+            reward.understanding([picture], ["a red circle"]),
+            reward.generation(["two blue circles"], [picture]),
+        ]
+    )
+    assert [scored[0]["reward"], scored[3]["reward"]] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"image": "a.png"}', 'line 1: takes an object with "image" and one of'),
+        ('{"image": "a.png", "caption": "a", "prompt": "b"}', "one of"),
+        ("{image}", "line 1: not JSON"),
+        ("\n", "no rows in it"),
+    ],
+)
+def test_score_refuses_what_is_no_row(folder, tmp_path, capsys, text, message):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(text)
+    assert main(["score", str(file), "--model", str(folder / "model")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_sample_refuses_empty_inputs(tmp_path, capsys):
+    (tmp_path / "none.txt").write_text("\n \n")
+    for option, path in (("--prompts", tmp_path / "none.txt"), ("--images", tmp_path)):
+        assert main(["sample", option, str(path), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "has no prompt in it" in told
+    assert "no picture in" in told
+
+
+@pytest.mark.parametrize("command", ["sample", "score"])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    assert f"  suder {command} " in capsys.readouterr().out
