@@ -6,4 +6,6 @@ PYBIND11_MODULE(SUDER_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.attr("architectures") = SUDER_CUDA_ARCHITECTURES;
   suder::cuda::bind_logits(module);
   suder::cuda::bind_fused_forward(module);
+  suder::cuda::bind_sequences(module);
+  suder::cuda::bind_losses(module);
 }
