@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from suder.models.base import Condition, Direction, UnifiedModel, inference
+from suder.models.base import Condition, Decoding, Direction, UnifiedModel, inference
 from suder.sampling_distribution import Distribution, pick
 
 # Steps between two looks at which texts have ended: a look makes a GPU wait.
@@ -78,57 +79,71 @@ def sample(
     at_once = max(1, batch_size // n)
     batches = [range(i, min(count, i + at_once)) for i in range(0, count, at_once)]
     written: list[tuple[Tensor, Tensor]] = []
-    with inference(model), Progress(disable=not progress, transient=True) as bar:
-        task = bar.add_task(f"sampling ({direction})", total=len(batches) * steps)
+    with inference(model), _bar(f"sampling ({direction})", len(batches) * steps, progress) as move:
         for number, batch in enumerate(batches):
             part = condition[batch.start : batch.stop]
             noise = None if greedy else _noise(seed, batch, n, steps).to(model.device)
-            written.append(
-                _write(model, direction, part, n, steps, guidance, rules, noise, bar.advance, task)
-            )
-            bar.update(task, completed=(number + 1) * steps)
+            decoding = model.start(direction, part, n, steps, guidance)
+            end = model.eos_token_id if direction == "understanding" else None
+            written.append(_write(decoding, len(part) * n, steps, end, rules, noise, move))
+            move((number + 1) * steps)
     return _samples(model, direction, written)
 
 
 def _write(
-    model: UnifiedModel,
-    direction: Direction,
-    condition: Condition,
-    n: int,
+    decoding: Decoding,
+    count: int,
     steps: int,
-    guidance: float,
+    end: int | None,
     rules: Distribution,
     noise: Tensor | None,
-    advance_bar: Callable[..., None],
-    task: int,
+    move: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
-    """One batch's tokens and log-probabilities, both `[R, steps]`; what follows EOS is void."""
-    decoding = model.start(direction, condition, n, steps, guidance)
-    text = direction == "understanding"
-    total = len(condition) * n
-    tokens = torch.full((total, steps), model.eos_token_id if text else 0, device=model.device)
-    logprob = torch.zeros(total, steps, device=model.device)
-    rows = torch.arange(total, device=model.device)  # the candidates still being written
-    ended = torch.zeros(total, dtype=torch.bool, device=model.device)
+    """One batch's tokens and log-probabilities, both `[count, steps]`; what follows EOS is void."""
+    logits = decoding.logits()
+    device = logits.device
+    tokens = torch.full((count, steps), 0 if end is None else end, device=device)
+    logprob = torch.zeros(count, steps, device=device)
+    rows: Tensor | slice = slice(None)  # the candidates still being written
+    ended = torch.zeros(count, dtype=torch.bool, device=device)
     for step in range(steps):
-        uniform = None if noise is None else noise[rows, step]
-        token, value = pick(decoding.logits(), rules, uniform)
+        token, value = pick(logits, rules, None if noise is None else noise[rows, step])
         tokens[rows, step] = token
         logprob[rows, step] = value
-        advance_bar(task)
+        move()
         if step + 1 == steps:
             break
-        if text:
-            ended |= token == model.eos_token_id
+        if end is not None:
+            ended |= token == end
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0:
                 going = (~ended).nonzero().flatten()
                 if not len(going):
                     break
-                if 2 * len(going) <= len(rows):
+                if 2 * len(going) <= len(token):
                     decoding.keep(going)
-                    rows, ended, token = rows[going], ended[going], token[going]
+                    rows = torch.arange(count, device=device)[rows][going]
+                    ended, token = ended[going], token[going]
         decoding.advance(token)
+        logits = decoding.logits()
     return tokens, logprob
+
+
+@contextmanager
+def _bar(label: str, total: int, shown: bool) -> Iterator[Callable[..., None]]:
+    """`move()` goes on by one step, `move(k)` to step k."""
+    if not shown:
+        yield lambda completed=0: None
+        return
+    with Progress(transient=True) as bar:
+        task = bar.add_task(label, total=total)
+
+        def move(completed: int = 0) -> None:
+            if completed:
+                bar.update(task, completed=completed)
+            else:
+                bar.advance(task)
+
+        yield move
 
 
 def _noise(seed: int, batch: range, n: int, steps: int) -> Tensor:

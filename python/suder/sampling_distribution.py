@@ -32,7 +32,9 @@ class Distribution:
 
 def log_distribution(logits: Tensor, rules: Distribution) -> Tensor:
     """log p `[R, V]` float32 of the next token; -inf for tokens that are ruled out."""
-    logits = logits.float() / rules.temperature
+    logits = logits.float()
+    if rules.temperature != 1:
+        logits = logits / rules.temperature
     if 0 < rules.top_k < logits.shape[-1]:
         # Ties with the k-th are kept, as transformers does.
         least = logits.topk(rules.top_k, dim=-1).values[:, -1:]
@@ -57,7 +59,7 @@ def pick(logits: Tensor, rules: Distribution, uniform: Tensor | None) -> tuple[T
     if rules.greedy or uniform is None:
         token = logits.argmax(-1)
     else:
-        cumulative = logprob.double().exp().cumsum(-1)
+        cumulative = logprob.exp().cumsum(-1, dtype=torch.float64)
         total = cumulative[:, -1:]
         # Below the total even if the product rounds up to it: a token of probability 0 behind the
         # last possible one is never hit.

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from suder.config import TrainConfig
 from suder.config_file import load_config
-from suder.models import Janus
+from suder.models import Janus, load_model
 from suder.pretrain.architecture import Sizes, build_janus
 from suder.pretrain.layout import caption_ids, generation_ids, understanding_ids
 from torch import Tensor
@@ -52,6 +52,21 @@ def random_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, processor = build_janus(WORDS, seed=3, sizes=SIZES)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lively_model_folder(
+    random_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Weights large enough for candidates to differ in reward; a fresh model finds all alike."""
+    folder = tmp_path_factory.mktemp("lively")
+    model = load_model(random_model_folder)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    model.save(folder)
     return folder
 
 

@@ -15,6 +15,7 @@ from suder.objectives import trained_candidates
 from suder.rollouts import Rollouts, condition_of, draw
 from suder.select import Selection, select
 
+from suder_ext import linear_sequence_logprob
 from tests.tolerances import TOLERANCES
 
 
@@ -82,6 +83,42 @@ def test_batches_do_not_change_the_gradient(
     assert cut_sums.kl == pytest.approx(sums.kl, rel=1e-4)
     assert cut_sums.loss == pytest.approx(sums.loss, rel=1e-4, abs=1e-6)
     assert (cut_sums.tokens, cut_sums.sequences) == (sums.tokens, sums.sequences)
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+@pytest.mark.parametrize("objective", ["grpo", "simpo", "dpo", "expert"])
+def test_a_step_prefers_the_better_candidates(
+    policy: Janus,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
+    objective: str,
+    direction: str,
+) -> None:
+    """Down the gradient the best of each group gains on the worst, or, for expert, just gains."""
+    config = make_config(f"objective.name={objective}", "objective.kl=0.0")
+    rollouts = rollouts_of(policy, direction, inputs_folder, config)
+    chosen = selection_of(rollouts)
+    gradient, _ = gradient_of(policy, policy.frozen_copy(), rollouts, chosen, config)
+    before = mean_logprob(policy, rollouts)
+    moved = [p for p in policy.trainable_parameters() if p.grad is not None]
+    length = sum(float(g.square().sum()) for g in gradient) ** 0.5
+    with torch.no_grad():
+        for parameter, towards in zip(moved, gradient, strict=True):
+            parameter -= 0.05 / length * towards
+    gain = mean_logprob(policy, rollouts) - before
+    if objective == "expert":
+        assert gain[chosen.best].mean() > 0.005
+    else:
+        assert gain[chosen.best].mean() > gain[chosen.worst].mean() + 0.005
+
+
+@torch.no_grad()
+def mean_logprob(model: Janus, rollouts: Rollouts) -> torch.Tensor:
+    condition = condition_of(model, rollouts.direction, rollouts.inputs)
+    hidden = model(rollouts.direction, condition, rollouts.targets(), rollouts.group)
+    return linear_sequence_logprob(
+        hidden.hidden, hidden.weight, hidden.target, hidden.cu_seqlens, hidden.bias
+    )
 
 
 def test_candidates_left_out_leave_no_gradient(

@@ -23,6 +23,10 @@ EVALUATING_COMMANDS = tuple(
     f"suder.cli.{name}" for name in ("evaluate", "report", "demo", "experiment")
 )
 
+# Imports the one command that the user asked for by its name, so its strings are no imports: a
+# command that trains never asks for one that judges. Its import statements count as any other's.
+DISPATCHER = "suder.cli"
+
 
 def module_name(path: Path, root: Path = ROOT) -> str:
     parts = ("suder", *path.relative_to(root).with_suffix("").parts)
@@ -55,7 +59,8 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
             dynamic |= base.split(".")[0] == "importlib"
         elif isinstance(node, ast.Name) and node.id in ("__import__", "exec", "eval"):
             dynamic = True
-    if dynamic:  # any string that is a module's name, absolute or within this package, counts
+    # Then any string that is a module's name, absolute or within this package, counts.
+    if dynamic and name != DISPATCHER:
         strings = {
             node.value
             for node in ast.walk(tree)

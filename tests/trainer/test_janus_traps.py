@@ -136,11 +136,15 @@ def test_no_step_reads_the_prompt_again(shared_janus, prompts):
     shapes = []
     module = shared_janus.core.model.language_model
     handle = module.register_forward_pre_hook(lambda _, args: shapes.append(args[4].shape))
+    steps = module.layers[0].mlp.register_forward_pre_hook(
+        lambda _, args: shapes.append(args[0].shape)
+    )
     sample(shared_janus, "generation", prompts, guidance=2.0)
     handle.remove()
+    steps.remove()
     longest = max(len(shared_janus.prompts.prompt_ids(prompt)) for prompt in prompts)
-    assert shapes[0] == (8, longest, 32)
-    assert set(shapes[1:]) == {(8, 1, 32)}
+    assert shapes[:2] == [(8, longest, 32)] * 2
+    assert shapes[2:] == [(8, 32)] * 15
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

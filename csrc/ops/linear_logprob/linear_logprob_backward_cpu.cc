@@ -11,7 +11,7 @@ namespace suder::SUDER_ISA {
 namespace {
 
 constexpr std::int64_t kTileTokens = kTilePanels * kColumns;
-constexpr std::int64_t kGroup = 8;       // panels of features in one task of step 3
+constexpr std::int64_t kGroup = kTilePanels;  // panels of features in one task of step 3
 constexpr std::int64_t kPackUnits = 32;  // rows packed in one task, so that they are read in order
 
 // Sizes that keep the workspace under 32 MiB and depend on nothing but D and the type.
@@ -29,6 +29,17 @@ struct Blocks {
             larger(1, smaller(4, token_tiles)) * kTileTokens};
   }
 };
+
+// Finished sums, rounded to the type of the result.
+template <class T>
+void store_rounded(const float* sums, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                   T* target, std::int64_t target_stride) {
+  for (; rows > 0; --rows, sums += stride, target += target_stride) {
+    std::int64_t d = 0;
+    for (; d + kWidth <= columns; d += kWidth) store_floats(target + d, load(sums + d));
+    for (; d < columns; ++d) target[d] = from_float<T>(sums[d]);
+  }
+}
 
 template <class T>
 class Backward {
@@ -51,7 +62,8 @@ class Backward {
   void multiply_block(const float* a, std::int64_t first_row, std::int64_t rows, std::int64_t depth,
                       const float* b, std::int64_t group, float* c, std::int64_t c_stride,
                       bool accumulate);
-  void store_rows(const float* sums, const Matrix& target, std::int64_t first, std::int64_t rows);
+  void multiply_hidden(std::int64_t first, std::int64_t group);
+  void multiply_weight(std::int64_t first, std::int64_t group, float* scratch);
 
   std::int64_t features() const { return p_.hidden.cols; }
   std::int64_t feature_panels() const { return ceil_div(features(), kColumns); }
@@ -60,6 +72,7 @@ class Backward {
   const LinearLogprobBackward& p_;
   const LogitMap map_;
   const Blocks blocks_;
+  const bool one_chunk_;
   const int threads_;
   const std::int64_t gradient_stride_;
   PackedTokens<T> packed_;
@@ -79,6 +92,7 @@ Backward<T>::Backward(const LinearLogprobBackward& p)
         b.tokens = smaller(b.tokens, round_up(p.hidden.rows, kTileTokens));
         return b;
       }()),
+      one_chunk_(p.hidden.rows <= blocks_.tokens),
       threads_(static_cast<int>(larger(1, p.threads))),
       gradient_stride_(blocks_.tokens + kWidth),
       packed_{p.hidden.cols, blocks_.tokens, nullptr},
@@ -89,7 +103,7 @@ Backward<T>::Backward(const LinearLogprobBackward& p)
       gradients_(blocks_.rows * gradient_stride_),
       by_row_(ceil_div(blocks_.rows, kRows) * a_panel_size(units<Units>(blocks_.tokens))),
       by_token_(ceil_div(blocks_.tokens, kRows) * a_panel_size(units<Units>(blocks_.rows))),
-      weight_sums_(direct() ? 0 : blocks_.rows * features()),
+      weight_sums_(direct() || one_chunk_ ? 0 : blocks_.rows * features()),
       hidden_sums_(direct() ? 0 : p.hidden.rows * features()),
       bias_parts_(ceil_div(blocks_.tokens, kTileTokens) * blocks_.rows),
       bias_sums_(blocks_.rows),
@@ -196,7 +210,7 @@ void Backward<T>::pack_gradients() {
   });
 }
 
-// C[rows of kTileRows at first_row, features of a group] (+)= A B
+// C (+)= A B for kTileRows rows from first_row on and the features of a group; C begins at both.
 template <class T>
 void Backward<T>::multiply_block(const float* a, std::int64_t first_row, std::int64_t rows,
                                  std::int64_t depth, const float* b, std::int64_t group, float* c,
@@ -206,13 +220,13 @@ void Backward<T>::multiply_block(const float* a, std::int64_t first_row, std::in
   for (std::int64_t k = 0; k < depth; k += kBlock) {
     for (std::int64_t i = first_row; i < end; i += kRows) {
       const float* a_panel = a + i / kRows * a_panel_size(depth) + k * kRows;
-      for (std::int64_t panel = group * kGroup; panel < end_panel; ++panel) {
-        const std::int64_t column = panel * kColumns;
+      float* c_row = c + (i - first_row) * c_stride;
+      for (std::int64_t panel = group * kGroup; panel < end_panel; ++panel, c_row += kColumns) {
         multiply_panels<Units>(a_panel, b + panel * b_panel_size(depth) + k * kColumns,
                                smaller(kBlock, depth - k),
                                static_cast<int>(smaller(kRows, end - i)),
-                               static_cast<int>(smaller(kColumns, features() - column)),
-                               c + i * c_stride + column, c_stride, accumulate || k > 0);
+                               static_cast<int>(smaller(kColumns, features() - panel * kColumns)),
+                               c_row, c_stride, accumulate || k > 0);
       }
     }
   }
@@ -225,40 +239,50 @@ void Backward<T>::multiply() {
       p_.grad_hidden.data == nullptr ? 0 : ceil_div(packed_.tokens, kTileRows) * groups;
   const std::int64_t weight_tasks =
       p_.grad_weight.data == nullptr ? 0 : ceil_div(rows_, kTileRows) * groups;
-  const std::int64_t hidden_stride = direct() ? p_.grad_hidden.stride : features();
-  const std::int64_t weight_stride = direct() ? p_.grad_weight.stride : features();
-  float* hidden = direct() ? static_cast<float*>(p_.grad_hidden.data) : hidden_sums_.data();
-  float* weight = direct() ? static_cast<float*>(p_.grad_weight.data) + first_row_ * weight_stride
-                           : weight_sums_.data();
-  cpu::parallel_for(threads_, hidden_tasks + weight_tasks, [&](std::int64_t task, int) {
+  cpu::parallel_for(threads_, hidden_tasks + weight_tasks, [&](std::int64_t task, int thread) {
     if (task < hidden_tasks) {
-      multiply_block(by_token_.data(), task / groups * kTileRows, packed_.tokens,
-                     units<Units>(rows_), weight_panels_.data(), task % groups,
-                     hidden + first_token_ * hidden_stride, hidden_stride, first_row_ > 0);
+      multiply_hidden(task / groups * kTileRows, task % groups);
     } else {
-      task -= hidden_tasks;
-      multiply_block(by_row_.data(), task / groups * kTileRows, rows_, units<Units>(packed_.tokens),
-                     hidden_panels_.data(), task % groups, weight, weight_stride, first_token_ > 0);
+      multiply_weight((task - hidden_tasks) / groups * kTileRows, (task - hidden_tasks) % groups,
+                      scratch_.data() + thread * TileScratch::kSize);
     }
   });
 }
 
-// Rounds finished sums to the 16-bit result.
 template <class T>
-void Backward<T>::store_rows(const float* sums, const Matrix& target, std::int64_t first,
-                             std::int64_t rows) {
-  cpu::parallel_for(threads_, rows, [&](std::int64_t row, int) {
-    const float* from = sums + row * features();
-    T* to = static_cast<T*>(target.data) + (first + row) * target.stride;
-    std::int64_t d = 0;
-    for (; d + kWidth <= features(); d += kWidth) store_floats(to + d, load(from + d));
-    for (; d < features(); ++d) to[d] = from_float<T>(from[d]);
-  });
+void Backward<T>::multiply_hidden(std::int64_t first, std::int64_t group) {
+  const std::int64_t stride = direct() ? p_.grad_hidden.stride : features();
+  float* sums = direct() ? static_cast<float*>(p_.grad_hidden.data) : hidden_sums_.data();
+  multiply_block(
+      by_token_.data(), first, packed_.tokens, units<Units>(rows_), weight_panels_.data(), group,
+      sums + (first_token_ + first) * stride + group * kGroup * kColumns, stride, first_row_ > 0);
+}
+
+template <class T>
+void Backward<T>::multiply_weight(std::int64_t first, std::int64_t group, float* scratch) {
+  const std::int64_t column = group * kGroup * kColumns;
+  const std::int64_t depth = units<Units>(packed_.tokens);
+  if (direct()) {
+    const std::int64_t stride = p_.grad_weight.stride;
+    float* target = static_cast<float*>(p_.grad_weight.data) + (first_row_ + first) * stride;
+    return multiply_block(by_row_.data(), first, rows_, depth, hidden_panels_.data(), group,
+                          target + column, stride, first_token_ > 0);
+  }
+  // 16-bit results: sums of all tokens are rounded once, while they are still in this task's cache
+  // if one chunk holds all tokens.
+  float* sums = one_chunk_ ? scratch : weight_sums_.data() + first * features() + column;
+  const std::int64_t stride = one_chunk_ ? kGroup * kColumns : features();
+  multiply_block(by_row_.data(), first, rows_, depth, hidden_panels_.data(), group, sums, stride,
+                 first_token_ > 0);
+  if (first_token_ + packed_.tokens < p_.hidden.rows) return;
+  T* target = static_cast<T*>(p_.grad_weight.data) + (first_row_ + first) * p_.grad_weight.stride;
+  store_rounded(sums, stride, smaller(kTileRows, rows_ - first),
+                smaller(kGroup * kColumns, features() - column), target + column,
+                p_.grad_weight.stride);
 }
 
 template <class T>
 void Backward<T>::run() {
-  const bool one_chunk = p_.hidden.rows <= blocks_.tokens;
   for (first_row_ = 0; first_row_ < p_.weight.rows; first_row_ += blocks_.rows) {
     rows_ = smaller(blocks_.rows, p_.weight.rows - first_row_);
     if (p_.grad_hidden.data != nullptr) {
@@ -266,18 +290,17 @@ void Backward<T>::run() {
     }
     for (first_token_ = 0; first_token_ < p_.hidden.rows; first_token_ += blocks_.tokens) {
       packed_.tokens = smaller(blocks_.tokens, p_.hidden.rows - first_token_);
-      if (!one_chunk || first_row_ == 0) pack_tokens();
+      if (!one_chunk_ || first_row_ == 0) pack_tokens();
       make_gradients();
       pack_gradients();
       multiply();
     }
-    if (p_.grad_weight.data != nullptr && !direct()) {
-      store_rows(weight_sums_.data(), p_.grad_weight, first_row_, rows_);
-    }
   }
-  if (p_.grad_hidden.data != nullptr && !direct()) {
-    store_rows(hidden_sums_.data(), p_.grad_hidden, 0, p_.hidden.rows);
-  }
+  if (p_.grad_hidden.data == nullptr || direct()) return;
+  cpu::parallel_for(threads_, p_.hidden.rows, [&](std::int64_t row, int) {
+    T* target = static_cast<T*>(p_.grad_hidden.data) + row * p_.grad_hidden.stride;
+    store_rounded(hidden_sums_.data() + row * features(), features(), 1, features(), target, 0);
+  });
 }
 
 // The gradients of a sum over no tokens.

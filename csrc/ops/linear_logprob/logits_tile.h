@@ -49,10 +49,10 @@ struct PackedTokens {
   }
 };
 
-// Scratch of one thread: packed rows of the weight, their bias, and the tile itself
+// Scratch of one thread: a packed panel of the weight, the bias of the tile, and the tile itself
 // [panel][kTileRows][kColumns].
 struct TileScratch {
-  static constexpr std::int64_t kWeight = kTileRows * kBlock;
+  static constexpr std::int64_t kWeight = kRows * kBlock;
   static constexpr std::int64_t kLogits = kTilePanels * kTileRows * kColumns;
   static constexpr std::int64_t kSize = kWeight + kLogits + round_up(kTileRows, 16);
   float* data;
@@ -110,6 +110,17 @@ void load_tile_bias(const LinearLogprob& p, const LogitMap& map, std::int64_t fi
   }
 }
 
+// Panel j of `panels` fetches its share of the weight rows that will be packed after this product.
+template <class T>
+Ahead fetch_share(const LinearLogprob& p, std::int64_t row, std::int64_t element, std::int64_t j,
+                  std::int64_t panels) {
+  const std::int64_t share = ceil_div(kRows, panels), first = row + j * share;
+  const std::int64_t rows = smaller(smaller(share, kRows - j * share), p.weight.rows - first);
+  if (rows <= 0) return {};
+  return {reinterpret_cast<const char*>(row_of<T>(p.weight, first) + element),
+          p.weight.stride * static_cast<std::int64_t>(sizeof(T)), static_cast<int>(rows)};
+}
+
 // Sums of products of weight rows [first_row, first_row + rows) with the tokens of `panels` panels.
 template <class T>
 void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std::int64_t first_row,
@@ -117,17 +128,24 @@ void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std:
                      const TileScratch& scratch) {
   using Units = UnitsOf<T>;
   for (std::int64_t k = 0; k < larger(tokens.depth(), 1); k += kBlock) {
-    const std::int64_t first_element = k * Units::kElements;
+    const std::int64_t element = k * Units::kElements;
     const std::int64_t block = smaller(kBlock, tokens.depth() - k);
+    const bool last_block = k + kBlock >= tokens.depth();
     for (std::int64_t i = 0; i < rows; i += kRows) {
       const std::int64_t some = smaller(kRows, rows - i);
-      pack_a(row_of<T>(p.weight, first_row + i) + first_element, p.weight.stride, some,
-             smaller(kBlock * Units::kElements, tokens.features - first_element), scratch.weight());
+      pack_a(row_of<T>(p.weight, first_row + i) + element, p.weight.stride, some,
+             smaller(kBlock * Units::kElements, tokens.features - element), scratch.weight());
+      // After the tile's last rows come its first rows in the next block of k, or the next tile.
+      const bool wraps = i + kRows >= rows && !last_block;
+      const std::int64_t next_row = first_row + (wraps ? 0 : i + kRows);
+      const std::int64_t next_element =
+          i + kRows < rows ? element : (last_block ? 0 : element + kBlock * Units::kElements);
       for (std::int64_t j = 0; j < panels; ++j) {
         const std::int64_t left = tokens.tokens - (first_panel + j) * kColumns;
         multiply_panels<Units>(scratch.weight(), tokens.at(k, first_panel + j), block,
                                static_cast<int>(some), left > kWidth ? kColumns : kWidth,
-                               scratch.logits(j) + i * kColumns, kColumns, k > 0);
+                               scratch.logits(j) + i * kColumns, kColumns, k > 0,
+                               fetch_share<T>(p, next_row, next_element, j, panels));
       }
     }
   }

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             pictures=plan.inputs["pictures"],
             prompt_count=plan.inputs["prompts"],
             hold_back=args.split == "validation",
+            world=plan.measures.world,
         )
         failed = run_cells(cells, args.out, jobs=args.jobs, threads=args.threads)
     results = collect(cells, args.out)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
+from suder.evaluation.progress import progress_bar
 from suder.evaluation.statistics import Interval, reward_accuracy
 from suder.evaluation.task import Task
 from suder.rewards import DualReward
@@ -65,7 +65,7 @@ def candidate_groups(
     }
     one_batch = {"generation": _pictures, "captions": _captions}
     found = {}
-    with Progress(transient=True, disable=not progress) as bar, torch.inference_mode():
+    with progress_bar(progress) as bar, torch.inference_mode():
         total = sum(map(len, clusters.values()))
         label = bar.add_task(f"{task.name} best of {candidates}", total=total)
         for direction, names in clusters.items():

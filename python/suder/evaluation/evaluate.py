@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
+from suder.evaluation.progress import progress_bar
 from suder.evaluation.result import Evaluation, Items
 from suder.evaluation.task import Task, shapes_task
 from suder.sampling import sample
@@ -45,7 +45,7 @@ def evaluate(
     """
     task = shapes_task(split, n, seed) if task is None else task
     how: dict[str, Any] = {"greedy": greedy} if greedy else {"temperature": temperature}
-    with Progress(transient=True, disable=not progress) as bar, torch.inference_mode():
+    with progress_bar(progress) as bar, torch.inference_mode():
         label = f"{task.name} {'greedy' if greedy else f't={temperature:g}'}"
         total = len(task.prompts) + len(task.pictures)
         bar_id = bar.add_task(label, total=total)

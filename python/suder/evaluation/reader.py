@@ -21,10 +21,10 @@ JITTERS = 256  # drawings of a kind that templates are taken from: all jitter, m
 # The first two limits are parts of a thing's energy, the squared distance of its pixels to the
 # background. tests/trainer/test_checker.py holds each limit against what it must let through
 # (blur, noise, VQ reconstructions) and what it must not (half things, two colours, faded things).
-UNEXPLAINED = 0.22
+UNEXPLAINED = 0.16
 EMPTY = 0.20
 CORE_SHARE = 0.75  # of the thing's inner pixels nearer to its colour than to any other
-CORE_DISTANCE = 50.0  # of their mean to the template's, in units of the 256 levels
+CORE_DISTANCE = 0.2  # of their mean to the template's, as a part of its distance to the background
 _BLUR = (0.06, 0.24, 0.40, 0.24, 0.06)  # about a Gaussian of one pixel
 _BATCH = 256
 
@@ -85,7 +85,8 @@ def _in_one_color(pixels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     squares = (palette**2).sum(1) - 2 * pixels @ palette.T  # less the pixel's own square
     alike = squares.argmin(2) == known.color[nearest][:, None]
     mean = np.einsum("np,npc->nc", core, pixels - np.float32(BACKGROUND)) / count[:, None]
-    distance = np.linalg.norm(mean - known.core_mean[nearest], axis=1)
+    expected = known.core_mean[nearest]
+    distance = np.linalg.norm(mean - expected, axis=1) / np.linalg.norm(expected, axis=1)
     return ((alike * core).sum(1) >= CORE_SHARE * count) & (distance <= CORE_DISTANCE)
 
 

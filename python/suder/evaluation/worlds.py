@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from suder.evaluation.task import Task, shapes_task
+from suder.evaluation.digit_judge import digits_task
+from suder.evaluation.task import Task, known_split, shapes_task
 
-TASKS: dict[str, Callable[[str, int, int], Task]] = {"shapes": shapes_task}
+
+def _digits(split: str, n: int, seed: int) -> Task:
+    return digits_task(known_split(split), n, seed)
+
+
+TASKS: dict[str, Callable[[str, int, int], Task]] = {"shapes": shapes_task, "digits": _digits}
 
 
 def task_of(world: str, split: str, n: int, seed: int) -> Task:

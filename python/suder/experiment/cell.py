@@ -16,7 +16,7 @@ from suder.config_file import load_config
 from suder.evaluation.controls import candidate_groups
 from suder.evaluation.evaluate import evaluate
 from suder.evaluation.result import Evaluation, load_evaluation
-from suder.evaluation.task import shapes_task
+from suder.evaluation.worlds import task_of
 from suder.experiment.plan import CONTROL, Cell, Measures, merge
 from suder.files import read_json, write_json
 from suder.trainer import Trainer
@@ -46,7 +46,7 @@ def _control(cell: Cell, folder: Path) -> dict[str, Any]:
     for temperature in measures.temperatures:
         _judged(folder / f"t{temperature:g}.npz", model, cell, measures.n, temperature)
     _say("best of N")
-    task = shapes_task(cell.split, measures.n)
+    task = task_of(measures.world, cell.split, measures.n, 0)
     groups = candidate_groups(model, task, candidates=measures.candidates, progress=False)
     return {
         "reward_accuracy": {name: group.reward_accuracy() for name, group in groups.items()},
@@ -62,7 +62,7 @@ def _trained(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
     greedy = _judged(folder / "greedy.npz", model, cell, measures.n)
     _judged(folder / "sampled.npz", model, cell, measures.n, 1.0)
     _say("reward accuracy")
-    task = shapes_task(cell.split, measures.checkpoint_n)
+    task = task_of(measures.world, cell.split, measures.checkpoint_n, 0)
     groups = candidate_groups(model, task, candidates=measures.candidates, progress=False)
     kept = summary["kept_round"]
     return {
@@ -120,8 +120,7 @@ def _judged(
     _say(f"evaluating {file.name}")
     evaluation = evaluate(
         model,
-        split=cell.split,
-        n=n,
+        task=task_of(cell.measures.world, cell.split, n, 0),
         greedy=temperature is None,
         temperature=temperature or 1.0,
         progress=False,

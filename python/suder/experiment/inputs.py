@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,29 @@ from PIL import Image
 
 from suder.evaluation.task import asked_kinds, distinct_first, in_validation, kinds_of
 from suder.files import read_json, write_json, write_text
+from suder.world.digits import NAMES, scans
+from suder.world.digits import prompt as digit_prompt
 from suder.world.drawing import draw
 from suder.world.scenes import prompts, scenes
 
 
 def write_inputs(
-    folder: Path, *, pictures: int, prompt_count: int, seed: int = 0, hold_back: bool = False
+    folder: Path,
+    *,
+    pictures: int,
+    prompt_count: int,
+    seed: int = 0,
+    hold_back: bool = False,
+    world: str = "shapes",
 ) -> None:
-    """Write `folder/images/*.png` and `folder/prompts.txt` of the unlabelled split.
+    """Write `folder/images/*.png` and `folder/prompts.txt` of a world's unlabelled split.
 
     The pictures come without captions and the prompts without pictures; nothing relates the two.
     `hold_back` leaves out the combinations that `split="validation"` is judged on. What is there
     already, from the same arguments, is left as it is.
     """
     asked_for = {
+        "world": world,
         "pictures": pictures,
         "prompts": prompt_count,
         "seed": seed,
@@ -36,16 +46,34 @@ def write_inputs(
                 "use another folder, or delete that one"
             )
         return
+    make = {"shapes": _shapes, "digits": _digits}[world]
+    drawn, asked = make(pictures, prompt_count, seed, hold_back)
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(drawn):
+        Image.fromarray(picture).save(images / f"{number:04d}.png")
+    write_text(folder / "prompts.txt", "\n".join(asked) + "\n")
+    write_json(done, asked_for)  # last: it says that all is there
+
+
+def _shapes(
+    pictures: int, prompt_count: int, seed: int, hold_back: bool
+) -> tuple[Sequence[np.ndarray], list[str]]:
     shown = scenes("unlabelled", 4 * pictures, seed)
     asked = prompts("unlabelled", 4 * prompt_count, seed)
     if hold_back:
         shown = [scene for scene in shown if not in_validation(kinds_of(scene))]
         asked = [prompt for prompt in asked if not in_validation(asked_kinds(prompt))]
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, 2])
-    for number, scene in enumerate(distinct_first(shown, pictures)):
-        picture = draw(scene, int(rng.integers(2**31)))
-        Image.fromarray(picture).save(images / f"{number:04d}.png")
-    write_text(folder / "prompts.txt", "\n".join(distinct_first(asked, prompt_count)) + "\n")
-    write_json(done, asked_for)  # last: it says that all is there
+    drawn = [draw(scene, int(rng.integers(2**31))) for scene in distinct_first(shown, pictures)]
+    return drawn, distinct_first(asked, prompt_count)
+
+
+def _digits(
+    pictures: int, prompt_count: int, seed: int, hold_back: bool
+) -> tuple[Sequence[np.ndarray], list[str]]:
+    if hold_back:
+        raise ValueError("the digits world holds nothing back for validation")
+    found, _ = scans("unlabelled")
+    order = np.random.default_rng([seed, 2]).permutation(len(found))[:pictures]
+    return list(found[order]), [digit_prompt(i % len(NAMES)) for i in range(prompt_count)]

@@ -21,8 +21,9 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Measures:
-    """How much is evaluated; see recipes/experiment.yaml."""
+    """What is evaluated and how much of it; see recipes/experiment.yaml."""
 
+    world: str = "shapes"
     n: int = 1000
     checkpoint_n: int = 256
     candidates: int = 8

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from suder.experiment.plan import Cell, PlanError
 from suder.files import read_json, write_json
 
+COMMAND = (sys.executable, "-m", "suder.experiment.cell")  # then the cell's folder and the inputs
 _PAUSE = 0.5  # seconds between two looks at the running cells
 _TAIL = 15  # lines of a failed cell's log that are shown
 
@@ -81,7 +82,7 @@ def _start(cell: Cell, out: Path, threads: int) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "cell.json", asdict(cell))
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    command = [sys.executable, "-m", "suder.experiment.cell", str(folder), str(out / "inputs")]
+    command = [*COMMAND, str(folder), str(out / "inputs")]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **counts}

@@ -108,9 +108,11 @@ def inference(model: UnifiedModel) -> Iterator[None]:
     gradient checkpointing.
     """
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        if training:
+            model.train()

@@ -11,49 +11,7 @@ from torch.nn import functional as F
 
 from suder.models.base import Direction
 from suder.models.janus_parts import Parts
-
-
-class KeyValues:
-    """Keys and values of every layer in memory allocated once.
-
-    transformers' attention layers call `update(key, value, layer, ...)` and attend to what it
-    returns. Its own static cache returns the whole buffer and needs a mask over it; this one
-    returns the part in use.
-    """
-
-    def __init__(self) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.length = 0
-
-    def update(
-        self, key: Tensor, value: Tensor, layer: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        if layer == len(self.keys):  # the prefixes' pass
-            self.keys.append(key)
-            self.values.append(value)
-            return key, value
-        end = self.length + key.shape[2]
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, self.length : end] = key
-        values[:, :, self.length : end] = value
-        return keys[:, :, :end], values[:, :, :end]
-
-    def expand(self, rows: Tensor, capacity: int) -> None:
-        """Row r becomes a copy of row `rows[r]`, with room for `capacity` positions in all."""
-
-        def widened(old: Tensor) -> Tensor:
-            new = old.new_empty(len(rows), old.shape[1], capacity, old.shape[3])
-            new[:, :, : old.shape[2]] = old.index_select(0, rows)
-            return new
-
-        self.length = self.keys[0].shape[2]
-        self.keys = [widened(key) for key in self.keys]
-        self.values = [widened(value) for value in self.values]
-
-    def keep(self, rows: Tensor) -> None:
-        self.keys = [key.index_select(0, rows) for key in self.keys]
-        self.values = [value.index_select(0, rows) for value in self.values]
+from suder.models.llama_step import KeyValues, LlamaStep
 
 
 class Head:
@@ -96,21 +54,26 @@ class JanusDecoding:
         steps: int,
         guidance: float,
     ) -> None:
-        self.language_model = parts.language_model
-        self.embed = parts.target_embedding(direction)
         self.before_head = parts.before_head(direction)
         self.head = Head(*parts.last_layer(direction))
         self.guidance = guidance
         self.cache = KeyValues()
         device, columns = prefix.device, prefix.shape[1]
-        length = torch.tensor(lengths, device=device)
-        rows = rows.to(device)
-        hidden = self._read_prefixes(prefix)
+        rows, length = rows.to(device), torch.tensor(lengths, device=device)
+        hidden = _read_prefixes(parts.language_model, prefix, self.cache)
         self.hidden = hidden[torch.arange(len(lengths), device=device), length - 1][rows]
         # The last token written is never read.
         self.cache.expand(rows, columns + steps - 1)
-        self.position = length[rows].unsqueeze(1)
-        self.mask = self._padding_mask(self.position, columns, steps, prefix.dtype)
+        self.position = length[rows]
+        self.step = LlamaStep(parts.language_model, columns + steps)
+        self.embed = parts.target_embedding(direction)
+        if direction == "generation" and parts.image_vocab_size <= len(rows) * steps:
+            # Cheaper to embed the whole codebook once than every token that is drawn.
+            table = self.embed(torch.arange(parts.image_vocab_size, device=device))
+            self.embed = table.__getitem__
+        self.mask = None
+        if min(lengths) < columns:
+            self.mask = _padding_mask(self.position, columns, steps, prefix.dtype)
 
     def logits(self) -> Tensor:
         hidden = self.before_head(self.hidden)
@@ -120,22 +83,12 @@ class JanusDecoding:
         return self.head(hidden)
 
     def advance(self, tokens: Tensor) -> None:
+        embeddings = self.embed(tokens)
         if self.guidance != 1.0:
-            tokens = tokens.repeat(2)
-        end = self.cache.length + 1
-        # The mask goes in by hand and in four dimensions, which transformers uses as it is;
-        # the cache goes by position, since its keyword is being renamed.
-        output = self.language_model(
-            None,
-            self.mask[..., :end],
-            self.position,
-            self.cache,
-            self.embed(tokens).unsqueeze(1),
-            use_cache=True,
-        )
-        self.cache.length = end
+            embeddings = embeddings.repeat(2, 1)
+        mask = None if self.mask is None else self.mask[..., : self.cache.length + 1]
+        self.hidden = self.step(embeddings, self.position, self.cache, mask)
         self.position = self.position + 1
-        self.hidden = output.last_hidden_state[:, 0]
 
     def keep(self, rows: Tensor) -> None:
         if self.guidance != 1.0:
@@ -143,23 +96,27 @@ class JanusDecoding:
         self.cache.keep(rows)
         self.hidden = self.hidden[rows]
         self.position = self.position[rows]
-        self.mask = self.mask[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
 
-    def _read_prefixes(self, prefix: Tensor) -> Tensor:
-        columns = prefix.shape[1]
-        hidden_later = torch.ones(columns, columns, dtype=torch.bool, device=prefix.device).triu_(1)
-        mask = torch.zeros(1, 1, columns, columns, dtype=prefix.dtype, device=prefix.device)
-        mask.masked_fill_(hidden_later, torch.finfo(prefix.dtype).min)
-        positions = torch.arange(columns, device=prefix.device).unsqueeze(0)
-        output = self.language_model(None, mask, positions, self.cache, prefix, use_cache=True)
-        last: Tensor = output.last_hidden_state
-        return last
 
-    @staticmethod
-    def _padding_mask(length: Tensor, columns: int, steps: int, dtype: torch.dtype) -> Tensor:
-        """`[R, 1, 1, P + steps - 1]`: each row sees its own prefix and all that it wrote."""
-        column = torch.arange(columns + steps - 1, device=length.device)
-        unseen = (column >= length) & (column < columns)
-        mask = torch.zeros(unseen.shape, dtype=dtype, device=length.device)
-        mask.masked_fill_(unseen, torch.finfo(dtype).min)
-        return mask[:, None, None, :]
+def _read_prefixes(language_model: Any, prefix: Tensor, cache: KeyValues) -> Tensor:
+    """`[C, P, D]` after the norm; the cache takes the keys and values."""
+    columns = prefix.shape[1]
+    later = torch.ones(columns, columns, dtype=torch.bool, device=prefix.device).triu_(1)
+    mask = torch.zeros(1, 1, columns, columns, dtype=prefix.dtype, device=prefix.device)
+    mask.masked_fill_(later, torch.finfo(prefix.dtype).min)
+    positions = torch.arange(columns, device=prefix.device).unsqueeze(0)
+    # The mask goes in by hand and in four dimensions, which transformers uses as it is; the cache
+    # goes by position, since its keyword is being renamed.
+    output = language_model(None, mask, positions, cache, prefix, use_cache=True)
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def _padding_mask(length: Tensor, columns: int, steps: int, dtype: torch.dtype) -> Tensor:
+    """`[R, 1, 1, P + steps - 1]`: each row sees its own prefix and all that it wrote."""
+    column = torch.arange(columns + steps - 1, device=length.device)
+    unseen = (column >= length.unsqueeze(1)) & (column < columns)
+    mask = torch.zeros(unseen.shape, dtype=dtype, device=length.device)
+    mask.masked_fill_(unseen, torch.finfo(dtype).min)
+    return mask[:, None, None, :]

@@ -80,7 +80,7 @@ class Janus(nn.Module):
 
     @property
     def image_vocab_size(self) -> int:
-        return int(self.core.config.vq_config.num_embeddings)
+        return self.parts.image_vocab_size
 
     @property
     def eos_token_id(self) -> int:

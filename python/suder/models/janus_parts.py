@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import LlamaModel
 
 from suder.models.base import Direction
 
@@ -18,6 +19,7 @@ class Parts:
         self.core = core
         self.language_model = core.model.language_model
         self.vqmodel = core.model.vqmodel
+        self.image_vocab_size = int(core.config.vq_config.num_embeddings)
 
     def text_embedding(self, ids: Tensor) -> Tensor:
         embedded: Tensor = self.core.get_input_embeddings()(ids)
@@ -59,6 +61,11 @@ class Parts:
 
     def check(self, processor: Any) -> None:
         """Raises ValueError where model and processor cannot work together."""
+        if not isinstance(self.language_model, LlamaModel):
+            raise ValueError(
+                f"model: the language model is a {type(self.language_model).__name__}; Janus and "
+                "Janus-Pro have a Llama, whose layers decoding steps through"
+            )
         attention = self.language_model.config._attn_implementation
         if attention not in ("sdpa", "eager"):
             raise ValueError(
