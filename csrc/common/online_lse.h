@@ -36,7 +36,8 @@ SUDER_HOST_DEVICE inline OnlineLse merge(const OnlineLse& a, const OnlineLse& b)
   const float low_weighted = swap ? a.weighted : b.weighted;
   const float shift = low - high;
   const float scale = std::exp(shift);
-  return {high, high_sum + low_sum * scale, high_weighted + (low_weighted + low_sum * shift) * scale};
+  return {high, high_sum + low_sum * scale,
+          high_weighted + (low_weighted + low_sum * shift) * scale};
 }
 
 SUDER_HOST_DEVICE inline float lse(const OnlineLse& a) { return a.max + std::log(a.sum); }

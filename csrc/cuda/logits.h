@@ -44,7 +44,8 @@ std::int64_t logits_splits(std::int64_t vocab);
 void logits_stats(const LogitsStats& params, Stream stream);
 
 // The gradient of the tile's logits (of the product, before bias, softcap and temperature), zero in
-// ignored and padding rows. It may lie in the memory of the logits, in the same or a narrower dtype.
+// ignored and padding rows. It may lie in the memory of the logits, in the same or a narrower
+// dtype.
 struct LogitsGrad : LogitsTile {
   DType grad_dtype = DType::kFloat32;
   Matrix grad;

@@ -25,10 +25,10 @@ template <typename T>
 class MmaMainloop {
  public:
   static constexpr int kRows = 128, kColumns = 256, kThreads = 256;
-  static constexpr int kRowWarps = 2, kColumnWarps = 4;           // warps by rows and by columns
-  static constexpr int kRowTiles = kRows / kRowWarps / 16;        // 16-row fragments of a warp
+  static constexpr int kRowWarps = 2, kColumnWarps = 4;             // warps by rows and by columns
+  static constexpr int kRowTiles = kRows / kRowWarps / 16;          // 16-row fragments of a warp
   static constexpr int kColumnTiles = kColumns / kColumnWarps / 8;  // 8-column fragments
-  static constexpr int kDepth = 32, kStages = 3;                  // 3: fits the 99 KB of sm_86
+  static constexpr int kDepth = 32, kStages = 3;                    // 3: fits the 99 KB of sm_86
   static constexpr int kSharedBytes = kStages * (kRows + kColumns) * kDepth * 2;
   // A thread's sums: element i of [m][n] is row m * 16 + lane / 4 + i / 2 * 8 and column
   // n * 8 + lane % 4 * 2 + i % 2 of its warp's part.
@@ -44,9 +44,7 @@ class MmaMainloop {
 
   // This thread's first row and column within the block's tile.
   __device__ int row() const { return warp_ / kColumnWarps * kRowTiles * 16 + lane_ / 4; }
-  __device__ int column() const {
-    return warp_ % kColumnWarps * kColumnTiles * 8 + lane_ % 4 * 2;
-  }
+  __device__ int column() const { return warp_ % kColumnWarps * kColumnTiles * 8 + lane_ % 4 * 2; }
 
   // Calls epilogue(tile, sums) for every tile of kColumns columns in [first_tile, end_tile).
   // All threads of the block must call it together.
@@ -124,8 +122,7 @@ class MmaMainloop {
 
   __device__ void multiply(int stage, Sums& sums) const {
     const int a_row = warp_ / kColumnWarps * kRowTiles * 16 + lane_ % 16;
-    const int b_row =
-        kRows + warp_ % kColumnWarps * kColumnTiles * 8 + lane_ / 16 * 8 + lane_ % 8;
+    const int b_row = kRows + warp_ % kColumnWarps * kColumnTiles * 8 + lane_ / 16 * 8 + lane_ % 8;
 #pragma unroll
     for (int k = 0; k < kDepth / 16; ++k) {
       std::uint32_t a[kRowTiles][4];

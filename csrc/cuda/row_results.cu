@@ -1,6 +1,5 @@
-#include "cuda/row_results.cuh"
-
 #include "cuda/launch.cuh"
+#include "cuda/row_results.cuh"
 
 namespace suder::cuda {
 namespace {

@@ -18,10 +18,10 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
 // 16 bytes from global to shared memory, past the L1 cache; zeros arrive where `valid` is false.
 __device__ inline void cp_async_16(void* shared, const void* global, bool valid) {
   const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(
-                   shared_address(shared)),
-               "l"(global), "r"(bytes)
-               : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)),
+      "l"(global), "r"(bytes)
+      : "memory");
 }
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 // Waits for all but the newest kPending groups of this thread.

@@ -271,7 +271,7 @@ int main(int count, char** arguments) {
   test_divergence();
   test_races();
   test_bounds();
-  std::printf("%s: %d failures\n", suder::emulator::race_log::enabled() ? "race log" : "no race log",
-              failures);
+  std::printf("%s: %d failures\n",
+              suder::emulator::race_log::enabled() ? "race log" : "no race log", failures);
   return failures != 0;
 }

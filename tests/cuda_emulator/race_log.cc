@@ -1,11 +1,11 @@
-// Race detection. Kernels are compiled with -fsanitize=thread, which puts a call before every memory
-// access; the calls land here and not in ThreadSanitizer's run-time library, because what orders two
-// accesses is CUDA's barriers, not mutexes. Shared and global memory are both watched.
+// Race detection. Kernels are compiled with -fsanitize=thread, which puts a call before every
+// memory access; the calls land here and not in ThreadSanitizer's run-time library, because what
+// orders two accesses is CUDA's barriers, not mutexes. Shared and global memory are both watched.
 //
 // Two accesses of one address, one of them a write, by different threads are ordered if a
-// __syncthreads lies between them, or, for lanes of one warp, a __syncwarp. Shuffles and votes order
-// nothing, as the programming guide says. Blocks of one launch are never ordered.
-// Cells are two bytes wide: nothing in this project stores single bytes.
+// __syncthreads lies between them, or, for lanes of one warp, a __syncwarp. Shuffles and votes
+// order nothing, as the programming guide says. Blocks of one launch are never ordered. Cells are
+// two bytes wide: nothing in this project stores single bytes.
 #include "race_log.h"
 
 #include <cstdint>
@@ -77,8 +77,8 @@ void visit(Cell& cell, const Position& now, bool write, bool across_blocks) {
          ", block " + std::to_string(other.block) + " of the same address are not ordered");
   }
   if (write) {
-    cell.write = {now.block_interval, now.block, now.thread, now.warp, now.warp_interval,
-                  false,              false};
+    cell.write = {now.block_interval, now.block, now.thread, now.warp,
+                  now.warp_interval,  false,     false};
   } else {
     note_read(cell.read, now);
   }
@@ -126,12 +126,12 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void*, void*) {}
 void __tsan_vptr_read(void*) {}
-#define SUDER_HOOKS(n)                                              \
-  void __tsan_read##n(void* p) { access(p, n, false); }             \
-  void __tsan_write##n(void* p) { access(p, n, true); }             \
-  void __tsan_unaligned_read##n(void* p) { access(p, n, false); }   \
-  void __tsan_unaligned_write##n(void* p) { access(p, n, true); }   \
-  void __tsan_volatile_read##n(void* p) { access(p, n, false); }    \
+#define SUDER_HOOKS(n)                                            \
+  void __tsan_read##n(void* p) { access(p, n, false); }           \
+  void __tsan_write##n(void* p) { access(p, n, true); }           \
+  void __tsan_unaligned_read##n(void* p) { access(p, n, false); } \
+  void __tsan_unaligned_write##n(void* p) { access(p, n, true); } \
+  void __tsan_volatile_read##n(void* p) { access(p, n, false); }  \
   void __tsan_volatile_write##n(void* p) { access(p, n, true); }
 SUDER_HOOKS(1)
 SUDER_HOOKS(2)

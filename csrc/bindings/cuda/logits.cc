@@ -62,7 +62,8 @@ void grad(int dtype, Address logits, Int rows, Int cols, Int stride, Int tokens,
 void sum_columns(int dtype, Address values, Int rows, Int cols, Int stride, Address sums,
                  Stream stream) {
   py::gil_scoped_release release;
-  column_sum({static_cast<DType>(dtype), {pointer<const void>(values), rows, cols, stride},
+  column_sum({static_cast<DType>(dtype),
+              {pointer<const void>(values), rows, cols, stride},
               pointer<float>(sums)},
              stream);
 }

@@ -97,11 +97,10 @@ void bind_losses(py::module_& module) {
              arg("chosen_reward"), arg("rejected_reward"), arg("chosen_slope"),
              arg("rejected_slope"), arg("partner"), arg("stream"));
   module.def("preference_loss_backward", &preference_backward, py::kw_only(), arg("grad_loss"),
-             arg("grad_chosen_reward"), arg("grad_rejected_reward"), arg("pairs"),
-             arg("loss_type"), arg("beta"), arg("chosen_length"), arg("rejected_length"),
-             arg("chosen_slope"), arg("rejected_slope"), arg("partner"), arg("grad_chosen"),
-             arg("grad_rejected"), arg("grad_ref_chosen"), arg("grad_ref_rejected"),
-             arg("stream"));
+             arg("grad_chosen_reward"), arg("grad_rejected_reward"), arg("pairs"), arg("loss_type"),
+             arg("beta"), arg("chosen_length"), arg("rejected_length"), arg("chosen_slope"),
+             arg("rejected_slope"), arg("partner"), arg("grad_chosen"), arg("grad_rejected"),
+             arg("grad_ref_chosen"), arg("grad_ref_rejected"), arg("stream"));
   module.def("policy_loss", &policy, py::kw_only(), arg("logprob"), arg("old_logprob"),
              arg("ref_logprob"), arg("tokens"), arg("advantage"), arg("cu_seqlens"),
              arg("sequences"), arg("clip_low"), arg("clip_high"), arg("kl_coef"), arg("reduction"),

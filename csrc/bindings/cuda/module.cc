@@ -2,7 +2,8 @@
 #include "bindings/cuda/module.h"
 
 PYBIND11_MODULE(SUDER_CUDA_MODULE, module, py::mod_gil_not_used()) {
-  module.doc() = "CUDA kernels of suder_ext: device addresses, sizes and a stream, nothing checked.";
+  module.doc() =
+      "CUDA kernels of suder_ext: device addresses, sizes and a stream, nothing checked.";
   module.attr("architectures") = SUDER_CUDA_ARCHITECTURES;
   suder::cuda::bind_logits(module);
   suder::cuda::bind_fused_forward(module);

@@ -61,8 +61,8 @@ void bind_sequences(py::module_& module) {
              arg("cu_seqlens"), arg("sequences"), arg("target"), arg("ignore_index"), arg("mean"),
              arg("value"), arg("count"), arg("stream"));
   module.def("sequence_reduce_backward", &reduce_backward, py::kw_only(), arg("grad_value"),
-             arg("tokens"), arg("cu_seqlens"), arg("sequences"), arg("target"),
-             arg("ignore_index"), arg("mean"), arg("count"), arg("grad_logprob"), arg("stream"));
+             arg("tokens"), arg("cu_seqlens"), arg("sequences"), arg("target"), arg("ignore_index"),
+             arg("mean"), arg("count"), arg("grad_logprob"), arg("stream"));
   module.def("group_advantage", &advantages, py::kw_only(), arg("reward"), arg("groups"),
              arg("group_size"), arg("normalize"), arg("advantage"), arg("best"), arg("worst"),
              arg("stream"));

@@ -1,10 +1,9 @@
 // A matrix product whose epilogue is the log-sum-exp: a block takes 128 tokens through one split of
 // the vocabulary and leaves one state per token; a second kernel joins the splits in their order.
 // The splits depend on the vocabulary alone, so a token gets the same bits in every batch.
-#include "cuda/fused_forward.h"
-
 #include <stdexcept>
 
+#include "cuda/fused_forward.h"
 #include "cuda/launch.cuh"
 #include "cuda/mma_mainloop.cuh"
 #include "cuda/row_results.cuh"
@@ -66,7 +65,8 @@ __device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half) {
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) s.max = sums[n][2 * half + i] > s.max ? sums[n][2 * half + i] : s.max;
+    for (int i = 0; i < 2; ++i)
+      s.max = sums[n][2 * half + i] > s.max ? sums[n][2 * half + i] : s.max;
   }
   for (int lanes = 1; lanes <= 2; lanes *= 2) {
     const float other = __shfl_xor_sync(kAllLanes, s.max, lanes);
@@ -178,15 +178,14 @@ void run(const FusedForward& p, Stream stream) {
   const Splits splits = splits_of<T>(p.weight.rows);
   const std::int64_t row_blocks = (p.hidden.rows + Mainloop::kRows - 1) / Mainloop::kRows;
   auto* state = reinterpret_cast<RowState*>(p.workspace);
-  const ForwardArguments<T> arguments = {
-      {hidden, weight, p.hidden.rows, p.weight.rows, p.hidden.cols, p.hidden.stride,
-       p.weight.stride},
-      p.bias,
-      p.target,
-      FinalLogit(p.temperature, p.softcap),
-      splits,
-      row_blocks,
-      state};
+  const ForwardArguments<T> arguments = {{hidden, weight, p.hidden.rows, p.weight.rows,
+                                          p.hidden.cols, p.hidden.stride, p.weight.stride},
+                                         p.bias,
+                                         p.target,
+                                         FinalLogit(p.temperature, p.softcap),
+                                         splits,
+                                         row_blocks,
+                                         state};
   launch(fused_forward_kernel<T>, {static_cast<unsigned>(row_blocks * splits.count)},
          {Mainloop::kThreads}, shared, stream, arguments);
   merge_row_states({state, splits.count, p.hidden.rows},

@@ -8,6 +8,7 @@
 
 #include "cuda/launch.cuh"
 #include "cuda/logits.h"
+#include "cuda/reduce.cuh"
 #include "cuda/vec.cuh"
 #include "ops/logprob/final_logit.cuh"
 
@@ -15,6 +16,9 @@ namespace suder::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+// A float32 log-sum-exp of this size is off by at most 2e-6, and so is p. Above it a row that is
+// here whole is read once more for what its probabilities add up to.
+constexpr float kExactLse = 32.0f;
 
 template <typename T, typename G>
 struct GradArguments {
@@ -31,13 +35,14 @@ struct GradArguments {
 // A row's factors: dz = (onehot * direct + p * (common + per_log_p * log p)) * slope.
 struct RowFactors {
   float lse, direct, common, per_log_p;
+  float correction;  // log of what the probabilities add up to when taken from lse
   std::int64_t target;
   bool zero;
 };
 
 template <typename T, typename G>
 __device__ RowFactors row_factors(const GradArguments<T, G>& a, std::int64_t row) {
-  RowFactors f = {0.0f, 0.0f, 0.0f, 0.0f, -1, true};
+  RowFactors f = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, -1, true};
   if (row >= a.tokens || a.target[row] == a.ignore_index) return f;
   f.zero = false;
   f.lse = a.lse[row];
@@ -57,18 +62,40 @@ __device__ RowFactors row_factors(const GradArguments<T, G>& a, std::int64_t row
 __device__ inline float derivative(const RowFactors& f, const FinalLogit& final_logit, float z,
                                    std::int64_t column) {
   float slope;
-  const float log_p = final_logit(z, slope) - f.lse, p = expf(log_p);
+  const float log_p = (final_logit(z, slope) - f.lse) - f.correction;
+  const float p = expf(log_p);
   float dz = p == 0.0f ? 0.0f : p * (f.common + f.per_log_p * log_p);  // 0 * -inf is not 0
   if (column == f.target) dz += f.direct;
   return dz * slope;
 }
 
+// All threads of the block must call it.
+template <typename T, typename G>
+__device__ float lse_correction(const GradArguments<T, G>& a, const T* logits, float lse) {
+  __shared__ float shared[kThreads / kWarpSize];
+  float sum = 0.0f;
+  for (std::int64_t column = threadIdx.x * kPack<T>; column < a.cols;
+       column += kThreads * kPack<T>) {
+    float z[kPack<T>];
+    load_pack(logits, column, a.cols, a.aligned, -INFINITY, z);
+#pragma unroll
+    for (int i = 0; i < kPack<T>; ++i) {
+      if (column + i < a.cols) sum += expf(a.final_logit(z[i]) - lse);
+    }
+  }
+  return logf(reduce_block(sum, shared));
+}
+
 template <typename T, typename G>
 __global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, G> a) {
   const std::int64_t row = blockIdx.x;
-  const RowFactors factors = row_factors(a, row);
+  RowFactors factors = row_factors(a, row);
   const T* logits = a.logits + row * a.stride;
   G* grad = a.grad + row * a.grad_stride;
+  const bool whole = a.cols == a.vocab && a.bias == nullptr;
+  if (whole && !factors.zero && fabsf(factors.lse) > kExactLse) {  // the whole block or nobody
+    factors.correction = lse_correction(a, logits, factors.lse);
+  }
   // The same number of rounds for all threads: there is a barrier inside.
   for (std::int64_t round = 0; round < a.cols; round += kThreads * kPack<T>) {
     const std::int64_t column = round + threadIdx.x * kPack<T>;
@@ -90,26 +117,25 @@ __global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, 
 
 template <typename T, typename G>
 void run(const LogitsGrad& p, Stream stream) {
-  const GradArguments<T, G> arguments = {
-      static_cast<const T*>(p.logits.data),
-      static_cast<G*>(p.grad.data),
-      p.logits.cols,
-      p.logits.stride,
-      p.grad.stride,
-      p.tokens,
-      p.first_column,
-      p.vocab,
-      p.ignore_index,
-      p.bias,
-      p.target,
-      aligned_rows<T>(p.logits.data, p.logits.stride) &&
-          aligned_rows<G>(p.grad.data, p.grad.stride),
-      FinalLogit(p.temperature, p.softcap),
-      p.lse,
-      p.entropy,
-      p.grad_logprob,
-      p.grad_lse,
-      p.grad_entropy};
+  const GradArguments<T, G> arguments = {static_cast<const T*>(p.logits.data),
+                                         static_cast<G*>(p.grad.data),
+                                         p.logits.cols,
+                                         p.logits.stride,
+                                         p.grad.stride,
+                                         p.tokens,
+                                         p.first_column,
+                                         p.vocab,
+                                         p.ignore_index,
+                                         p.bias,
+                                         p.target,
+                                         aligned_rows<T>(p.logits.data, p.logits.stride) &&
+                                             aligned_rows<G>(p.grad.data, p.grad.stride),
+                                         FinalLogit(p.temperature, p.softcap),
+                                         p.lse,
+                                         p.entropy,
+                                         p.grad_logprob,
+                                         p.grad_lse,
+                                         p.grad_entropy};
   launch(logits_grad_kernel<T, G>, {static_cast<unsigned>(p.logits.rows)}, {kThreads}, 0, stream,
          arguments);
 }

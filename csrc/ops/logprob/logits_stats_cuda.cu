@@ -85,9 +85,8 @@ void run(const LogitsStats& p, std::int64_t splits, Stream stream) {
       FinalLogit(p.temperature, p.softcap),
       reinterpret_cast<RowState*>(p.state),
       {p.target, p.ignore_index, p.logprob, p.lse, p.entropy}};
-  launch(logits_stats_kernel<T>,
-         {static_cast<unsigned>(p.tokens), static_cast<unsigned>(splits)}, {kThreads}, 0, stream,
-         arguments);
+  launch(logits_stats_kernel<T>, {static_cast<unsigned>(p.tokens), static_cast<unsigned>(splits)},
+         {kThreads}, 0, stream, arguments);
 }
 
 }  // namespace

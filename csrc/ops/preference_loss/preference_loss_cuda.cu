@@ -102,10 +102,10 @@ __global__ void __launch_bounds__(kThreads)
   const bool free = reference_free(p.type), mean = averages_rewards(p.type);
   const double chosen = p.chosen[i] - (free ? 0.0 : at(p.ref_chosen, i));
   const double rejected = p.rejected[i] - (free ? 0.0 : at(p.ref_rejected, i));
-  p.chosen_reward[i] = static_cast<float>(
-      p.beta * chosen * (mean ? inverse_length(p.chosen_length, i) : 1.0));
-  p.rejected_reward[i] = static_cast<float>(
-      p.beta * rejected * (mean ? inverse_length(p.rejected_length, i) : 1.0));
+  p.chosen_reward[i] =
+      static_cast<float>(p.beta * chosen * (mean ? inverse_length(p.chosen_length, i) : 1.0));
+  p.rejected_reward[i] =
+      static_cast<float>(p.beta * rejected * (mean ? inverse_length(p.rejected_length, i) : 1.0));
 }
 
 // ---- backward
@@ -116,10 +116,10 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= p.pairs) return;
   const bool mean = averages_rewards(p.type), free = reference_free(p.type);
-  const double chosen = p.beta * (mean ? inverse_length(p.chosen_length, i) : 1.0) *
-                        at(p.grad_chosen_reward, i);
-  const double rejected = p.beta * (mean ? inverse_length(p.rejected_length, i) : 1.0) *
-                          at(p.grad_rejected_reward, i);
+  const double chosen =
+      p.beta * (mean ? inverse_length(p.chosen_length, i) : 1.0) * at(p.grad_chosen_reward, i);
+  const double rejected =
+      p.beta * (mean ? inverse_length(p.rejected_length, i) : 1.0) * at(p.grad_rejected_reward, i);
   p.grad_chosen[i] = static_cast<float>(chosen);
   p.grad_rejected[i] = static_cast<float>(rejected);
   if (p.grad_ref_chosen == nullptr) return;
@@ -127,8 +127,8 @@ __global__ void __launch_bounds__(kThreads)
   p.grad_ref_rejected[i] = static_cast<float>(free ? 0.0 : -rejected);
 }
 
-// The loss's part: for a sorting loss some of it goes to pair partner[i], hence a launch of its own.
-// partner is a permutation: no two threads add to one place.
+// The loss's part: for a sorting loss some of it goes to pair partner[i], hence a launch of its
+// own. partner is a permutation: no two threads add to one place.
 __global__ void __launch_bounds__(kThreads)
     loss_backward_kernel(const __grid_constant__ PreferenceLossBackward p) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;

@@ -15,8 +15,7 @@ namespace suder::cuda {
 
 using suder::emulator::Site;
 
-inline void cp_async_16(void* shared, const void* global, bool valid,
-                        Site site = Site::current()) {
+inline void cp_async_16(void* shared, const void* global, bool valid, Site site = Site::current()) {
   suder::emulator::check_shared(shared, 16, 16, site);
   if (valid && reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
     suder::emulator::fail("cp.async reads from an address that is not a multiple of 16", site);
