@@ -39,7 +39,7 @@ def on_gpu(case: Case) -> Case:
     return replace(case, floats=floats, target=case.target.cuda())
 
 
-def check(case: Case, kinds: str = "") -> None:
+def check(case: Case) -> None:
     upstream = upstream_for(case)
     expected, expected_grads = oracle(case, upstream)
     name = "logprob_stats" if "logits" in case.floats else "linear_logprob_stats"

@@ -6,6 +6,7 @@ SUDER_EMULATED names another build's folder, such as one with sanitizers.
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import os
 import warnings

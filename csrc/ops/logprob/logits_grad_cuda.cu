@@ -80,7 +80,9 @@ __device__ float lse_correction(const GradArguments<T, G>& a, const T* logits, f
     load_pack(logits, column, a.cols, a.aligned, -INFINITY, z);
 #pragma unroll
     for (int i = 0; i < kPack<T>; ++i) {
-      if (column + i < a.cols) sum += expf(a.final_logit(z[i]) - lse);
+      if (column + i >= a.cols) continue;
+      if (a.bias != nullptr) z[i] += a.bias[column + i];
+      sum += expf(a.final_logit(z[i]) - lse);
     }
   }
   return logf(reduce_block(sum, shared));
@@ -92,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, 
   RowFactors factors = row_factors(a, row);
   const T* logits = a.logits + row * a.stride;
   G* grad = a.grad + row * a.grad_stride;
-  const bool whole = a.cols == a.vocab && a.bias == nullptr;
+  const bool whole = a.cols == a.vocab;
   if (whole && !factors.zero && fabsf(factors.lse) > kExactLse) {  // the whole block or nobody
     factors.correction = lse_correction(a, logits, factors.lse);
   }
