@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import os
 import warnings
+from importlib import import_module
 from types import ModuleType
 
 import torch
 
 CHOICES = ("auto", "compiled", "reference")
+OPERATORS = (
+    "linear_logprob",
+    "logprob",
+    "sequence_reduce",
+    "group_advantage",
+    "preference_loss",
+    "policy_loss",
+)
 
 
 def _find() -> tuple[ModuleType | None, str]:
@@ -24,41 +33,30 @@ def _find() -> tuple[ModuleType | None, str]:
     if choice == "reference":
         return None, "SUDER_KERNEL=reference"
     try:
-        from suder_ext import _C
-    except ModuleNotFoundError as error:
-        if choice == "compiled":
-            raise ImportError(
-                "SUDER_KERNEL=compiled, but suder_ext._C was not built; run `pip install .`"
-            ) from error
-        return None, "suder_ext._C was not built"
+        # `from suder_ext import _C` would raise the same error for a missing and a broken module.
+        _C = import_module("suder_ext._C")
+    except ModuleNotFoundError:
+        module, reason, broken = None, "suder_ext._C was not built", False
     except ImportError as error:
-        if choice == "compiled":
-            raise
-        # A module that is there and does not load is a broken install: slow results without a word
-        # would hide it.
-        reason = f"suder_ext._C is there but does not load: {error}"
-        warnings.warn(
-            f"suder_ext runs its PyTorch reference: {reason}", RuntimeWarning, stacklevel=2
-        )
-        return None, reason
-    return _C, ""
+        module, reason, broken = None, f"suder_ext._C does not load: {error}", True
+    else:
+        missing = [op for op in OPERATORS if not hasattr(_C, op)]
+        module, broken = (None, True) if missing else (_C, False)
+        reason = f"suder_ext._C is of an older build, without {missing[0]}" if missing else ""
+    if module is None and choice == "compiled":
+        raise ImportError(f"SUDER_KERNEL=compiled, but {reason}; run `pip install .`")
+    if broken:
+        # A module that is there and cannot be used is a broken install: slow results without a
+        # word would hide it.
+        warnings.warn(f"suder_ext runs on its reference: {reason}", RuntimeWarning, stacklevel=2)
+    return module, reason
 
 
 compiled, fallback_reason = _find()
 
-# Operator -> device types whose tensors go to its kernel; each backend adds itself (_ops_cpu.py).
+# Operator -> device types whose tensors go to its kernel; each backend adds itself (_ops/cpu).
 # Meta tensors need only the shape functions, which are always there.
-kernel_devices: dict[str, frozenset[str]] = {
-    op: frozenset({"meta"})
-    for op in (
-        "linear_logprob",
-        "logprob",
-        "sequence_reduce",
-        "group_advantage",
-        "preference_loss",
-        "policy_loss",
-    )
-}
+kernel_devices: dict[str, frozenset[str]] = {op: frozenset({"meta"}) for op in OPERATORS}
 
 
 def has_kernel(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> bool:

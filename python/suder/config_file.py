@@ -64,6 +64,18 @@ def dump_config(config: TrainConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Paths that still hold when a run is resumed from another folder."""
+    data = config.data.model_copy(
+        update={
+            "images": os.path.abspath(config.data.images),
+            "prompts": os.path.abspath(config.data.prompts),
+        }
+    )
+    model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
+    return config.model_copy(update={"data": data, "model": model})
+
+
 def describe_config(section: type[BaseModel] = TrainConfig, indent: str = "") -> str:
     """Every setting with its default and meaning, laid out as the YAML file it would be."""
     lines = []

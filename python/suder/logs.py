@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,3 +87,20 @@ class RunLog:
         """Appends what was left out in a round, named, to data/dropped.jsonl."""
         with (self.run / "data" / "dropped.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+class Clock:
+    """Seconds of each part of a round."""
+
+    def __init__(self) -> None:
+        self.begin = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[f"seconds/{name}"] = now - self.last
+        self.last = now
+
+    @property
+    def total(self) -> float:
+        return self.last - self.begin

@@ -79,7 +79,10 @@ def sample(
     at_once = max(1, batch_size // n)
     batches = [range(i, min(count, i + at_once)) for i in range(0, count, at_once)]
     written: list[tuple[Tensor, Tensor]] = []
-    with inference(model), _bar(f"sampling ({direction})", len(batches) * steps, progress) as move:
+    bar = _bar(f"sampling ({direction})", len(batches) * steps, progress)
+    # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
+    # written outside of it, so that it may take part in a loss.
+    with inference(model), torch.inference_mode(), bar as move:
         for number, batch in enumerate(batches):
             part = condition[batch.start : batch.stop]
             noise = None if greedy else _noise(seed, batch, n, steps).to(model.device)

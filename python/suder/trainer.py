@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 from suder.checkpoint import load_state, prune, save_state, versions
 from suder.config import TrainConfig
-from suder.config_file import dump_config, load_config
+from suder.config_file import dump_config, load_config, with_absolute_paths
 from suder.data import Inputs, read_inputs
-from suder.files import read_json, repair_folder, seed_of, write_folder, write_json, write_text
-from suder.guard import Guard, Verdict
+from suder.files import read_json, repair_folder, write_folder, write_json, write_text
 from suder.learner import Learner
-from suder.logs import RunLog
+from suder.logs import Clock, RunLog
+from suder.oversight import Oversight
 from suder.rounds import (
     Scored,
     conditions_of,
@@ -25,9 +24,6 @@ from suder.rounds import (
     score_phase,
     select_phase,
 )
-from suder.watch import Look, Watch
-
-SKIPS = 3  # rounds in a row with a gradient that is not finite before the guard is called
 
 
 class RunError(ValueError):
@@ -59,7 +55,9 @@ class Trainer:
         write_json(
             folder / "versions.json", versions() | {"start_model": self.learner.fingerprint}
         )  # fmt: skip
-        write_text(folder / "config.yaml", dump_config(_absolute(config)))  # last: now a run
+        write_text(
+            folder / "config.yaml", dump_config(with_absolute_paths(config))
+        )  # last: now a run
 
     @classmethod
     def resume(cls, folder: str | os.PathLike[str], *, quiet: bool = False) -> Trainer:
@@ -80,9 +78,8 @@ class Trainer:
     def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
         self.folder, self.config, self.inputs, self.quiet = folder, config, inputs, quiet
         self.learner = Learner(config)
-        self.guard = Guard(config.guard)
-        self.watch: Watch | None = None
-        self.done, self.seconds, self.dropped, self.stopped = 0, 0.0, 0, ""
+        self.oversight = Oversight(folder, config, self.learner, inputs)
+        self.done, self.seconds, self.dropped = 0, 0.0, 0
 
     def run(self) -> dict[str, Any]:
         """Trains to the end; returns what is written to `summary.json`."""
@@ -92,14 +89,14 @@ class Trainer:
         with RunLog(self.folder, self.config.rounds, last, self.quiet) as log:
             if self.inputs.dropped:
                 log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
-            if self.config.guard.enabled and not self.stopped:
-                self._begin_watch(fresh, log)
-            while self.done < self.config.rounds and not self.stopped:
+            if self.config.guard.enabled and not self.oversight.stopped:
+                self.oversight.begin(fresh, log)
+            while self.done < self.config.rounds and not self.oversight.stopped:
                 self._round(self.done + 1, log)
             return self._finish(log)
 
     def _round(self, index: int, log: RunLog) -> None:
-        clock = _Clock()
+        clock = Clock()
         folder = self.folder / "rounds" / f"{index:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         learner = self.learner
@@ -125,63 +122,18 @@ class Trainer:
             self.dropped += len(rows)
             log.dropped(rows)
         clock.lap("optimise")
-        looked = self._consult_guard(index, numbers, log)
+        looked = self.oversight.after_round(index, numbers, log)
         clock.lap("guard")
         self.done = index
         self.seconds += clock.total
         log.round(index, {"seconds": clock.total, **clock.laps, **numbers})
         self._write(index, looked)
 
-    def _begin_watch(self, fresh: bool, log: RunLog) -> None:
-        settings = self.config.guard
-        self.watch = Watch(
-            self.learner.start,
-            self.inputs.heldout_images,
-            self.inputs.heldout_prompts,
-            settings,
-            self.config.sampling.max_new_tokens,
-            seed_of(self.config.seed, "guard"),
-        )
-        with self.learner.autocast():
-            look = self.watch.look(self.learner.start, 0)
-        if fresh:
-            self.guard.judge(look)
-            write_folder(self.folder / "best", self.learner.start.save)
-            log.round(0, look.log())
-
-    def _consult_guard(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
-        """Looks if it is time, does what the guard says; True if it looked."""
-        if self.learner.skips >= SKIPS:
-            verdict = self.guard.alarm(f"gradient not finite {SKIPS} rounds in a row")
-            self._obey(verdict if self.config.guard.enabled else "stop", index, log)
-            return True
-        due = index % self.config.guard.every == 0 or index == self.config.rounds
-        if self.watch is None or not due:
-            return False
-        with self.learner.autocast(), self.learner.updater.averaged():
-            look: Look = self.watch.look(self.learner.policy, index)
-            verdict = self.guard.judge(look)
-            if verdict == "keep":
-                write_folder(self.folder / "best", self.learner.policy.save)
-        numbers |= look.log() | {"guard/best": float(self.guard.best)}
-        self._obey(verdict, index, log)
-        return True
-
-    def _obey(self, verdict: Verdict, index: int, log: RunLog) -> None:
-        best = self.guard.best
-        if verdict == "rollback":
-            self.learner.restart(self.folder / "best")
-            log.say(f"guard, round {index}: {self.guard.note}; back to round {best}, half the rate")
-        elif verdict == "stop":
-            self.stopped = self.guard.note
-            log.say(f"guard, round {index}: {self.guard.note}; stopped, best is round {best}")
-        elif verdict == "hold":
-            log.say(f"guard, round {index}: {self.guard.note}; best is still round {best}")
-
     def _write(self, index: int, looked: bool) -> None:
-        """State, checkpoints, and the end of what is too old; a look is always followed by a state,
+        """State, checkpoints, and the end of what is too old.
 
-        for `best/` may have changed, and work that is done again must find the one it found.
+        A look is always followed by a state, for `best/` may have changed, and work that is done
+        again must find the one it found.
         """
         settings = self.config.checkpoint
         if index % settings.every == 0:
@@ -192,8 +144,8 @@ class Trainer:
             prune(self.folder / "checkpoints", settings.keep)
         if looked or index % settings.state_every == 0 or index == self.config.rounds:
             tensors, meta = self.learner.state()
-            ours = {"seconds": self.seconds, "dropped": self.dropped, "stopped": self.stopped}
-            save_state(self.folder, index, tensors, {**meta, **ours, "guard": self.guard.state()})
+            ours = {"seconds": self.seconds, "dropped": self.dropped}
+            save_state(self.folder, index, tensors, meta | ours | self.oversight.state())
             prune(self.folder / "rounds", settings.keep_rounds)
 
     def _load_state(self) -> bool:
@@ -202,60 +154,32 @@ class Trainer:
             return False
         tensors, meta = found
         self.learner.load_state(tensors, meta)
-        self.guard.load_state(meta["guard"])
-        self.done, self.seconds = meta["round"], meta["seconds"]
-        self.dropped, self.stopped = meta["dropped"], meta["stopped"]
+        self.oversight.load_state(meta)
+        self.done, self.seconds, self.dropped = meta["round"], meta["seconds"], meta["dropped"]
         return True
 
     def _finish(self, log: RunLog) -> dict[str, Any]:
         """Writes model/ and summary.json: the guard's best weights, or the averaged last ones."""
-        if self.config.guard.enabled:
+        guard = self.oversight.guard
+        guarded = self.config.guard.enabled
+        if guarded:
             best, model = self.folder / "best", self.folder / "model"
             write_folder(model, lambda to: shutil.copytree(best, to, dirs_exist_ok=True))
         else:
             with self.learner.updater.averaged():
                 write_folder(self.folder / "model", self.learner.policy.save)
-        kept = self.guard.best if self.config.guard.enabled else self.done
+        kept = guard.best if guarded else self.done
         summary = {
             "rounds": self.done,
             "rounds_asked": self.config.rounds,
             "kept_round": kept,
-            "stopped": self.stopped or None,
+            "stopped": self.oversight.stopped or None,
             "seconds": round(self.seconds, 3),
             "inputs_dropped": len(self.inputs.dropped),
             "candidates_dropped": self.dropped,
-            "guard": self.guard.state() if self.config.guard.enabled else None,
+            "guard": guard.state() if guarded else None,
             "model": str(self.folder / "model"),
         }
         write_json(self.folder / "summary.json", summary)
         log.say(f"{self.done} rounds; the weights of round {kept} are in {self.folder / 'model'}")
         return summary
-
-
-class _Clock:
-    """Seconds of each part of a round."""
-
-    def __init__(self) -> None:
-        self.begin = self.last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[f"seconds/{name}"] = now - self.last
-        self.last = now
-
-    @property
-    def total(self) -> float:
-        return self.last - self.begin
-
-
-def _absolute(config: TrainConfig) -> TrainConfig:
-    """Paths that still hold when a run is resumed from another folder."""
-    data = config.data.model_copy(
-        update={
-            "images": os.path.abspath(config.data.images),
-            "prompts": os.path.abspath(config.data.prompts),
-        }
-    )
-    model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
-    return config.model_copy(update={"data": data, "model": model})

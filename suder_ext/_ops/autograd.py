@@ -63,12 +63,12 @@ def _sequence_reduce(ctx: Any, value: Grad, count: Grad) -> tuple[Any, ...]:
 
 def _preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[3:], *inputs[4:6])
+    ctx.mark_non_differentiable(*output[3:])
+    ctx.save_for_backward(*inputs[:2], *output[3:], *inputs[4:6])
     ctx.loss_type, ctx.beta = inputs[6], inputs[8]
 
 
 def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
-    _only_first_order("preference_loss", upstream[3:])
     need = ctx.needs_input_grad
     grads = torch.ops.suder.preference_loss_backward(
         *upstream[:3], *ctx.saved_tensors, ctx.loss_type, ctx.beta, need[2] or need[3]
@@ -79,29 +79,17 @@ def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
 
 def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.has_ref = inputs[2] is not None
-    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:2], *output[1:])
 
 
 def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
-    _only_first_order("policy_loss", slopes)
-    ratio_slope, kl_slope, advantage_slope = ctx.saved_tensors
-    need = ctx.needs_input_grad
     if loss is None:
         return (None,) * 11
-    return (
-        loss * (ratio_slope + kl_slope if ctx.has_ref else ratio_slope) if need[0] else None,
-        -loss * ratio_slope if need[1] else None,
-        -loss * kl_slope if need[2] else None,
-        loss * advantage_slope if need[3] else None,
-        *(None,) * 7,
-    )
-
-
-def _only_first_order(name: str, upstream: tuple[Grad, ...]) -> None:
-    """A gradient that reaches a saved slope comes from differentiating the first backward."""
-    if any(grad is not None for grad in upstream):
-        raise RuntimeError(_second_order(name))
+    grads = torch.ops.suder.policy_loss_backward(loss, *ctx.saved_tensors)
+    need = ctx.needs_input_grad
+    wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
+    return *wanted, *(None,) * 7
 
 
 def _second_order(name: str) -> str:
@@ -126,5 +114,4 @@ for _name, _backward, _setup in (
     ("policy_loss", _policy, _policy_setup),
 ):
     torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)
-for _name in ("linear_logprob", "logprob", "sequence_reduce", "preference_loss"):
     _no_second_order(_name)

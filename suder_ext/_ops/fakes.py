@@ -119,6 +119,8 @@ def _preference_loss_backward(
     grad_loss: Tensor | None,
     grad_chosen_reward: Tensor | None,
     grad_rejected_reward: Tensor | None,
+    chosen: Tensor,
+    rejected: Tensor,
     chosen_slope: Tensor,
     rejected_slope: Tensor,
     partner: Tensor,
@@ -147,4 +149,21 @@ def _policy_loss(
         _floats(logprob, tokens),
         _floats(logprob, 0 if ref_logprob is None else tokens),
         _floats(logprob, advantage.shape[0]),
+    )
+
+
+@torch.library.register_fake("suder::policy_loss_backward", lib=library)
+def _policy_loss_backward(
+    grad_loss: Tensor,
+    logprob: Tensor,
+    old_logprob: Tensor,
+    ratio_slope: Tensor,
+    kl_slope: Tensor,
+    advantage_slope: Tensor,
+) -> tuple[Tensor, ...]:
+    return (
+        torch.empty_like(ratio_slope),
+        torch.empty_like(ratio_slope),
+        torch.empty_like(kl_slope),
+        torch.empty_like(advantage_slope),
     )

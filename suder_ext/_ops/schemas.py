@@ -1,9 +1,12 @@
 """Schemas of torch.ops.suder: flat tensors, no defaults, every result a fresh tensor.
 
 Matrices and gradients with respect to them are float32, bfloat16 or float16, all other floating
-tensors float32, all integers int64. The public functions flatten and cast to that. A backward that
-does more than scale a saved slope is an operator of its own, so that torch.compile and opcheck see
-it.
+tensors float32, all integers int64. The public functions flatten and cast to that. Each backward is
+an operator of its own, so that torch.compile and opcheck see it.
+
+The slopes that a loss returns are saved for its backward and not differentiable. Its backward also
+takes the inputs that they were computed from, unread: through them a second derivative reaches the
+error that it deserves, and not a silent 0.
 """
 
 from __future__ import annotations
@@ -56,9 +59,10 @@ SCHEMAS = {
     ),
     "preference_loss_backward": (
         "(Tensor? grad_loss, Tensor? grad_chosen_reward, Tensor? grad_rejected_reward, "
-        "Tensor chosen_slope, Tensor rejected_slope, Tensor partner, Tensor? chosen_length, "
-        "Tensor? rejected_length, str loss_type, float beta, bool need_ref) -> (Tensor grad_chosen,"
-        " Tensor grad_rejected, Tensor grad_ref_chosen, Tensor grad_ref_rejected)"
+        "Tensor chosen, Tensor rejected, Tensor chosen_slope, Tensor rejected_slope, "
+        "Tensor partner, Tensor? chosen_length, Tensor? rejected_length, str loss_type, float beta,"
+        " bool need_ref) -> (Tensor grad_chosen, Tensor grad_rejected, Tensor grad_ref_chosen, "
+        "Tensor grad_ref_rejected)"
     ),
     # slopes: d loss / d (logprob - old_logprob), d (logprob - ref_logprob) and d advantage.
     "policy_loss": (
@@ -66,6 +70,11 @@ SCHEMAS = {
         "Tensor cu_seqlens, float clip_low, float clip_high, float kl_coef, str reduction, "
         "str level, int max_length) -> (Tensor loss, Tensor ratio_slope, Tensor kl_slope, "
         "Tensor advantage_slope)"
+    ),
+    "policy_loss_backward": (
+        "(Tensor grad_loss, Tensor logprob, Tensor old_logprob, Tensor ratio_slope, "
+        "Tensor kl_slope, Tensor advantage_slope) -> (Tensor grad_logprob, Tensor grad_old_logprob,"
+        " Tensor grad_ref_logprob, Tensor grad_advantage)"
     ),
 }
 

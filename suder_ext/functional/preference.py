@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
@@ -29,8 +30,8 @@ def preference_loss(
     """Loss and implicit rewards of B preference pairs.
 
     The formulas are those of the papers named beside each function of
-    `suder_ext.reference.preference`, in TRL's conventions: log-probabilities are sums over a
-    sequence; "sigmoid" is DPO (arXiv 2305.18290, eq. 7), with label_smoothing cDPO; "simpo" is
+    `suder_ext.reference.preference_formulas`, in TRL's conventions: log-probabilities are sums over
+    a sequence; "sigmoid" is DPO (arXiv 2305.18290, eq. 7), with label_smoothing cDPO; "simpo" is
     `-log sigmoid(beta * (chosen / chosen_length - rejected / rejected_length) - margin)`
     (arXiv 2405.14734, eq. 6). Without ref_* the reference log-probabilities are 0; simpo, cpo and
     orpo have no reference and do not look at it.
@@ -44,7 +45,7 @@ def preference_loss(
         label_smoothing: in `[0, 1)`; exo_pair needs it above 0, robust below 0.5.
         margin: subtracted inside the logistic, for the losses that have one.
         f_divergence: of f-DPO (arXiv 2309.16240), for the losses on score differences.
-        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence; needed
+        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence, needed
             by ipo, sigmoid_norm, simpo and orpo. Given to sft, cpo or orpo, the batch mean of their
             likelihood term is the mean over tokens, as in TRL.
 
@@ -143,8 +144,8 @@ def linear_preference_loss(
         loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.
 
     Returns:
-        PreferenceLoss of three `[P]`; NaN in a pair one of whose sequences has no scored token.
-        Differentiable in hidden, weight and bias.
+        PreferenceLoss of three `[P]`, differentiable in hidden, weight and bias. A pair one of
+        whose sequences has no scored token gives NaN and no gradient.
 
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob` and `preference_loss`.
@@ -172,7 +173,11 @@ def linear_preference_loss(
     total, count = sequence_reduce(
         per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
     )
-    return preference_loss(
+    # The NaN of a sequence without tokens goes around the loss: a pair that is left out of the mean
+    # (upstream gradient 0) must not turn its partner's gradient into 0 * NaN.
+    nothing = count == 0
+    total = total.masked_fill(nothing, 0.0)
+    result = preference_loss(
         total[0::2],
         total[1::2],
         None if ref_logprob is None else ref_logprob[0::2],
@@ -185,3 +190,5 @@ def linear_preference_loss(
         chosen_length=count[0::2],
         rejected_length=count[1::2],
     )
+    missing = nothing[0::2] | nothing[1::2]
+    return PreferenceLoss(*(value.masked_fill(missing, torch.nan) for value in result))

@@ -27,6 +27,11 @@ def _final_logits(
     return _scaled(logits, temperature, softcap)
 
 
+def _without_ignored(hidden: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """A NaN in an ignored row would reach the weight's gradient as 0 * NaN."""
+    return hidden.masked_fill((target == ignore_index)[..., None], 0.0)
+
+
 def _scaled(logits: Tensor, temperature: float, softcap: float | None) -> Tensor:
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
@@ -75,6 +80,7 @@ def linear_logprob_stats(
     softcap: float | None = None,
 ) -> LogprobStats:
     """See `suder_ext.linear_logprob_stats`."""
+    hidden = _without_ignored(hidden, target, ignore_index)
     logits = _final_logits(hidden, weight, bias, temperature, softcap)
     return _stats(logits, target, ignore_index, entropy=True)
 
@@ -90,6 +96,7 @@ def linear_logprob(
     softcap: float | None = None,
 ) -> Tensor:
     """See `suder_ext.linear_logprob`."""
+    hidden = _without_ignored(hidden, target, ignore_index)
     logits = _final_logits(hidden, weight, bias, temperature, softcap)
     return _stats(logits, target, ignore_index, entropy=False).logprob
 

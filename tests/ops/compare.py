@@ -24,9 +24,11 @@ def assert_close(
     assert got.shape == expected.shape
     device = "cuda" if running().startswith("emulated") else got.device.type
     limits = TOLERANCES[kind, device, dtype]
+    # A logit of size z is rounded by 2^-24 z, which is that fraction of every exp(z).
+    gradient_floor = 1e-3 + 0.05 * (logits - 1)
     finite = expected[expected.isfinite()].abs()
     largest = float(finite.max()) if finite.numel() else 0.0
-    scale = max(largest, 1e-3 * logits if kind.startswith("grad_") else logits)
+    scale = max(largest, gradient_floor if kind.startswith("grad_") else logits)
     torch.testing.assert_close(
         got.double(),
         expected.double(),

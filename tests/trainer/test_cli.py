@@ -25,7 +25,7 @@ def test_train_and_resume(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "elsewhere"
-    assert main(["train", str(settings), f"output={run}", "rounds=2"]) == 0
+    assert main(["train", str(settings), "--set", f"output={run}", "rounds=2"]) == 0
     assert (run / "model" / "model.safetensors").is_file()
     assert "the weights of round" in capsys.readouterr().err
     assert main(["train", "--resume", str(run), "--quiet"]) == 0

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from suder.cli import main
 from suder.evaluation import controls
 from suder.evaluation import evaluate as evaluate_module
 from suder.evaluation.checker import CATEGORIES, caption_correct, picture_correct
@@ -315,6 +316,27 @@ def test_candidate_groups_of_a_real_model(shared_janus: Janus, task: Task):
         assert (finite < 0).all()
         assert len(set(finite.tolist())) > 1
         assert math.isnan(one.reward_accuracy().estimate) or one.correct.any()
+
+
+def test_command(shared_janus: Janus, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "model"
+    shared_janus.save(folder)
+    model = ["evaluate", str(folder), "--n", "6"]
+    assert main([*model, "--sampled", "--out", str(tmp_path / "items.npz")]) == 0
+    assert "0.0 to 0.0%" in capsys.readouterr().out
+    saved = load_evaluation(tmp_path / "items.npz")
+    assert saved.settings == {
+        "task": "shapes/test", "seed": 0, "greedy": False, "temperature": 1.0, "guidance": 1.0
+    }  # fmt: skip
+    assert main([*model, "--base", str(folder)]) == 0
+    assert "+0.0 to +0.0" in capsys.readouterr().out
+    assert main([*model, "--split", "none"]) == 2
+    assert "no split 'none'" in capsys.readouterr().err
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    assert main(["evaluate", str(run), "--base", "shapes"]) == 2
+    assert "a run is compared with its start model" in capsys.readouterr().err
 
 
 def test_a_scene_that_is_asked_for_is_right():

@@ -14,13 +14,14 @@ import pytest
 import suder
 import yaml
 from PIL import Image
+from suder.cli import main
 from suder.config_file import load_config
 from suder.evaluation.result import Evaluation, Items
 from suder.evaluation.statistics import paired_interval
 from suder.evaluation.task import asked_kinds, in_validation
 from suder.experiment import cell as cell_module
 from suder.experiment import runner
-from suder.experiment.collect import collect, regret
+from suder.experiment.collect import collect, regret, without_nan
 from suder.experiment.inputs import write_inputs
 from suder.experiment.plan import CONTROL, Cell, PlanError, merge, read_change, read_plan
 from suder.experiment.plot import plot
@@ -358,7 +359,8 @@ def test_collect_pairs_each_cell_with_its_own_start(
     assert arm["greedy"]["generation"]["estimate"] == pytest.approx(mean)
     assert arm["greedy"]["generation"]["up"] == 2
     assert arm["cells"] == 2
-    assert json.loads(json.dumps(results, allow_nan=False)) is not None
+    tree = {"a": (float("nan"), 1.0), "b": results}
+    assert json.loads(json.dumps(without_nan(tree), allow_nan=False))["a"] == [None, 1.0]
     text = markdown(results)
     assert f"{100 * mean:+.1f}" in text
     assert "5.0 (5.0)" in text
@@ -371,6 +373,22 @@ def test_what_is_missing_is_named(tmp_path: Path, make_recipe: Callable[..., Pat
     assert results["missing"] == [cells[2].name]
     assert f"Not finished: {cells[2].name}." in markdown(results)
     assert results["arms"]["grpo"]["cells"] == 1
+
+
+def test_command_collects(
+    tmp_path: Path, make_recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    made_up(tmp_path, make_recipe)
+    command = ["experiment", "--out", str(tmp_path), "--recipe", str(make_recipe()), "--table-only"]
+    narrowed = [*command, "--arms", "grpo", "--starts", "shapes"]
+    assert main(narrowed) == 0
+    assert "| grpo | 2 |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())["missing"] == []
+    assert "| grpo | 2 |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.png").stat().st_size > 5000
+    assert main([*narrowed, "--set", "rounds=3"]) == 2
+    assert "made with other settings" in capsys.readouterr().err
+    assert main([*command, "--jobs", "0"]) == 2
 
 
 def test_regret():

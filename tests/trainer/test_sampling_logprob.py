@@ -148,6 +148,18 @@ def test_sampling_leaves_the_mode_as_it_was(janus, prompts):
     assert all(parameter.grad is None for parameter in janus.parameters())
 
 
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_samples_can_take_part_in_a_loss(janus, prompts, pictures, direction):
+    condition = janus.pixels(pictures) if direction == "understanding" else prompts
+    drawn = sample(janus, direction, condition, 2, max_new_tokens=5)
+    hidden = janus(direction, condition, drawn.tokens, 2)
+    new = linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
+    (new * torch.cat(list(drawn.logprob))).sum().backward()
+    assert janus.core.get_input_embeddings().weight.grad.abs().sum() > 0
+    # Ids that sampling was the first to need are remembered, and must serve training as well.
+    assert not any(janus.prompts.prompt_ids(prompt).is_inference() for prompt in prompts)
+
+
 def test_gradient_checkpointing_does_not_change_samples(janus, prompts):
     """transformers drops the cache of a checkpointed model in training mode."""
     expected = sample(janus, "generation", prompts, seed=3).tokens

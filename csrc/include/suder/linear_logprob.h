@@ -22,10 +22,11 @@ struct LinearLogprob {
   int threads = 1;
 };
 
+// Rows whose target is ignore_index give 0 in all three.
 struct LinearLogprobForward : LinearLogprob {
-  float* logprob = nullptr;  // [N]; 0 where target == ignore_index
-  float* lse = nullptr;      // [N]; of ignored rows too
-  float* entropy = nullptr;  // [N] likewise, or absent
+  float* logprob = nullptr;  // [N]
+  float* lse = nullptr;      // [N]
+  float* entropy = nullptr;  // [N], or absent
 };
 
 // d(loss) / d(hidden, weight, bias) for the gradients of logprob, lse and entropy, each of which

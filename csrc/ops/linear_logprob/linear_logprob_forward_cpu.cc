@@ -129,9 +129,10 @@ void Forward<T>::finish(std::int64_t token) {
     all = merge(all, partial_[token * parts_ + part]);
   }
   const std::int64_t row = first_token_ + token;
-  p_.lse[row] = lse(all) + map_.lse_shift();
-  if (p_.entropy != nullptr) p_.entropy[row] = entropy(all);
-  p_.logprob[row] = p_.target[row] == p_.ignore_index ? 0.0f : log_probability(chosen_[token], all);
+  const bool ignored = p_.target[row] == p_.ignore_index;
+  p_.lse[row] = ignored ? 0.0f : lse(all) + map_.lse_shift();
+  p_.logprob[row] = ignored ? 0.0f : log_probability(chosen_[token], all);
+  if (p_.entropy != nullptr) p_.entropy[row] = ignored ? 0.0f : entropy(all);
 }
 
 template <class T>

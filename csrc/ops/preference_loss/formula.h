@@ -1,4 +1,5 @@
-// Loss and derivatives of one preference pair, for any backend (papers: reference/preference.py).
+// Loss and derivatives of one preference pair, for any backend. The paper of each formula is named
+// beside its twin in suder_ext/reference/preference_formulas.py.
 //
 // Derivatives are by hand. A loss is a function of one difference of scores, or of the two
 // log-ratios apart, or of the chosen likelihood; the chain rule is applied once, in pair_loss.

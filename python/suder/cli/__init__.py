@@ -30,7 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = next((word for word in arguments if not word.startswith("-")), None)
     # transformers' bars for reading and writing weights would break up the output.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    args = _parser(asked).parse_args(arguments)
+    parser = _parser(asked)
+    args, rest = parser.parse_known_args(arguments)
+    # argparse does not take `CONFIG --quiet key=value`: positionals after an option are left over.
+    if rest and "overrides" in args and all("=" in word and word[0] != "-" for word in rest):
+        args.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.command is None:
         _parser(None).print_help()
         return 2

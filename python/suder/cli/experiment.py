@@ -44,7 +44,7 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
-    from suder.experiment.collect import collect
+    from suder.experiment.collect import collect, without_nan
     from suder.experiment.inputs import write_inputs
     from suder.experiment.plan import CONTROL, read_plan
     from suder.experiment.plot import plot
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         )
         failed = run_cells(cells, args.out, jobs=args.jobs, threads=args.threads)
     results = collect(cells, args.out)
-    write_json(args.out / "results.json", results)
+    write_json(args.out / "results.json", without_nan(results))
     text = markdown(results)
     write_text(args.out / "results.md", text)
     plot(results, args.out / "results.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -52,8 +52,8 @@ class Prompts:
         self.question_ids = understanding_ids(processor, question)
         places = (self.question_ids == image_token_id).nonzero().flatten()
         self.picture = slice(int(places[0]), int(places[-1]) + 1)
-        self.prompt_ids = lru_cache(REMEMBERED)(lambda text: generation_ids(processor, text))
-        self.text_ids = lru_cache(REMEMBERED)(lambda text: caption_ids(processor, text))
+        self.prompt_ids = _remembered(lambda text: generation_ids(processor, text))
+        self.text_ids = _remembered(lambda text: caption_ids(processor, text))
 
     def prefix(self, parts: Parts, direction: Direction, condition: Condition) -> Prefix:
         """Of pixels `[C, 3, S, S]` (understanding) or of C prompts (generation)."""
@@ -87,6 +87,16 @@ class Prompts:
         before, after = words[:, : self.picture.start], words[:, self.picture.stop :]
         embeddings = torch.cat([before, features.to(words.dtype), after], 1)
         return Prefix(embeddings, [embeddings.shape[1]] * len(pixels))
+
+
+def _remembered(ids_of: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
+    @lru_cache(REMEMBERED)
+    def ids(text: str) -> Tensor:
+        # First asked for while sampling, ids would be of no use to a gradient ever after.
+        with torch.inference_mode(False):
+            return ids_of(text)
+
+    return ids
 
 
 def _of_ids(parts: Parts, ids: Sequence[Tensor]) -> Prefix:

@@ -53,24 +53,27 @@ CHAT_TEMPLATE = """\
 class Sizes(Section):
     """Widths and depths; the defaults are those of the embedded model."""
 
-    image: Positive = Field(32, description="side of a picture in pixels")
-    patch: Positive = Field(8, description="side of a patch; the vision grid must be the VQ grid")
-    hidden: Positive = Field(128, description="width of the language model")
-    layers: Positive = Field(4, description="of the language model")
-    heads: Positive = Field(4, description="of the language model")
-    mlp: Positive = Field(384, description="inner width of the language model's layers")
-    vision_hidden: Positive = Field(64, description="width of the vision tower")
-    vision_layers: Positive = Field(2, description="of the vision tower")
-    vision_heads: Positive = Field(4, description="of the vision tower")
-    codebook: Positive = Field(256, description="number of VQ codes")
-    code: Positive = Field(8, description="width of a code")
+    image: Positive = Field(default=32, description="side of a picture in pixels")
+    patch: Positive = Field(
+        default=8, description="side of a patch; the vision grid must be the VQ grid"
+    )
+    hidden: Positive = Field(default=128, description="width of the language model")
+    layers: Positive = Field(default=4, description="of the language model")
+    heads: Positive = Field(default=4, description="of the language model")
+    mlp: Positive = Field(default=384, description="inner width of the language model's layers")
+    vision_hidden: Positive = Field(default=64, description="width of the vision tower")
+    vision_layers: Positive = Field(default=2, description="of the vision tower")
+    vision_heads: Positive = Field(default=4, description="of the vision tower")
+    codebook: Positive = Field(default=128, description="number of VQ codes")
+    code: Positive = Field(default=8, description="width of a code")
     vq_channels: Annotated[int, Field(ge=32, multiple_of=32)] = Field(
-        32, description="of the VQ model; its GroupNorm has 32 groups"
+        default=32, description="of the VQ model; its GroupNorm has 32 groups"
     )
     vq_multiplier: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] = Field(
-        (1, 1, 2, 2), description="channels of each resolution, in vq_channels; one halving between"
+        default=(1, 1, 2, 2),
+        description="channels of each resolution, in vq_channels; one halving between",
     )
-    vq_blocks: Positive = Field(1, description="residual blocks a resolution")
+    vq_blocks: Positive = Field(default=1, description="residual blocks a resolution")
 
     @model_validator(mode="after")
     def _one_grid(self) -> Sizes:

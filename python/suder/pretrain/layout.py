@@ -10,6 +10,8 @@ that of the model's own chat template, which for Janus-Pro (and the embedded mod
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import JanusProcessor
@@ -67,7 +69,7 @@ def caption_ids(processor: JanusProcessor, text: str) -> Tensor:
 
 
 def _chat(processor: JanusProcessor, content: list[dict[str, str]]) -> str:
-    messages = [{"role": "user", "content": content}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 

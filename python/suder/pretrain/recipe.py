@@ -22,8 +22,10 @@ class Recipe(Section):
     """Together with the versions, everything that decides a warm start's weights."""
 
     world: str = Field(description="shapes or digits")
-    seed: NonNegative = Field(1, description="everything random follows from it")
-    threads: Positive = Field(1, description="of torch; sums differ in the last bit with others")
+    seed: NonNegative = Field(default=1, description="everything random follows from it")
+    threads: Positive = Field(
+        default=1, description="of torch; sums differ in the last bit with others"
+    )
     sizes: Sizes = Field(default_factory=Sizes)
     vq: VQSettings = Field(default_factory=VQSettings)
     warmup: WarmupSettings = Field(default_factory=WarmupSettings)

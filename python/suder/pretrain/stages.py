@@ -27,7 +27,7 @@ from suder.files import (
 from suder.pretrain.architecture import build_janus
 from suder.pretrain.journal import Journal
 from suder.pretrain.recipe import Recipe, dump_recipe
-from suder.pretrain.vq import reconstruct, to_pixels, train_vq
+from suder.pretrain.vq import decode, encode, to_pixels, train_vq
 from suder.pretrain.warmup import prepare_pairs, train_warmup
 from suder.world.catalogue import world
 
@@ -82,7 +82,7 @@ def vq_stage(
         train_vq(vq, known, recipe.vq, seed=recipe.seed, log=log)
     fresh = to_pixels(torch.from_numpy(pictures(HELD_OUT, recipe.seed + 1)))
     with torch.no_grad():
-        error = (reconstruct(vq, fresh).pixels - fresh).square().mean().item()
+        error = (decode(vq, *encode(vq, fresh)) - fresh).square().mean().item()
     journal.rows.append({"stage": "vq", "fresh_squared_error": round(error, 6)})
 
 

@@ -4,12 +4,18 @@ transformers' `JanusVQVAE.forward` decodes from integer tokens, so no reconstruc
 reaches the encoder through it. The step here is the straight-through estimator of van den Oord et
 al. (arXiv 1711.00937, section 3.2) on the unit sphere: features and codes are both l2-normalised
 (arXiv 2110.04627, section 3.2), as Janus's own quantiser has it.
+
+What each token stands for is given: the cluster of its own patch (`patches.py`), taught by
+cross-entropy. Left to find tokens by itself, the encoder, whose attention and normalisation see the
+whole picture, writes the whole picture into every token: blank background took 42 of 256 codes,
+and a language model has to guess which. No code can die either.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -17,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from suder.config import Fraction, Positive, Section
+from suder.config import Positive, Section
+from suder.pretrain.patches import cluster_patches, nearest_centres
 from suder.pretrain.schedule import up_then_cosine
 
 Log = Callable[[dict[str, float]], None]
@@ -26,28 +33,18 @@ Log = Callable[[dict[str, float]], None]
 class VQSettings(Section):
     """Of the VQ stage."""
 
-    pictures: Positive = Field(8192, description="made once, then drawn from")
-    steps: Positive = Field(1500, description="optimiser steps")
-    batch: Positive = Field(32, description="pictures a step")
-    lr: Annotated[float, Field(gt=0.0)] = Field(3e-3, description="highest rate of the cycle")
-    commitment: Annotated[float, Field(ge=0.0)] = Field(0.25, description="pull towards the codes")
-    decay: Fraction = Field(0.95, description="of the moving averages that the codes are")
-    patience: Positive = Field(25, description="steps after which an unused code is moved")
-    mixed: Fraction = Field(
-        0.5,
-        description="part of each batch that exchanges quarters between encoder and decoder, so "
-        "that a token says what its own place looks like and nothing of the rest",
+    pictures: Positive = Field(default=4096, description="made once, then drawn from")
+    steps: Positive = Field(default=800, description="optimiser steps")
+    batch: Positive = Field(default=32, description="pictures a step")
+    lr: Annotated[float, Field(gt=0.0)] = Field(
+        default=3e-3, description="highest rate of the cycle"
     )
-    revive_until: Fraction = Field(0.6, description="part of the steps in which codes are moved")
-
-
-class Reconstruction(NamedTuple):
-    """Pixels and their target `[B, 3, S, S]`, tokens `[B, I]`, unit features `[B, I, code]`."""
-
-    pixels: Tensor
-    target: Tensor
-    tokens: Tensor
-    features: Tensor
+    naming: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.1, description="weight of the cross-entropy that teaches what tokens stand for"
+    )
+    temperature: Annotated[float, Field(gt=0.0)] = Field(
+        default=0.07, description="of that cross-entropy, over cosines"
+    )
 
 
 def encode(vq: JanusVQVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,100 +53,36 @@ def encode(vq: JanusVQVAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
     Features are float32 `[B, I, code]` of unit length and carry gradient.
     """
     features = F.normalize(vq.quant_conv(vq.encoder(pixels)).flatten(2).transpose(1, 2), dim=-1)
-    codes = F.normalize(vq.quantize.embedding.weight, dim=-1)
-    return (features.detach() @ codes.detach().T).argmax(-1), features
+    return (features.detach() @ unit_codes(vq).detach().T).argmax(-1), features
 
 
-def reconstruct(vq: JanusVQVAE, pixels: Tensor, order: Tensor | None = None) -> Reconstruction:
-    """Encode, quantise, decode; the decoder's gradient passes the quantiser to the encoder.
-
-    `order` (see `exchange`) rearranges the quarters of the codes, and of the target, over the batch
-    before decoding.
-    """
-    tokens, features = encode(vq, pixels)
-    codes = F.normalize(vq.quantize.embedding(tokens), dim=-1)
+def decode(vq: JanusVQVAE, tokens: Tensor, features: Tensor) -> Tensor:
+    """Pixels `[B, 3, S, S]` of `tokens`; the gradient passes the quantiser to `features`."""
+    codes = unit_codes(vq)[tokens]
     straight = features + (codes - features).detach()
-    side = vq.quantize.quant_state_dims[0]
-    grid = straight.transpose(1, 2).unflatten(2, (side, side))
-    if order is not None:
-        grid, pixels = exchange(grid, order), exchange(pixels, order)
-    return Reconstruction(vq.decoder(vq.post_quant_conv(grid)), pixels, tokens, features)
+    side = math.isqrt(tokens.shape[1])
+    return vq.decoder(vq.post_quant_conv(straight.transpose(1, 2).unflatten(2, (side, side))))
 
 
-def exchange(grid: Tensor, order: Tensor) -> Tensor:
-    """Quarter q of row b becomes that of row `order[q, b]`; grid `[B, C, S, S]`, S even."""
-    half = grid.shape[-1] // 2
-    parts = grid.unflatten(3, (2, half)).unflatten(2, (2, half))
-    quarters = [parts[order[2 * y + x], :, y, :, x] for y in range(2) for x in range(2)]
-    rows = [torch.cat(quarters[2 * y : 2 * y + 2], dim=-1) for y in range(2)]
-    return torch.cat(rows, dim=-2)
-
-
-def draw_order(batch: int, mixed: float, generator: torch.Generator) -> Tensor:
-    """int64 `[4, batch]`: each quarter shuffled over the first `mixed` part of the batch."""
-    order = torch.arange(batch).repeat(4, 1)
-    n = int(batch * mixed)
-    for quarter in order:
-        quarter[:n] = torch.randperm(n, generator=generator)
-    return order
+def unit_codes(vq: JanusVQVAE) -> Tensor:
+    """The codebook on the sphere, `[K, code]`."""
+    return F.normalize(vq.quantize.embedding.weight, dim=-1)
 
 
 def losses(
-    vq: JanusVQVAE, pixels: Tensor, commitment: float, order: Tensor | None = None
-) -> tuple[Tensor, Reconstruction]:
-    """The training loss (a scalar) and what it was computed from. The codebook gets no gradient."""
-    made = reconstruct(vq, pixels, order)
-    error = made.pixels - made.target
-    codes = F.normalize(vq.quantize.embedding(made.tokens), dim=-1)
-    to_codes = (made.features - codes.detach()).square().sum(-1).mean()
-    # The absolute part keeps flat areas flat; squares alone leave them faintly textured.
-    return error.square().mean() + error.abs().mean() + commitment * to_codes, made
+    vq: JanusVQVAE, pixels: Tensor, names: Tensor, temperature: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The parts of the training loss, each a scalar, and the encoder's own tokens.
 
-
-class Codebook:
-    """Moves each code to the mean direction of the features that chose it, lately.
-
-    The moving averages of van den Oord et al. (arXiv 1711.00937, appendix A.1), on the sphere. A
-    code that nothing chose for `patience` steps is moved onto a feature of the current batch.
+    `names` int64 `[B, I]` are the tokens to be learnt; the decoder trains on them from the start.
     """
-
-    def __init__(self, vq: JanusVQVAE, decay: float, patience: int, seed: int) -> None:
-        self.weight = vq.quantize.embedding.weight
-        self.decay = decay
-        self.patience = patience
-        self.sums = self.weight.detach().clone()
-        self.idle = torch.zeros(len(self.weight))
-        self.generator = torch.Generator().manual_seed(seed)
-
-    @torch.no_grad()
-    def update(self, made: Reconstruction, revive: bool) -> None:
-        """After a step on `made`; the codes stay on the unit sphere."""
-        features, tokens = made.features.detach().flatten(0, 1), made.tokens.flatten()
-        fresh = torch.zeros_like(self.sums).index_add_(0, tokens, features)
-        chosen = torch.bincount(tokens, minlength=len(fresh)) > 0
-        self.sums[chosen] = self.decay * self.sums[chosen] + (1 - self.decay) * fresh[chosen]
-        self.idle = torch.where(chosen, 0, self.idle + 1)
-        if revive:
-            self._revive(features)
-        self.weight.copy_(F.normalize(self.sums, dim=-1))
-
-    def _revive(self, features: Tensor) -> None:
-        """Features are drawn by their squared distance to the nearest code (as k-means++ does).
-
-        Drawn evenly, most dead codes would come to stand for blank background.
-        """
-        dead = (self.idle >= self.patience).nonzero().squeeze(1)
-        if not len(dead):
-            return
-        distance = (2 - 2 * (features @ self.weight.T).amax(-1)).clamp(min=1e-6)
-        rows = torch.multinomial(distance, len(dead), replacement=True, generator=self.generator)
-        self.sums[dead] = features[rows]
-        self.idle[dead] = 0
-
-    @property
-    def in_use(self) -> int:
-        """Codes that something chose within the last `patience` steps."""
-        return int((self.idle < self.patience).sum())
+    tokens, features = encode(vq, pixels)
+    error = decode(vq, names, features) - pixels
+    cosines = features @ unit_codes(vq).T
+    naming = F.cross_entropy(cosines.flatten(0, 1) / temperature, names.flatten())
+    # The absolute part keeps flat areas flat; squares alone leave them faintly textured.
+    parts = {"squared": error.square().mean(), "absolute": error.abs().mean(), "naming": naming}
+    return parts, tokens
 
 
 def train_vq(
@@ -157,32 +90,39 @@ def train_vq(
 ) -> dict[str, float]:
     """Train in place on uint8 `[N, S, S, 3]` pictures; the codebook ends on the unit sphere.
 
-    `log` is called after each step. Returns the last losses, averaged.
+    `log` is called after each step. Returns the last losses and the part of tokens named as
+    taught, averaged over about 50 steps.
     """
+    patch = pictures.shape[1] // vq.config.num_patches
+    centres = cluster_patches(pictures, vq.config.num_embeddings, patch, seed)
+    names = nearest_centres(pictures, centres, patch)
     generator = torch.Generator().manual_seed(seed)
-    codebook = Codebook(vq, settings.decay, settings.patience, seed)
-    trained = [p for p in vq.parameters() if p is not codebook.weight]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(vq.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     schedule = up_then_cosine(optimizer, settings.steps)
     smooth: dict[str, float] = {}
     vq.requires_grad_(True)
     for step in range(1, settings.steps + 1):
         rows = torch.randint(len(pictures), (settings.batch,), generator=generator)
-        pixels = to_pixels(pictures[rows])
-        order = draw_order(settings.batch, settings.mixed, generator)
-        loss, made = losses(vq, pixels, settings.commitment, order)
+        parts, tokens = losses(vq, to_pixels(pictures[rows]), names[rows], settings.temperature)
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        (parts["squared"] + parts["absolute"] + settings.naming * parts["naming"]).backward()
+        torch.nn.utils.clip_grad_norm_(vq.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        codebook.update(made, revive=step <= settings.revive_until * settings.steps)
-        error = (made.pixels.detach() - made.target).square().mean().item()
-        for name, value in {"loss": loss.item(), "squared_error": error}.items():
+        keep_on_sphere(vq)
+        now = {name: part.item() for name, part in parts.items()}
+        now["named"] = (tokens == names[rows]).float().mean().item()
+        for name, value in now.items():
             smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
-        log({"step": step, **smooth, "codes": codebook.in_use})
+        log({"step": step, **smooth})
     vq.requires_grad_(False)
     return smooth
+
+
+@torch.no_grad()
+def keep_on_sphere(vq: JanusVQVAE) -> None:
+    """Decoding normalises codes and quantising in transformers does not: unit codes serve both."""
+    vq.quantize.embedding.weight.copy_(unit_codes(vq))
 
 
 def to_pixels(pictures: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ prompts are dropped, so that guidance has an unconditional branch to subtract.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
@@ -29,12 +30,20 @@ IGNORE = -100
 class WarmupSettings(Section):
     """Of the warm-up stage. Pairs and steps decide how imperfect the start model is."""
 
-    pairs: Positive = Field(8192, description="made once, then drawn from")
-    steps: Positive = Field(1500, description="optimiser steps, each of both directions")
-    batch: Positive = Field(48, description="pairs a step")
-    lr: Annotated[float, Field(gt=0.0)] = Field(1.5e-3, description="highest rate of the cycle")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.05, description="AdamW's")
-    drop_prompt: Fraction = Field(0.1, description="part of the prompts replaced by the null one")
+    pairs: Positive = Field(default=8192, description="made once, then drawn from")
+    steps: Positive = Field(default=2000, description="optimiser steps, each of both directions")
+    batch: Positive = Field(default=48, description="pairs a step")
+    lr: Annotated[float, Field(gt=0.0)] = Field(
+        default=2e-3, description="highest rate of the cycle"
+    )
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(default=0.05, description="AdamW's")
+    captioned: Fraction = Field(
+        default=0.33,
+        description="part of each batch that is captioned; reading is learnt sooner than drawing",
+    )
+    drop_prompt: Fraction = Field(
+        default=0.1, description="part of the prompts replaced by the null one"
+    )
 
 
 class Pairs(NamedTuple):
@@ -85,7 +94,7 @@ def generation_loss(
 ) -> Tensor:
     """Mean cross-entropy of VQ tokens `[B, I]` given the prompts."""
     janus = model.model
-    words = model.get_input_embeddings().weight
+    words = model.get_input_embeddings()(torch.arange(model.lm_head.out_features))
     codes = torch.arange(janus.vqmodel.config.num_embeddings)
     # One table for words and codes, so that a sequence is one lookup; codes come after the words.
     table = torch.cat([words, model.prepare_embeddings_for_image_generation(codes)])
@@ -130,10 +139,10 @@ def train_warmup(
             null_ids(processor, pairs.prompts[row]) if drop else pairs.prompts[row]
             for row, drop in zip(rows.tolist(), dropped.tolist(), strict=True)
         ]
-        captions = [pairs.captions[row] for row in rows.tolist()]
-        understanding = understanding_loss(
-            model, question, to_pixels(pairs.pictures[rows]), captions
-        )
+        read = rows[: math.ceil(settings.captioned * len(rows))]
+        captions = [pairs.captions[row] for row in read.tolist()]
+        pixels = to_pixels(pairs.pictures[read])
+        understanding = understanding_loss(model, question, pixels, captions)
         generation = generation_loss(model, prompts, pairs.tokens[rows])
         optimizer.zero_grad()
         (understanding + generation).backward()

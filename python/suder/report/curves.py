@@ -71,6 +71,10 @@ def guard_curves(run: RunData) -> str:
             for direction, color in DIRECTIONS.items():
                 at, values = run.series(f"guard/{name}/{direction}")
                 axis.plot(at, values, "o-", color=color, markersize=3, label=NAMES[direction])
+            limit = run.setting("guard.kl_limit")
+            if name == "kl" and limit != "?" and axis.get_ylim()[1] > 0.4 * float(limit):
+                axis.axhline(float(limit), color="#b8412f", linewidth=1, linestyle="--")
+                axis.annotate("limit for pictures", (0, float(limit)), color="#b8412f", va="bottom")
             if kept is not None:
                 axis.axvline(kept, color="#444c52", linewidth=1, linestyle=":", label="kept")
             axis.set_title(title, loc="left", fontweight="bold")

@@ -35,6 +35,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space:
 tr.all td { font-weight: 650; border-top: 2px solid var(--line); }
 th.group { color: var(--ink); font-size: 14px; padding-top: 16px; }
 tr.part td { color: var(--quiet); } tr.part td:first-child { padding-left: 24px; }
+td.n.up { color: var(--good); } td.n.down { color: var(--bad); }
 img.chart { width: 100%; height: auto; display: block; margin: 8px 0; }
 img.drawn { width: 64px; height: 64px; image-rendering: pixelated; display: block;
             border: 1px solid var(--line); border-radius: 4px; }

@@ -1,4 +1,4 @@
-"""Draws a scene: flat colours on white, soft edges, a little jitter in place and size."""
+"""Draws a scene: flat colours on white, soft edges, a little jitter in place."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ RGB = {
 BACKGROUND = 255.0
 CELL = SIZE // 2
 _FINE = 4  # samples a pixel and axis for soft edges
-_JITTER = 1  # pixels
-_RADII = (5.25, 5.75)  # half the side of a shape, in pixels
+_JITTER = (-0.15, 0.15)  # pixels off the cell's centre, each way
+_RADIUS = 5.5  # half the side of a shape, in pixels
 
 
 def draw(scene: Scene, seed: int) -> np.ndarray:
@@ -27,22 +27,21 @@ def draw(scene: Scene, seed: int) -> np.ndarray:
     picture = np.full((SIZE, SIZE, 3), BACKGROUND)
     for thing in scene.things:
         row, column = divmod(thing.cell, 2)
-        offset = rng.integers(-_JITTER, _JITTER + 1, 2)
-        cover = _cover(thing, offset, _RADII[rng.integers(len(_RADII))])[..., None]
+        cover = _cover(thing, rng.choice(_JITTER, 2))[..., None]
         cell = picture[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]
         cell += cover * (np.asarray(RGB[thing.color], float) - cell)
     return picture.round().astype(np.uint8)
 
 
-def _cover(thing: Thing, offset: np.ndarray, radius: float) -> np.ndarray:
+def _cover(thing: Thing, offset: np.ndarray) -> np.ndarray:
     """Which part of each pixel of the cell the shape covers, float64 `[16, 16]`."""
     axis = (np.arange(CELL * _FINE) + 0.5) / _FINE - CELL / 2
     y, x = axis[:, None] - offset[0], axis[None, :] - offset[1]
     distance = np.hypot(x, y)
     inside = {
-        "circle": distance < radius * 1.1,
-        "ring": (distance < radius * 1.1) & (distance > radius * 0.55),
-        "square": np.maximum(abs(x), abs(y)) < radius * 0.95,
-        "triangle": (y < radius) & (2 * abs(x) < (y + radius) * 1.1),
+        "circle": distance < _RADIUS * 1.1,
+        "ring": (distance < _RADIUS * 1.1) & (distance > _RADIUS * 0.55),
+        "square": np.maximum(abs(x), abs(y)) < _RADIUS * 0.95,
+        "triangle": (y < _RADIUS) & (2 * abs(x) < (y + _RADIUS) * 1.1),
     }[thing.shape]
     return inside.reshape(CELL, _FINE, CELL, _FINE).mean((1, 3))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 from suder_ext import _load
 
-if os.environ.get("SUDER_KERNEL") == "compiled":
-    from suder_ext._ops.cpu import linear_logprob  # noqa: F401
-if hasattr(_load.compiled, "logprob"):
-    from suder_ext._ops.cpu import logprob, losses, sequences  # noqa: F401
+if _load.compiled is not None:
+    from suder_ext._ops.cpu import linear_logprob, logprob, losses, sequences  # noqa: F401

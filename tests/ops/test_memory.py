@@ -1,0 +1,67 @@
+"""Extra memory is a fixed workspace plus O(tokens): peak RSS of a call in its own process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from suder_ext import build_info
+
+# Measures what a call adds to the peak, after a small call has paid for threads and libraries.
+SCRIPT = """
+import resource, sys, torch, suder_ext
+tokens, vocab, backward = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "backward"
+torch.set_num_threads(2)
+
+def run(hidden, weight, target):
+    with torch.set_grad_enabled(backward):
+        result = suder_ext.linear_logprob(hidden, weight, target)
+    if backward:
+        result.sum().backward()
+
+def inputs(tokens, vocab):
+    hidden = torch.randn(tokens, 32).bfloat16().requires_grad_(backward)
+    weight = torch.randn(vocab, 32).bfloat16().requires_grad_(backward)
+    return hidden, weight, torch.randint(vocab, (tokens,))
+
+run(*inputs(300, 1000))
+arguments = inputs(tokens, vocab)
+for argument in arguments[:2]:  # gradients are results, not extra memory
+    argument.grad = torch.zeros_like(argument) if backward else None
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+room = torch.ones(2**18 * 8)  # 8 MiB above the peak: what is measured starts at a known place
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+del room
+run(*arguments)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+pytestmark = pytest.mark.skipif(
+    build_info()["kernel"] != "compiled", reason="the reference holds every logit"
+)
+
+
+def extra_mib(tokens: int, vocab: int, mode: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tokens), str(vocab), mode],
+        env={**os.environ, "SUDER_KERNEL": "compiled"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+@pytest.mark.parametrize(("tokens", "vocab"), [(2048, 20000), (2048, 80000), (8192, 20000)])
+def test_forward_holds_no_logits(tokens: int, vocab: int) -> None:
+    """156 MiB or more as float32 logits; the promise is 32 MiB whatever the shape."""
+    assert tokens * vocab * 4 > 150 * 2**20
+    assert extra_mib(tokens, vocab, "forward") < 32
+
+
+def test_backward_holds_no_logits() -> None:
+    """156 MiB of logits; the gradients take 1.4 MiB and are made anew before they are added."""
+    assert extra_mib(2048, 20000, "backward") < 48
