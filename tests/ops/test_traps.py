@@ -42,10 +42,16 @@ def test_target_in_the_last_partial_tile(isa: str, dtype: torch.dtype, vocab: in
     check(case)
 
 
-def test_all_logits_negative(backend: str) -> None:
-    """Columns past the end, taken as 0, would be the largest."""
-    case = linear_case(6, 8, 100, ignored=0.0)
-    check(replace(case, floats={**case.floats, "bias": case.floats["bias"] - 200}), logits=200)
+@pytest.mark.parametrize("bias", [True, False])
+def test_all_logits_negative(backend: str, bias: bool) -> None:
+    """A maximum that starts at 0, or columns past the end taken as 0, would be the largest."""
+    case = linear_case(6, 8, 100, ignored=0.0, bias=bias)
+    if bias:
+        case.floats["bias"].sub_(200)
+    else:
+        case.floats["hidden"][:, 0] = 10.0
+        case.floats["weight"][:, 0] = -20.0
+    check(case, logits=200)
 
 
 @pytest.mark.parametrize("offset", [1e4, -1e4])
