@@ -139,8 +139,10 @@ def test_the_head_is_not_run(shared_janus, pictures, prompts, captions, drawn, m
     core = shared_janus.core
     monkeypatch.setattr(core.lm_head, "forward", fail)
     monkeypatch.setattr(core.model.generation_head.vision_head, "forward", fail)
-    shared_janus("understanding", shared_janus.pixels(pictures), captions, 2)
-    shared_janus("generation", prompts, drawn, 2)
+    read = shared_janus("understanding", shared_janus.pixels(pictures), captions, 2)
+    assert torch.equal(read.target, torch.cat(captions))
+    made = shared_janus("generation", prompts, drawn, 2)
+    assert torch.equal(made.target, drawn.flatten())
 
 
 @torch.no_grad()

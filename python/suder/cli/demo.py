@@ -10,8 +10,8 @@ from suder.cli.common import add_command
 
 SUMMARY = "Improve the embedded model on its own pictures and prompts, judge it, and report."
 EXAMPLE = """\
-  suder demo                       about five minutes on two cores; then open runs/demo/report.html
-  suder demo --quick --out /tmp/d  about a minute: shows that it works, too short to improve much
+  suder demo                            minutes on two cores; then open runs/demo/report.html
+  suder demo --quick --out runs/quick   shows that it works, too short to improve much
 
   Interrupted? The same command goes on where it stopped.
 """

@@ -21,7 +21,7 @@ EXAMPLE = """\
       prompts: my/prompts.txt    one a line
 
   What the run leaves:
-    model/         the result, Hugging Face format; as good as the start or better, says the guard
+    model/         the result, Hugging Face format: the weights that the guard kept
     best/          the same, while the run goes on;  checkpoints/  every so often
     metrics.jsonl, tensorboard/, summary.json    `suder report runs/mine` draws them
     rounds/        samples and rewards of the last rounds

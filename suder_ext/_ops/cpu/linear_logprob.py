@@ -63,10 +63,6 @@ def linear_logprob(
         lse=lse.data_ptr(),
         entropy=entropy.data_ptr() if with_entropy else 0,
     )
-    if with_entropy:  # lse and entropy are results then, and not only saved
-        ignored = target == ignore_index
-        lse.masked_fill_(ignored, 0.0)
-        entropy.masked_fill_(ignored, 0.0)
     return logprob, lse, entropy
 
 
