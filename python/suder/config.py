@@ -32,7 +32,13 @@ class Data(Section):
     images: Annotated[str, says("folder of pictures, searched recursively; no labels needed")]
     prompts: Annotated[str, says("text file, one prompt a line")]
     heldout: Annotated[
-        float, says("fraction of both kept from training, for the guard only", ge=0, lt=1)
+        float,
+        says(
+            "fraction of both kept from training, for the guard to watch; where that is fewer "
+            "than 8 different ones, all are trained on and all are watched",
+            ge=0,
+            lt=1,
+        ),
     ] = 0.1
 
 
@@ -105,16 +111,22 @@ class Reward(Section):
 
 
 class Guard(Section):
-    enabled: Annotated[bool, says("watch held-out inputs and keep the best weights")] = True
-    every: Annotated[Positive, says("rounds between two looks")] = 10
-    inputs: Annotated[int, says("held-out inputs of each direction a look uses", ge=2)] = 96
+    enabled: Annotated[bool, says("watch inputs set aside and keep the best weights")] = True
+    every: Annotated[Positive, says("rounds between two looks")] = 20
+    inputs: Annotated[int, says("inputs of each direction that a look uses, at most", ge=2)] = 96
+    samples: Annotated[
+        Positive, says("candidates a look draws in each direction, spread over its inputs")
+    ] = 384
+    evidence: Annotated[
+        float, says("standard errors by which rewards must beat the start's to be kept", ge=0)
+    ] = 1.64
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
     entropy_floor: Annotated[
         Fraction, says("collapse: entropy under this fraction of the start's")
     ] = 0.2
-    patience: Annotated[Positive, says("declining looks in a row before it acts")] = 3
+    patience: Annotated[Positive, says("declining looks in a row before it acts")] = 2
     action: Annotated[
         Literal["stop", "rollback", "watch"],
         says("stop; go back to the best weights at half the rate; or only keep the best"),
@@ -160,7 +172,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> TrainConfig:
         if self.guard.enabled and self.data.heldout == 0.0:
-            raise ValueError("the guard needs held-out inputs: set data.heldout above 0")
+            raise ValueError("the guard needs inputs to watch: set data.heldout above 0")
         if self.objective.loss_type is not None and self.objective.name not in ("simpo", "dpo"):
             raise ValueError(f"objective.loss_type has no meaning for {self.objective.name}")
         if self.objective.loss_type == "exo_pair":
@@ -174,3 +186,7 @@ class TrainConfig(Section):
         if self.directions == "alternating":
             return ("understanding",) if round_index % 2 else ("generation",)
         return (self.directions,)
+
+    def trained(self) -> tuple[Direction, ...]:
+        """Every direction that some round trains."""
+        return tuple(dict.fromkeys(self.active(1) + self.active(2)))

@@ -17,6 +17,7 @@ from suder.config import Data
 from suder.files import read_json, seed_of, write_json, write_jsonl
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FEW = 8  # different inputs: less is no sample of anything
 
 
 class DataError(ValueError):
@@ -33,12 +34,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Usable inputs: paths of pictures and prompts, for training and held out for the guard."""
+    """Usable inputs: paths of pictures and prompts, to train on and for the guard to watch."""
 
     images: tuple[str, ...]
     prompts: tuple[str, ...]
-    heldout_images: tuple[str, ...]
-    heldout_prompts: tuple[str, ...]
+    watched_images: tuple[str, ...]
+    watched_prompts: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
 
     def save(self, run: Path) -> None:
@@ -67,9 +68,9 @@ def read_inputs(data: Data, seed: int) -> Inputs:
     dropped: list[Dropped] = []
     images = _read_pictures(Path(data.images), dropped)
     prompts = _read_prompts(Path(data.prompts), dropped)
-    train_images, heldout_images = _split(images, data.heldout, seed, f"pictures in {data.images}")
-    train_prompts, heldout_prompts = _split(prompts, data.heldout, seed, "different prompts")
-    return Inputs(train_images, train_prompts, heldout_images, heldout_prompts, tuple(dropped))
+    train_images, watched_images = _split(images, data.heldout, seed)
+    train_prompts, watched_prompts = _split(prompts, data.heldout, seed)
+    return Inputs(train_images, train_prompts, watched_images, watched_prompts, tuple(dropped))
 
 
 def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
@@ -149,15 +150,20 @@ def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
 
 
 def _split(
-    items: Sequence[tuple[str, str]], heldout: float, seed: int, what: str
+    items: Sequence[tuple[str, str]], heldout: float, seed: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and held-out items of `(item, content)` pairs; equal contents stay together."""
-    contents = sorted({content for _, content in items}, key=lambda text: seed_of(seed, text))
-    count = round(heldout * len(contents)) or (1 if heldout > 0 else 0)
-    if count >= len(contents):
-        raise DataError(f"only {len(contents)} {what}: too few to hold {heldout:.0%} out")
+    """Items to train on and to watch, of `(item, content)` pairs; equal contents stay together.
+
+    Where fewer than `FEW` different ones would be set aside, a look at them would tell little and
+    training would miss what it needs: then all are trained on, and all different ones watched.
+    """
+    different = {content: item for item, content in reversed(items)}
+    contents = sorted(different, key=lambda text: seed_of(seed, text))
+    count = round(heldout * len(contents))
+    if heldout > 0 and count < FEW:
+        return tuple(item for item, _ in items), tuple(different[text] for text in contents)
     aside = set(contents[:count])
     return (
         tuple(item for item, content in items if content not in aside),
-        tuple(item for item, content in items if content in aside),
+        tuple(different[text] for text in contents[:count]),
     )

@@ -1,17 +1,19 @@
 """Keeps a run from ending worse than it began, without labels.
 
-A look (`watch.py`) samples one candidate for each held-out input, always with the same seeds, and
-measures how far the weights are from the start model and whether that model, kept frozen, still
-finds the results good. The guard turns looks into what to do.
+A look (`watch.py`) samples candidates for inputs set aside, always with the same seeds, and
+measures how far the weights are from the start model and whether that model, kept frozen, finds
+the results better than its own. The guard turns looks into what to do.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from suder.config import Guard as Settings
+from suder.models.base import Direction
 from suder.watch import Look
 
 Verdict = Literal["keep", "hold", "stop", "rollback"]
@@ -20,17 +22,24 @@ Verdict = Literal["keep", "hold", "stop", "rollback"]
 class Guard:
     """Decides from looks. The rule, which knows no labels:
 
-    - *worth keeping*: image tokens at most `kl_limit` nats from the start, and pictures no worse
-      for the frozen start model than the start's own. The latest such weights are the best so far.
-    - *declining*: over the limit, or a direction's reward under the frozen start model lower than
-      at the start by more than twice its standard error, or collapsed. `patience` declining looks
-      in a row end the run, or roll it back. Between the two the run just goes on.
+    - *worth keeping*: the frozen start model gives more reward than to its own results, by more
+      than chance: the trained directions' gains, each in its standard errors, add up to more than
+      `evidence` standard errors of that sum, and no direction's is below minus one. The latest
+      such weights are the best so far; until then that is the start model itself.
+    - *declining*: image tokens more than `kl_limit` nats from the start, or a direction's gain
+      below minus two standard errors, or collapsed. `patience` declining looks in a row end the
+      run, or roll it back. Between the two the run just goes on.
     - *collapsed*: a number that is not finite, or an entropy under `entropy_floor` of the start's.
       Acted on at once.
+
+    Args:
+        trained: the directions that are trained. The other one drifts without being rewarded, so
+            that its gain counts as no evidence.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, trained: Sequence[Direction]) -> None:
         self.settings = settings
+        self.trained = tuple(trained)
         self.looks: list[Look] = []
         self.best = 0
         self.declines = 0
@@ -47,8 +56,9 @@ class Guard:
         decline = collapse or self._decline(look)
         if not decline:
             self.declines = 0
-            if look.gain["generation"] < 0:
-                self.note = "held: pictures not better than the start's yet"
+            doubt = self._doubt(look)
+            if doubt:
+                self.note = f"held: {doubt}"
                 return "hold"
             self.best, self.note = look.round, "kept"
             return "keep"
@@ -86,8 +96,19 @@ class Guard:
         if look.kl["generation"] > self.settings.kl_limit:
             return f"image KL {look.kl['generation']:.3f} over {self.settings.kl_limit}"
         for direction, gain in look.gain.items():
-            if gain < -2 * look.error[direction]:
+            if _ratio(gain, look.error[direction]) < -2:
                 return f"{direction} reward under the start model down by {-gain:.3f}"
+        return ""
+
+    def _doubt(self, look: Look) -> str:
+        """Why these weights cannot be said to be better than the start's; "" if they can."""
+        sure = {one: _ratio(look.gain[one], look.error[one]) for one in look.gain}
+        for direction, ratio in sure.items():
+            if ratio < -1:
+                return f"{direction} reward lower by {-ratio:.1f} standard errors"
+        evidence = sum(sure[one] for one in self.trained) / math.sqrt(len(self.trained))
+        if evidence <= self.settings.evidence:
+            return f"rewards better than the start's by only {evidence:.1f} standard errors"
         return ""
 
     def state(self) -> dict[str, Any]:
@@ -98,3 +119,8 @@ class Guard:
         for key in ("best", "declines", "rollbacks", "note"):
             setattr(self, key, state[key])
         self.looks = [Look(**look) for look in state["looks"]]
+
+
+def _ratio(gain: float, error: float) -> float:
+    """The gain in its standard errors; without any spread only its sign is known."""
+    return gain / error if error > 0 else math.copysign(math.inf, gain) if gain else 0.0

@@ -27,7 +27,7 @@ class Oversight:
     def __init__(self, folder: Path, config: TrainConfig, learner: Learner, inputs: Inputs) -> None:
         self.best = folder / "best"
         self.config, self.learner, self.inputs = config, learner, inputs
-        self.guard = Guard(config.guard)
+        self.guard = Guard(config.guard, config.trained())
         self.watch: Watch | None = None
         self.stopped = ""
 
@@ -36,8 +36,8 @@ class Oversight:
         start = self.learner.start
         self.watch = Watch(
             start,
-            self.inputs.heldout_images,
-            self.inputs.heldout_prompts,
+            self.inputs.watched_images,
+            self.inputs.watched_prompts,
             self.config.guard,
             self.config.sampling.max_new_tokens,
             seed_of(self.config.seed, "guard"),

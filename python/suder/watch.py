@@ -1,4 +1,4 @@
-"""Measures weights on held-out inputs, without labels: what the guard judges."""
+"""Measures weights on inputs set aside, without labels: what the guard judges."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Look:
         kl: nats per token to the start model, by direction (k3 on the model's own samples).
         entropy: nats per token of the model itself, by direction.
         reward: mean dual reward under the frozen start model, by direction.
-        gain: the reward's mean paired difference to the start's look.
-        error: the standard error of `gain`.
+        gain: the reward's mean paired difference to the start's look, input by input.
+        error: the standard error of `gain`; infinite where it cannot be told.
     """
 
     round: int
@@ -40,7 +40,7 @@ class Look:
     def log(self) -> dict[str, float]:
         return {
             f"guard/{name}/{direction}": value
-            for name in ("kl", "entropy", "reward", "gain")
+            for name in ("kl", "entropy", "reward", "gain", "error")
             for direction, value in getattr(self, name).items()
         }
 
@@ -66,6 +66,10 @@ class Watch:
             direction: condition_of(start, direction, inputs)
             for direction, inputs in self.inputs.items()
         }
+        self.group = {
+            direction: max(1, round(settings.samples / len(inputs)))
+            for direction, inputs in self.inputs.items()
+        }
         self.sampling = PLAIN.model_copy(update={"max_new_tokens": max_new_tokens})
         self.scorer = DualReward(start)
         self.seed = seed
@@ -79,24 +83,28 @@ class Watch:
         }
         for direction in DIRECTIONS:
             rollouts = draw(
-                model, direction, self.inputs[direction], 1, self.sampling, self.seed,
-                condition=self.conditions[direction],
+                model, direction, self.inputs[direction], self.group[direction], self.sampling,
+                self.seed, condition=self.conditions[direction],
             )  # fmt: skip
             delta = self._start_logprob(rollouts) - rollouts.logprob
             reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
-            gain = reward - self.first.setdefault(direction, reward)
+            each = reward.view(-1, rollouts.group).nanmean(1)  # empty captions have no reward
+            gain = each - self.first.setdefault(direction, each)
             gain = gain[gain.isfinite()]
             seen["kl"][direction] = float((delta.exp() - 1 - delta).mean())
             seen["entropy"][direction] = float(-rollouts.logprob.mean())
-            seen["reward"][direction] = float(reward[reward.isfinite()].mean())
+            seen["reward"][direction] = float(each.nanmean())
             seen["gain"][direction] = float(gain.mean())
             seen["error"][direction] = (
-                float(gain.std() / math.sqrt(gain.numel())) if gain.numel() > 1 else 0.0
+                float(gain.std() / math.sqrt(gain.numel())) if gain.numel() > 1 else math.inf
             )
         return Look(round_index, **seen)
 
     def _start_logprob(self, rollouts: Rollouts) -> torch.Tensor:
         hidden = self.start(
-            rollouts.direction, self.conditions[rollouts.direction], rollouts.targets()
+            rollouts.direction,
+            self.conditions[rollouts.direction],
+            rollouts.targets(),
+            rollouts.group,
         )
         return linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()

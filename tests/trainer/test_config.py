@@ -52,7 +52,7 @@ def test_resolved_settings_read_back(settings: Path, tmp_path: Path) -> None:
         ("optimizer.lr=.nan", r"`optimizer.lr`: .*finite"),
         ("objective.name=ppo", "'grpo', 'simpo', 'dpo' or 'expert', got 'ppo'"),
         ("objective.loss_type=ipo", "loss_type has no meaning for grpo"),
-        ("data.heldout=0.0", "the guard needs held-out inputs"),
+        ("data.heldout=0.0", "the guard needs inputs to watch"),
         ("data=3", "`data`"),
         ("rounds", "expected section.key=value"),
         ("seed.x=3", "`seed`"),

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, heldout: float = 0.2, seed: int = 0) -> Inputs:
+def read(folder: Path, heldout: float = 0.4, seed: int = 0) -> Inputs:
     data = Data(
         images=str(folder / "pictures"), prompts=str(folder / "prompts.txt"), heldout=heldout
     )
@@ -37,11 +37,11 @@ def read(folder: Path, heldout: float = 0.2, seed: int = 0) -> Inputs:
 
 def test_split_is_whole_disjoint_and_seeded(folder: Path) -> None:
     inputs = read(folder)
-    assert (len(inputs.images), len(inputs.heldout_images)) == (16, 4)
-    assert set(inputs.prompts) | set(inputs.heldout_prompts) == {f"prompt {i}" for i in range(20)}
-    assert not set(inputs.images) & set(inputs.heldout_images)
+    assert (len(inputs.images), len(inputs.watched_images)) == (12, 8)
+    assert set(inputs.prompts) | set(inputs.watched_prompts) == {f"prompt {i}" for i in range(20)}
+    assert not set(inputs.images) & set(inputs.watched_images)
     assert read(folder) == inputs
-    assert read(folder, seed=1).heldout_prompts != inputs.heldout_prompts
+    assert read(folder, seed=1).watched_prompts != inputs.watched_prompts
 
 
 def test_equal_inputs_are_never_on_both_sides(folder: Path) -> None:
@@ -51,14 +51,24 @@ def test_equal_inputs_are_never_on_both_sides(folder: Path) -> None:
     for number in range(20):
         picture(folder / "pictures" / "copies" / f"x{number}.png", number)
     inputs = read(folder)
-    assert (len(inputs.prompts), len(inputs.heldout_prompts)) == (48, 12)
-    assert not set(inputs.prompts) & set(inputs.heldout_prompts)
+    assert (len(inputs.prompts), len(inputs.watched_prompts)) == (36, 8)
+    assert not set(inputs.prompts) & set(inputs.watched_prompts)
     sides = [
         {load_picture(path).tobytes() for path in side}
-        for side in (inputs.images, inputs.heldout_images)
+        for side in (inputs.images, inputs.watched_images)
     ]
     assert not sides[0] & sides[1]
-    assert (len(inputs.images), len(inputs.heldout_images)) == (32, 8)
+    assert (len(inputs.images), len(inputs.watched_images)) == (24, 8)
+
+
+def test_few_different_inputs_are_all_trained_on_and_all_watched(folder: Path) -> None:
+    """Ten prompts, each many times: one of them held out would be a look at one digit."""
+    prompts = [f"digit {number % 10}" for number in range(50)]
+    (folder / "prompts.txt").write_text("\n".join(prompts), encoding="utf-8")
+    inputs = read(folder)
+    assert sorted(inputs.watched_prompts) == sorted(set(prompts))
+    assert list(inputs.prompts) == prompts
+    assert not set(inputs.images) & set(inputs.watched_images)
 
 
 def test_bad_inputs_are_dropped_and_named(folder: Path) -> None:
@@ -73,7 +83,7 @@ def test_bad_inputs_are_dropped_and_named(folder: Path) -> None:
     named = {Path(one.input).name: one.why for one in inputs.dropped}
     assert set(named) == {"broken.png", "cut.png", "empty.jpg", "prompts.txt:2", "prompts.txt:4"}
     assert named["prompts.txt:2"] == "blank line"
-    assert set(inputs.prompts + inputs.heldout_prompts) == {"one", "two words", "three"}
+    assert set(inputs.prompts + inputs.watched_prompts) == {"one", "two words", "three"}
 
 
 def test_inputs_survive_the_disk(folder: Path, tmp_path: Path) -> None:
@@ -88,7 +98,6 @@ def test_inputs_survive_the_disk(folder: Path, tmp_path: Path) -> None:
         (lambda f: (f / "prompts.txt").unlink(), r"data.prompts: no file .*prompts.txt"),
         (lambda f: (f / "prompts.txt").write_text("\n \n"), r"no prompt in .* 2 blank lines"),
         (lambda f: (f / "prompts.txt").write_bytes(b"caf\xe9\n"), r"not UTF-8 text"),
-        (lambda f: (f / "prompts.txt").write_text("same\nsame\n"), r"only 1 different prompts"),
         (lambda f: (f / "pictures").rename(f / "moved"), r"data.images: no folder"),
         (
             lambda f: [p.write_bytes(b"x") for p in f.rglob("*.png")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,8 @@ from suder.config import Guard as Settings
 from suder.guard import Guard
 from suder.models import load_model
 from suder.models.janus import Janus
-from suder.watch import Look, Watch
+from suder.rollouts import draw, reward_of
+from suder.watch import DIRECTIONS, Look, Watch
 
 
 def look(
@@ -34,7 +36,7 @@ def look(
 
 
 def judged(settings: Settings, *looks: Look) -> tuple[Guard, list[str]]:
-    guard = Guard(settings)
+    guard = Guard(settings, DIRECTIONS)
     return guard, [guard.judge(one) for one in (look(0, kl=0.0, gain=0.0), *looks)]
 
 
@@ -44,9 +46,36 @@ def test_latest_good_weights_are_kept() -> None:
     assert guard.best == 20
 
 
+@pytest.mark.parametrize(
+    ("drawing", "captions", "verdict"),
+    [
+        (2.5, 0.0, "keep"),  # 2.5 / sqrt(2) = 1.77
+        (2.2, 0.0, "hold"),  # 1.56
+        (1.2, 1.2, "keep"),  # 1.70: two hints are evidence together
+        (9.0, -0.9, "keep"),
+        (9.0, -1.1, "hold"),  # better pictures do not pay for worse captions
+    ],
+)
+def test_kept_on_evidence_only(drawing: float, captions: float, verdict: str) -> None:
+    gains = {"gain": 0.02 * drawing, "caption_gain": 0.02 * captions}
+    _, verdicts = judged(Settings(), look(20, **gains))
+    assert verdicts[1] == verdict
+
+
+def test_what_is_not_trained_is_no_evidence() -> None:
+    """A direction that only drifts may please the start model more and draw worse."""
+    guard = Guard(Settings(), ("understanding",))
+    drift = [look(0, kl=0.0, gain=0.0), look(20, gain=0.3), look(40, gain=0.3, caption_gain=0.05)]
+    assert [guard.judge(one) for one in drift] == ["keep", "hold", "keep"]
+    worse = Guard(Settings(), ("understanding",))
+    drift = [look(0, kl=0.0, gain=0.0), look(20, gain=-0.03, caption_gain=0.3)]
+    assert [worse.judge(one) for one in drift] == ["keep", "hold"]
+
+
 def test_noise_below_the_start_is_no_decline() -> None:
     """A run that has not improved yet is not stopped for it."""
     guard, verdicts = judged(Settings(patience=1), *[look(i, gain=-0.03) for i in range(1, 6)])
+    assert guard.note == "held: generation reward lower by 1.5 standard errors"
     assert verdicts[1:] == ["hold"] * 5
     assert (guard.best, guard.declines) == (0, 0)
 
@@ -95,10 +124,10 @@ def test_watching_only() -> None:
 
 
 def test_state_goes_on_alike() -> None:
-    looks = [look(10), look(20, kl=1.0), look(30, kl=1.0), look(40, kl=1.0)]
+    looks = [look(10), look(20, kl=1.0), look(30), look(40, kl=1.0), look(50, kl=1.0)]
     guard, verdicts = judged(Settings(), *looks)
     first, _ = judged(Settings(), *looks[:2])
-    twin = Guard(Settings())
+    twin = Guard(Settings(), DIRECTIONS)
     twin.load_state(first.state())
     assert [twin.judge(one) for one in looks[2:]] == verdicts[3:]
     assert twin.state() == guard.state()
@@ -109,7 +138,9 @@ def watch(random_model_folder: Path, inputs_folder: Path) -> Watch:
     pictures = tuple(str(path) for path in sorted((inputs_folder / "pictures").glob("*.png")))
     prompts = ("a red circle", "two blue square", "a green circle")
     start = load_model(random_model_folder)
-    return Watch(start, pictures, prompts, Settings(inputs=10), max_new_tokens=6, seed=1)
+    return Watch(
+        start, pictures, prompts, Settings(inputs=10, samples=40), max_new_tokens=6, seed=1
+    )
 
 
 def moved(model: Janus, by: float) -> Janus:
@@ -127,6 +158,25 @@ def test_start_model_is_at_distance_nothing(watch: Watch) -> None:
     assert watch.look(watch.start, 5).reward == first.reward  # the same seeds every time
 
 
+def test_gain_and_error_are_over_inputs(watch: Watch, random_model_folder: Path) -> None:
+    """Candidates of one input are averaged first: they are no independent inputs."""
+    watch.look(watch.start, 0)
+    first = {name: each.clone() for name, each in watch.first.items()}
+    model = moved(load_model(random_model_folder), 0.05)
+    seen = watch.look(model, 1)
+    for direction in DIRECTIONS:
+        rollouts = draw(
+            model, direction, watch.inputs[direction], watch.group[direction], watch.sampling,
+            watch.seed, condition=watch.conditions[direction],
+        )  # fmt: skip
+        reward = reward_of(rollouts, watch.scorer, watch.start, watch.conditions[direction])
+        each = reward.view(len(watch.inputs[direction]), -1)
+        gain = np.array([row[row.isfinite()].mean() for row in each]) - first[direction].numpy()
+        gain = gain[np.isfinite(gain)].astype(np.float64)
+        assert seen.gain[direction] == pytest.approx(gain.mean(), abs=1e-6)
+        assert seen.error[direction] == pytest.approx(gain.std(ddof=1) / len(gain) ** 0.5, rel=1e-4)
+
+
 def test_further_weights_are_further_away(watch: Watch, random_model_folder: Path) -> None:
     watch.look(watch.start, 0)
     near = watch.look(moved(load_model(random_model_folder), 0.01), 1)
@@ -141,6 +191,7 @@ def test_kl_against_the_exact_one(watch: Watch, random_model_folder: Path) -> No
     model = moved(load_model(random_model_folder), 0.2)  # far: KL and its reverse differ
     prompts = [f"a {word} circle" for word in ("red", "blue", "green", "two")] * 100
     watch.inputs["generation"] = tuple(prompts)
+    watch.group["generation"] = 1
     watch.conditions["generation"] = prompts
     del watch.first["generation"]
     estimate = watch.look(model, 1).kl["generation"]
