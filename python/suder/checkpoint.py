@@ -14,7 +14,16 @@ import torch
 
 from suder.files import read_tensors, write_tensors
 
-PACKAGES = ("suder", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic")
+PACKAGES = (
+    "suder",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pydantic",
+    "peft",
+)
 
 
 def save_state(

@@ -89,6 +89,14 @@ class Optimizer(Section):
     ] = 16384
 
 
+class Lora(Section):
+    rank: Annotated[NonNegative, says("of the adapters; 0: none, all weights are trained")] = 0
+    alpha: Annotated[Positive, says("the adapters' output is scaled by alpha / rank")] = 32
+    targets: Annotated[
+        list[str], says("linear layers of the language model that get adapters", min_length=1)
+    ] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
 class Sampling(Section):
     temperature: Annotated[float, says("of both directions", gt=0)] = 1.0
     top_k: Annotated[NonNegative, says("only the k most likely tokens; 0: all")] = 0
@@ -158,6 +166,7 @@ class TrainConfig(Section):
     ] = "joint"
     objective: ObjectiveSection = ObjectiveSection()
     optimizer: Optimizer = Optimizer()
+    lora: Lora = Lora()
     sampling: Sampling = Sampling()
     reward: Reward = Reward()
     guard: Guard = Guard()

@@ -11,9 +11,11 @@ import torch
 from suder.balance import Gradient, Updater
 from suder.checkpoint import fingerprint
 from suder.config import TrainConfig
+from suder.files import seed_of
 from suder.gradients import Sums, add_gradient
 from suder.models import load_model
 from suder.models.base import UnifiedModel
+from suder.models.lora import saved_adapters
 from suder.rewards import DualReward
 from suder.rounds import Scored
 
@@ -23,7 +25,8 @@ class Learner:
 
     Attributes:
         policy: the model that samples and is trained.
-        start: the same model as it was, frozen; weights never trained (the VQ model) are shared.
+        start: the same model as it was, frozen; weights never trained (the VQ model's; with
+            LoRA, all but the adapters) are shared.
         scorer: gives the rewards, by the policy or by the start model.
         skips: rounds in a row whose gradient was not finite and changed nothing.
     """
@@ -31,6 +34,8 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         model = load_model(config.model, device=config.device)
+        if config.lora.rank:
+            model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.policy: UnifiedModel = model
@@ -73,8 +78,11 @@ class Learner:
 
     def restart(self, folder: Path) -> None:
         """Goes on from the weights saved in `folder` (HF format), at half the rate."""
-        saved = load_model(folder, device=self.config.device)
-        self.updater.restart(dict(saved.named_parameters()))
+        if self.config.lora.rank:
+            weights = saved_adapters(folder)
+        else:
+            weights = dict(load_model(folder, device=self.config.device).named_parameters())
+        self.updater.restart(weights)
         self.skips = 0
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -105,7 +105,7 @@ def make_config(
             "candidates": 4,
             "sampling": {"max_new_tokens": 6},
             "optimizer": {"lr": 0.003, "warmup_rounds": 0},
-            "guard": {"every": 2},
+            "guard": {"every": 2, "samples": 24},
         }
         return load_config(tree, changes)
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from suder.config import Lora
 from suder.models import pictures
 from suder.models.base import Condition, Direction, Hidden, Targets
 from suder.models.decoding import JanusDecoding
 from suder.models.janus_parts import Parts, target_rows
 from suder.models.janus_prefix import NullPrompt, Prefix, Prompts
+from suder.models.lora import add_lora, save_merged
 from suder.models.teacher_forcing import layout
 from suder.pretrain.layout import QUESTION
 
@@ -97,8 +99,15 @@ class Janus(nn.Module):
         return self
 
     def save(self, path: str | Path) -> None:
-        """Writes model and processor in the Hugging Face format (safetensors)."""
-        self.model.save_pretrained(path)
+        """Writes model and processor in the Hugging Face format (safetensors).
+
+        PEFT adapters are merged into the weights written, and written by themselves into the folder
+        `adapter` below.
+        """
+        if self.model is self.core:
+            self.model.save_pretrained(path)
+        else:
+            save_merged(self.model, path)
         self.processor.save_pretrained(path)
 
     # ---- pictures and texts
@@ -188,15 +197,20 @@ class Janus(nn.Module):
             rows = torch.cat([rows, rows + len(condition)])
         return JanusDecoding(parts, direction, *prefix, rows, steps, guidance)
 
-    # ---- copies
+    # ---- copies and adapters
 
     def frozen_copy(self) -> Janus:
         """A copy that training does not reach; what is never trained is shared with this one."""
-        shared = {id(part): part for part in (self.parts.vqmodel, self.processor)}
+        shared: dict[int, Any] = {id(part): part for part in (self.parts.vqmodel, self.processor)}
+        0 and {id(one): one for one in self.parameters() if not one.requires_grad}
         twin = copy.copy(self)
         twin.__dict__ = dict(self.__dict__)
         twin._modules = {"model": copy.deepcopy(self.model, shared)}
         return twin.requires_grad_(False).eval()
+
+    def add_lora(self, settings: Lora, seed: int) -> None:
+        """Puts adapters into the language model; from now on only they are trained."""
+        self.model = add_lora(self.core, settings, seed)
 
     def has_adapters(self) -> bool:
         """True if PEFT adapters (LoRA) are in the model."""

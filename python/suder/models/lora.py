@@ -1,0 +1,91 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft: few trained weights, one start model.
+
+The start model that KL and guard need is the policy without its adapters, so it shares every weight
+but these. What is saved is a whole model with the adapters merged in, and peft's own adapter folder
+beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from suder.config import Lora
+
+FOLDER = "adapter"  # below a saved model: at its top, transformers would take it for the model
+_NAME = "default"
+
+
+def add_lora(core: Any, settings: Lora, seed: int) -> Any:
+    """A peft model around transformers' Janus; only the adapters in it are trained.
+
+    Args:
+        core: a `JanusForConditionalGeneration`.
+        settings: rank, alpha and which linear layers of the language model get adapters.
+        seed: of the adapters' A; B begins at 0, so that the model is the start model at first.
+
+    Raises:
+        ModuleNotFoundError: peft is not installed.
+        ValueError: a target that the language model has no linear layer for.
+    """
+    try:
+        import peft
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "lora.rank above 0 needs peft: pip install 'suder[lora]', or set lora.rank to 0"
+        ) from None
+    there = {
+        name.rpartition(".")[2]
+        for name, layer in core.model.language_model.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    }
+    unknown = sorted(set(settings.targets) - there)
+    if unknown:
+        raise ValueError(
+            f"lora.targets: the language model has no linear layer {', '.join(unknown)}; "
+            f"it has {', '.join(sorted(there))}"
+        )
+    named = "|".join(sorted(settings.targets))
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=rf".*language_model\..*\.({named})",  # the vision towers share these names
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return peft.get_peft_model(core, config, adapter_name=_NAME)
+
+
+@torch.no_grad()
+def save_merged(model: Any, path: str | Path) -> None:
+    """The whole model with the adapters added to its weights, and the adapters beside it.
+
+    The weights in memory are not touched: merging and taking back out would change their bits.
+    """
+    core = model.get_base_model()
+    merged: dict[str, torch.Tensor] = {}
+    for name, value in core.state_dict().items():
+        layer_name, _, kind = name.rpartition(".base_layer.")
+        if ".lora_" in name:
+            continue
+        if not layer_name:
+            merged[name] = value
+        elif kind == "weight":
+            delta = core.get_submodule(layer_name).get_delta_weight(_NAME)
+            merged[f"{layer_name}.weight"] = value + delta.to(value.dtype)
+        else:
+            merged[f"{layer_name}.{kind}"] = value
+    core.save_pretrained(path, state_dict=merged)
+    model.save_pretrained(Path(path) / FOLDER)
+
+
+def saved_adapters(path: str | Path) -> dict[str, torch.Tensor]:
+    """The adapters that `save_merged` wrote, under the names of the parameters they were."""
+    tensors = load_file(Path(path) / FOLDER / "adapter_model.safetensors")
+    return {
+        "model." + name.replace(".weight", f".{_NAME}.weight"): value
+        for name, value in tensors.items()
+    }
