@@ -202,7 +202,7 @@ class Janus(nn.Module):
     def frozen_copy(self) -> Janus:
         """A copy that training does not reach; what is never trained is shared with this one."""
         shared: dict[int, Any] = {id(part): part for part in (self.parts.vqmodel, self.processor)}
-        0 and {id(one): one for one in self.parameters() if not one.requires_grad}
+        shared |= {id(one): one for one in self.parameters() if not one.requires_grad}
         twin = copy.copy(self)
         twin.__dict__ = dict(self.__dict__)
         twin._modules = {"model": copy.deepcopy(self.model, shared)}
