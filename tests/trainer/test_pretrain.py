@@ -85,11 +85,11 @@ def test_the_layout_is_the_chat_template_of_the_processor(small):
     text = processor.apply_chat_template(
         [{"role": "user", "content": [picture, asked]}], add_generation_prompt=True
     )
-    inputs = processor(text=text, images=[pictures(1)[0].numpy()])
+    inputs = processor(text=[text], images=[pictures(1)[0].numpy()])
     assert torch.equal(inputs["input_ids"][0], layout.understanding_ids(processor))
     told = [{"role": "user", "content": [{"type": "text", "text": "two red rings"}]}]
     text = processor.apply_chat_template(told, add_generation_prompt=True)
-    inputs = processor(text=text, generation_mode="image")
+    inputs = processor(text=[text], generation_mode="image")
     ids = layout.generation_ids(processor, "two red rings")
     assert torch.equal(inputs["input_ids"][0], ids)
 
