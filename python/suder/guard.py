@@ -24,11 +24,11 @@ class Guard:
 
     - *worth keeping*: the frozen start model gives more reward than to its own results, by more
       than chance: the trained directions' gains, each in its standard errors, add up to more than
-      `evidence` standard errors of that sum, and no direction's is below minus one. The latest
-      such weights are the best so far; until then that is the start model itself.
+      `evidence` standard errors of that sum. The latest such weights are the best so far; until
+      then that is the start model itself.
     - *declining*: image tokens more than `kl_limit` nats from the start, or a direction's gain
-      below minus two standard errors, or collapsed. `patience` declining looks in a row end the
-      run, or roll it back. Between the two the run just goes on.
+      below minus two standard errors, or collapsed. Not kept, whatever the other direction gained;
+      `patience` such looks in a row end the run, or roll it back. Between the two it just goes on.
     - *collapsed*: a number that is not finite, or an entropy under `entropy_floor` of the start's.
       Acted on at once.
 
@@ -102,14 +102,11 @@ class Guard:
 
     def _doubt(self, look: Look) -> str:
         """Why these weights cannot be said to be better than the start's; "" if they can."""
-        sure = {one: _ratio(look.gain[one], look.error[one]) for one in look.gain}
-        for direction, ratio in sure.items():
-            if ratio < -1:
-                return f"{direction} reward lower by {-ratio:.1f} standard errors"
-        evidence = sum(sure[one] for one in self.trained) / math.sqrt(len(self.trained))
-        if evidence <= self.settings.evidence:
-            return f"rewards better than the start's by only {evidence:.1f} standard errors"
-        return ""
+        sure = [_ratio(look.gain[one], look.error[one]) for one in self.trained]
+        evidence = sum(sure) / math.sqrt(len(sure))
+        if evidence > self.settings.evidence:
+            return ""
+        return f"rewards better than the start's by only {evidence:.1f} standard errors"
 
     def state(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in ("best", "declines", "rollbacks", "note")}
