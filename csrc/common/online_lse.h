@@ -23,16 +23,21 @@ struct OnlineLse {
   float weighted = 0.0f;  // sum exp(z - max) * (z - max), for the entropy
 };
 
+// Fields are chosen one by one: a reference to the larger state would put both in a GPU thread's
+// local memory.
 SUDER_HOST_DEVICE inline OnlineLse merge(const OnlineLse& a, const OnlineLse& b) {
-  const OnlineLse& high = b.max > a.max ? b : a;
-  const OnlineLse& low = b.max > a.max ? a : b;
+  const bool swap = b.max > a.max;
+  const float high = swap ? b.max : a.max, low = swap ? a.max : b.max;
+  const float high_sum = swap ? b.sum : a.sum, low_sum = swap ? a.sum : b.sum;
+  const float high_weighted = swap ? b.weighted : a.weighted;
   // Nothing but -inf (or nothing at all): no finite difference of maxima to shift by, and a sum of
   // 0 that changes nothing, or NaN that must not be lost.
-  if (low.max == -INFINITY) return {high.max, high.sum + low.sum, high.weighted};
-  const float shift = low.max - high.max;
+  if (low == -INFINITY) return {high, high_sum + low_sum, high_weighted};
+  const float low_weighted = swap ? a.weighted : b.weighted;
+  const float shift = low - high;
   const float scale = std::exp(shift);
-  return {high.max, high.sum + low.sum * scale,
-          high.weighted + (low.weighted + low.sum * shift) * scale};
+  return {high, high_sum + low_sum * scale,
+          high_weighted + (low_weighted + low_sum * shift) * scale};
 }
 
 SUDER_HOST_DEVICE inline float lse(const OnlineLse& a) { return a.max + std::log(a.sum); }
