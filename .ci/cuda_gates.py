@@ -90,7 +90,9 @@ def check_instructions(source: Path, cubin: Path, arch: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--arch", action="append", help="default: 80 and 90a")
     architectures = parser.parse_args().arch or ["80", "90a"]
     problems = []

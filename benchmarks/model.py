@@ -81,9 +81,7 @@ def tiles_forward(card: Card, n: int, d: int, v: int) -> Work:
     seconds = tiles * (product + max(read, exponentials) + 2 * card.launch)
     l2 = 8.0 * tiles * TILE_TOKENS * width
     flops = 2.0 * n * d * v
-    return Work(
-        "tiles, forward", f"{n}x{d}x{v}", flops, dram, l2, max(seconds, dram / card.copy)
-    )
+    return Work("tiles, forward", f"{n}x{d}x{v}", flops, dram, l2, max(seconds, dram / card.copy))
 
 
 def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
@@ -146,7 +144,9 @@ def table(works: list[Work]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--gpu", choices=CARDS, default="h100")
     parser.add_argument("--json", type=Path, help="also write the predictions here")
     arguments = parser.parse_args()

@@ -63,7 +63,8 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     # On processors that multiply bfloat16 the gradient of a logit is rounded to it (2^-9 of itself)
     # before the products over the vocabulary and over the tokens.
     **{
-        (f"{kind}/bfloat16", "cpu", torch.bfloat16): {"rtol": 1.01 * 2.0**-8, "atol": 2.0**-8}
+        (f"{kind}/bfloat16", device, torch.bfloat16): {"rtol": 1.01 * 2.0**-8, "atol": 2.0**-8}
+        for device in ("cpu", "cuda")
         for kind in ("grad_hidden", "grad_weight")
     },
     # CUDA, emulated or not: float32 products and sums, as on the CPU.
@@ -89,7 +90,8 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     },
     # Gradients that autograd adds up from parts, each rounded to the dtype of the input.
     **{
-        (f"{kind}/parts", "cpu", dtype): {"rtol": 1e-5 + 2.0**-bits, "atol": 1e-5 + 2.0**-bits}
+        (f"{kind}/parts", device, dtype): {"rtol": 1e-5 + 2.0**-bits, "atol": 1e-5 + 2.0**-bits}
+        for device in ("cpu", "cuda")
         for kind in ("grad_hidden", "grad_weight", "grad_bias", "grad_logits")
         for dtype, bits in ((torch.float32, 17), (torch.bfloat16, 7), (torch.float16, 10))
     },

@@ -105,7 +105,9 @@ def from_logits(n: int, v: int) -> list[Row]:
     return rows("logits", f"{n}x{v}", candidates, 0.0)
 
 
-def rows(task: str, shape: str, candidates: dict[str, Callable[[], object]], flops: float) -> list[Row]:
+def rows(
+    task: str, shape: str, candidates: dict[str, Callable[[], object]], flops: float
+) -> list[Row]:
     """Times, memory and ratios of all candidates of one task."""
     times = milliseconds(candidates)
     base = times[next(iter(candidates))]
@@ -136,7 +138,9 @@ def with_predictions(results: list[Row], card: model.Card) -> None:
 
 
 def table(results: list[Row]) -> str:
-    lines = [f"{'task':<17}{'shape':<19}{'name':<31}{'ms':>8}{'ratio':>7}{'TF/s':>6}{'MiB':>8}{'model':>8}"]
+    lines = [
+        f"{'task':<17}{'shape':<19}{'name':<31}{'ms':>8}{'ratio':>7}{'TF/s':>6}{'MiB':>8}{'model':>8}"
+    ]
     for row in results:
         guess = f"{row['predicted_ms']:>8.3f}" if row["predicted_ms"] else " " * 8
         lines.append(
@@ -152,10 +156,22 @@ def picture(results: list[Row], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(10, 4))
     for i, name in enumerate(names):
         ratios = [
-            next((r["ratio"] for r in results if (r["task"], r["name"], r["shape"]) == ("forward", name, s)), math.nan)
+            next(
+                (
+                    r["ratio"]
+                    for r in results
+                    if (r["task"], r["name"], r["shape"]) == ("forward", name, s)
+                ),
+                math.nan,
+            )
             for s in shapes
         ]
-        axes.bar([x + 0.8 * i / len(names) for x in range(len(shapes))], ratios, 0.8 / len(names), label=name)
+        axes.bar(
+            [x + 0.8 * i / len(names) for x in range(len(shapes))],
+            ratios,
+            0.8 / len(names),
+            label=name,
+        )
     axes.set_xticks([x + 0.4 for x in range(len(shapes))], shapes)
     axes.set_ylabel("time / bare bf16 product")
     axes.set_title(f"log p from hidden states, forward, {torch.cuda.get_device_name()}")
@@ -165,7 +181,9 @@ def picture(results: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +199,10 @@ def main() -> None:
     left_out = peers.available()[1]
     text = "\n".join([card, table(results), *(f"left out: {line}" for line in left_out)])
     report = {"card": card, "torch": torch.__version__, "left_out": left_out, "results": results}
-    for name, content in (("results.json", json.dumps(report, indent=1)), ("table.txt", text + "\n")):
+    for name, content in (
+        ("results.json", json.dumps(report, indent=1)),
+        ("table.txt", text + "\n"),
+    ):
         temporary = out / f"{name}.tmp"
         temporary.write_text(content)
         temporary.replace(out / name)

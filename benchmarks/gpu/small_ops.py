@@ -29,7 +29,7 @@ def sequences_and_losses() -> None:
     logprob = -torch.rand(130, device="cuda")
     logprob.requires_grad_()
     target = torch.randint(9, (130,), device="cuda")
-    value, _ = suder_ext.sequence_reduce(logprob, target, cu_seqlens)
+    value, _ = suder_ext.sequence_reduce(logprob, target, cu_seqlens, mean=False)
     value.nansum().backward()
     suder_ext.group_advantage(torch.rand(70, device="cuda"), 35)
     old, advantage = -torch.rand(130, device="cuda"), torch.randn(3, device="cuda")

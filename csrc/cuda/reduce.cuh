@@ -11,14 +11,14 @@ inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 inline constexpr int kWarpSize = 32;
 
 // The same values told relative to a larger (or equal) maximum.
-__device__ inline OnlineLse relative_to(const OnlineLse& s, float max) {
-  return suder::merge(s, OnlineLse{max, 0.0f, 0.0f});
+__device__ inline OnlineLse relative_to(const OnlineLse& s, float max, float inverse_temperature) {
+  return suder::merge(s, OnlineLse{max, 0.0f, 0.0f}, inverse_temperature);
 }
 
 // Adds a value that is not above s.max. Minus infinity adds nothing, also where max is -inf.
-__device__ inline void add(OnlineLse& s, float z) {
+__device__ inline void add(OnlineLse& s, float z, float inverse_temperature) {
   if (z == -INFINITY) return;
-  const float difference = z - s.max, e = expf(difference);
+  const float difference = (z - s.max) * inverse_temperature, e = expf(difference);
   s.sum += e;
   s.weighted += e == 0.0f ? 0.0f : difference * e;  // 0 * -inf is not 0
 }
@@ -29,8 +29,8 @@ struct RowState {
   float target = NAN;
 };
 
-__device__ inline RowState merge(const RowState& a, const RowState& b) {
-  return {suder::merge(a.lse, b.lse), isnan(a.target) ? b.target : a.target};
+__device__ inline RowState merge(const RowState& a, const RowState& b, float inverse_temperature) {
+  return {suder::merge(a.lse, b.lse, inverse_temperature), isnan(a.target) ? b.target : a.target};
 }
 __device__ inline RowState from_lane_below(const RowState& s, int distance) {
   return {{__shfl_down_sync(kAllLanes, s.lse.max, distance),
@@ -41,16 +41,17 @@ __device__ inline RowState from_lane_below(const RowState& s, int distance) {
 
 // The block's states joined; valid in thread 0. `shared` has one place a warp, and is free again
 // only after the next barrier.
-__device__ inline RowState reduce_block(RowState state, RowState* shared) {
+__device__ inline RowState reduce_block(RowState state, RowState* shared,
+                                        float inverse_temperature) {
   for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    state = merge(state, from_lane_below(state, distance));
+    state = merge(state, from_lane_below(state, distance), inverse_temperature);
   }
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   if (threadIdx.x % kWarpSize == 0) shared[warp] = state;
   __syncthreads();
   if (threadIdx.x == 0) {
     const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-    for (int i = 1; i < warps; ++i) state = merge(state, shared[i]);
+    for (int i = 1; i < warps; ++i) state = merge(state, shared[i], inverse_temperature);
   }
   return state;
 }

@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kThreads)
   if (row >= parts.rows) return;
   RowState state = parts.state[row];
   for (std::int64_t i = 1; i < parts.parts; ++i) {
-    state = merge(state, parts.state[i * parts.rows + row]);
+    state = merge(state, parts.state[i * parts.rows + row], results.inverse_temperature);
   }
   results.write(row, state);
 }

@@ -15,13 +15,14 @@ struct RowResults {
   float* logprob;
   float* lse;
   float* entropy;  // or absent
+  float inverse_temperature;
 
   // Ignored rows give 0, whatever they hold. A target outside the vocabulary was never met: its
   // logit is NaN, and so is its log-probability.
   __device__ void write(std::int64_t row, const RowState& state) const {
     const bool ignored = target[row] == ignore_index;
-    logprob[row] = ignored ? 0.0f : log_probability(state.target, state.lse);
-    lse[row] = ignored ? 0.0f : suder::lse(state.lse);
+    logprob[row] = ignored ? 0.0f : log_probability(state.target, state.lse, inverse_temperature);
+    lse[row] = ignored ? 0.0f : suder::lse(state.lse, inverse_temperature);
     if (entropy != nullptr) entropy[row] = ignored ? 0.0f : suder::entropy(state.lse);
   }
 };

@@ -48,19 +48,18 @@ def _threads() -> Iterator[None]:
 # What emulated CUDA does otherwise, or has no part in. The values are prefixes of test ids.
 NOT_EMULATED = {
     "compares instruction sets and numbers of threads": (
+        "test_determinism.py::test_any_number_of_threads",
         "test_logprob_traps.py::test_same_bits_for_any_number_of_threads",
         "test_logprob_traps.py::test_instruction_sets_agree",
-        "test_linear_traps.py::test_same_bits_for_any_number_of_threads",
-        "test_linear_traps.py::test_instruction_sets_agree",
         "test_policy_loss.py::test_same_bits_for_any_instruction_set_and_threads",
         "test_preference_loss.py::test_same_bits_for_any_instruction_set_and_threads",
         "test_sequence_reduce.py::test_a_sequence_has_the_same_bits_anywhere",
     ),
     "CUDA does not look at targets and offsets: tests/ops/test_cuda.py": (
         "test_logprob_traps.py::test_target_outside_the_vocabulary",
-        "test_linear_traps.py::test_target_outside_the_vocabulary",
         "test_errors.py::test_a_target_outside_the_vocabulary_names_the_first_row",
         "test_errors.py::test_the_row_is_counted_in_the_flattened_batch",
+        "test_errors.py::test_wrong_offsets",
         "test_errors.py::test_nothing_is_read_past_a_wrong_offset",
         "test_sequence_reduce.py::test_bad_offsets",
         "test_policy_loss.py::test_bad_cu_seqlens",

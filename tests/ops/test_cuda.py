@@ -97,7 +97,7 @@ def _losses_and_sequences() -> None:
     cu_seqlens = torch.tensor([0, 3, 3, 9])
     logprob = torch.rand(9, requires_grad=True)
     target = torch.tensor([1, -100, 2, 3, 4, 5, 6, -100, 8])
-    value, _ = suder_ext.sequence_reduce(logprob, target, cu_seqlens)
+    value, _ = suder_ext.sequence_reduce(logprob, target, cu_seqlens, mean=False)
     value.nansum().backward()
     suder_ext.group_advantage(torch.rand(70), 35)
     for level in ("token", "sequence"):

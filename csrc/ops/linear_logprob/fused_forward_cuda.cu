@@ -54,13 +54,15 @@ __device__ void start_states(BlockStates<Mainloop>& states, const ForwardArgumen
     for (int i = 0; i < Mainloop::kColumnWarps; ++i) states.lse[row][i] = OnlineLse{};
     states.target_logit[row] = NAN;
     const bool real = first_row + row < a.operands.rows;
-    states.target[row] = real ? a.target[first_row + row] : -1;
+    const std::int64_t target = real ? a.target[first_row + row] : -1;
+    // Not one of the columns that fill up the last tile.
+    states.target[row] = target < a.operands.columns ? target : -1;
   }
 }
 
 // One row of a warp's tile: this thread's values, then the four lanes that share the row.
 template <int kTiles>
-__device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half) {
+__device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inverse_temperature) {
   OnlineLse s;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
@@ -75,7 +77,7 @@ __device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half) {
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) add(s, sums[n][2 * half + i]);
+    for (int i = 0; i < 2; ++i) add(s, sums[n][2 * half + i], inverse_temperature);
   }
   for (int lanes = 1; lanes <= 2; lanes *= 2) {
     s.sum += __shfl_xor_sync(kAllLanes, s.sum, lanes);
@@ -100,7 +102,7 @@ __device__ void finish_logits(typename Mainloop::Sums& sums, const ForwardArgume
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float& z = sums[m][n][2 * half + i];
-          z = real ? a.final_logit(z + bias) : -INFINITY;
+          z = real ? a.final_logit.capped(z + bias) : -INFINITY;
         }
       }
     }
@@ -109,7 +111,7 @@ __device__ void finish_logits(typename Mainloop::Sums& sums, const ForwardArgume
 
 template <typename Mainloop>
 __device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop::Sums& sums,
-                         int first_row, std::int64_t column) {
+                         int first_row, std::int64_t column, float inverse_temperature) {
   const int warp_column = static_cast<int>(threadIdx.x) / kWarpSize % Mainloop::kColumnWarps;
 #pragma unroll
   for (int m = 0; m < Mainloop::kRowTiles; ++m) {
@@ -124,9 +126,9 @@ __device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop:
           if (target == n * 8 + i) states.target_logit[row] = sums[m][n][2 * half + i];
         }
       }
-      const OnlineLse part = row_lse(sums[m], half);
+      const OnlineLse part = row_lse(sums[m], half, inverse_temperature);
       OnlineLse& place = states.lse[row][warp_column];
-      if (threadIdx.x % 4 == 0) place = merge(place, part);
+      if (threadIdx.x % 4 == 0) place = merge(place, part, inverse_temperature);
     }
   }
 }
@@ -154,13 +156,15 @@ __global__ void __launch_bounds__(MmaMainloop<T>::kThreads, 1)
                [&](std::int64_t tile, typename Mainloop::Sums& sums) {
                  const std::int64_t column = tile * Mainloop::kColumns + mainloop.column();
                  finish_logits<Mainloop>(sums, a, column);
-                 add_tile(states, sums, mainloop.row(), column);
+                 add_tile(states, sums, mainloop.row(), column, a.final_logit.inverse_temperature);
                });
   __syncthreads();
   const std::int64_t row = threadIdx.x;
   if (row >= Mainloop::kRows || first_row + row >= a.operands.rows) return;
   OnlineLse lse = states.lse[row][0];
-  for (int i = 1; i < Mainloop::kColumnWarps; ++i) lse = merge(lse, states.lse[row][i]);
+  for (int i = 1; i < Mainloop::kColumnWarps; ++i) {
+    lse = merge(lse, states.lse[row][i], a.final_logit.inverse_temperature);
+  }
   a.state[split * a.operands.rows + first_row + row] = {lse, states.target_logit[row]};
 }
 
@@ -189,7 +193,8 @@ void run(const FusedForward& p, Stream stream) {
   launch(fused_forward_kernel<T>, {static_cast<unsigned>(row_blocks * splits.count)},
          {Mainloop::kThreads}, shared, stream, arguments);
   merge_row_states({state, splits.count, p.hidden.rows},
-                   {p.target, p.ignore_index, p.logprob, p.lse, p.entropy}, stream);
+                   {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature},
+                   stream);
 }
 
 }  // namespace

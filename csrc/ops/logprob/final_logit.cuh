@@ -1,4 +1,5 @@
-// What happens to a product before the softmax: bias, softcap, temperature; and its derivative.
+// What happens to a product (with its bias) before the softmax: the softcap, and the derivative of
+// softcap and temperature. The temperature itself scales differences: see common/online_lse.h.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,19 +16,20 @@ struct FinalLogit {
         softcap(cap),
         inverse_softcap(cap > 0.0f ? 1.0f / cap : 0.0f) {}
 
-  // `slope` becomes d(result) / d(z).
-  __device__ float operator()(float z, float& slope) const {
-    slope = inverse_temperature;
-    if (softcap > 0.0f) {
-      const float t = tanhf(z * inverse_softcap);
-      slope *= 1.0f - t * t;
-      z = softcap * t;
-    }
-    return z * inverse_temperature;
+  __device__ float capped(float z) const {
+    return softcap > 0.0f ? softcap * tanhf(z * inverse_softcap) : z;
   }
-  __device__ float operator()(float z) const {
-    float slope;
-    return (*this)(z, slope);
+
+  // d(capped / temperature) / dz, from `capped`.
+  __device__ float slope(float capped) const {
+    if (softcap == 0.0f) return inverse_temperature;
+    const float t = capped * inverse_softcap;
+    return inverse_temperature * (1.0f - t * t);
+  }
+
+  // log p of a capped logit; one rounding, so that an lse which is off is off by the same for all.
+  __device__ float log_p(float capped, float lse) const {
+    return fmaf(capped, inverse_temperature, -lse);
   }
 };
 

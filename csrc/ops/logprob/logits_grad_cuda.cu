@@ -61,12 +61,12 @@ __device__ RowFactors row_factors(const GradArguments<T, G>& a, std::int64_t row
 
 __device__ inline float derivative(const RowFactors& f, const FinalLogit& final_logit, float z,
                                    std::int64_t column) {
-  float slope;
-  const float log_p = (final_logit(z, slope) - f.lse) - f.correction;
+  const float capped = final_logit.capped(z);
+  const float log_p = final_logit.log_p(capped, f.lse) - f.correction;
   const float p = expf(log_p);
   float dz = p == 0.0f ? 0.0f : p * (f.common + f.per_log_p * log_p);  // 0 * -inf is not 0
   if (column == f.target) dz += f.direct;
-  return dz * slope;
+  return dz * final_logit.slope(capped);
 }
 
 // All threads of the block must call it.
@@ -82,7 +82,7 @@ __device__ float lse_correction(const GradArguments<T, G>& a, const T* logits, f
     for (int i = 0; i < kPack<T>; ++i) {
       if (column + i >= a.cols) continue;
       if (a.bias != nullptr) z[i] += a.bias[column + i];
-      sum += expf(a.final_logit(z[i]) - lse);
+      sum += expf(a.final_logit.log_p(a.final_logit.capped(z[i]), lse));
     }
   }
   return logf(reduce_block(sum, shared));

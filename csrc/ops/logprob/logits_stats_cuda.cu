@@ -34,13 +34,14 @@ __device__ void add_pack(RowState& state, float (&z)[kPack<T>], std::int64_t col
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i) {
     if (a.bias != nullptr && column + i < end) z[i] += a.bias[column + i];
-    z[i] = column + i < end ? a.final_logit(z[i]) : -INFINITY;
+    z[i] = column + i < end ? a.final_logit.capped(z[i]) : -INFINITY;
     top = z[i] > top ? z[i] : top;
     if (column + i == target && column + i < end) state.target = z[i];
   }
-  state.lse = relative_to(state.lse, top);
+  const float inverse_temperature = a.final_logit.inverse_temperature;
+  state.lse = relative_to(state.lse, top, inverse_temperature);
 #pragma unroll
-  for (int i = 0; i < kPack<T>; ++i) add(state.lse, z[i]);
+  for (int i = 0; i < kPack<T>; ++i) add(state.lse, z[i], inverse_temperature);
 }
 
 template <typename T>
@@ -58,10 +59,10 @@ __global__ void __launch_bounds__(kThreads) logits_stats_kernel(StatsArguments<T
     add_pack(state, z, column, a, target, end);
   }
   __shared__ RowState shared[kThreads / kWarpSize];
-  state = reduce_block(state, shared);
+  state = reduce_block(state, shared, a.final_logit.inverse_temperature);
   if (threadIdx.x != 0) return;
   RowState* place = a.state + blockIdx.y * a.tokens + row;
-  if (!a.first) state = merge(*place, state);
+  if (!a.first) state = merge(*place, state, a.final_logit.inverse_temperature);
   if (a.last && gridDim.y == 1) {
     a.results.write(row, state);
   } else {
@@ -84,7 +85,7 @@ void run(const LogitsStats& p, std::int64_t splits, Stream stream) {
       p.last,
       FinalLogit(p.temperature, p.softcap),
       reinterpret_cast<RowState*>(p.state),
-      {p.target, p.ignore_index, p.logprob, p.lse, p.entropy}};
+      {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature}};
   launch(logits_stats_kernel<T>, {static_cast<unsigned>(p.tokens), static_cast<unsigned>(splits)},
          {kThreads}, 0, stream, arguments);
 }
@@ -105,7 +106,8 @@ void logits_stats(const LogitsStats& p, Stream stream) {
   dispatch_dtype(p.dtype, [&]<typename T>() { run<T>(p, splits, stream); });
   if (splits > 1) {
     merge_row_states({reinterpret_cast<const RowState*>(p.state), splits, p.tokens},
-                     {p.target, p.ignore_index, p.logprob, p.lse, p.entropy}, stream);
+                     {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature},
+                     stream);
   }
 }
 

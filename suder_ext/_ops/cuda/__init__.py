@@ -11,6 +11,8 @@ into a CUDA graph; a target outside the vocabulary makes its row NaN.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 from suder_ext._ops.cuda import call
 
@@ -27,12 +29,17 @@ def _choice() -> str:
 def _register(choice: str) -> None:
     if call.kernels is None:
         raise ImportError(
-            f"SUDER_CUDA_KERNEL={choice}, but suder_ext._C_cuda was not built; install with "
-            "SUDER_CUDA=ON and nvcc on the PATH"
+            f"SUDER_CUDA_KERNEL={choice}, but there is no suder_ext._C_cuda "
+            f"({call.missing_reason}); install with SUDER_CUDA=ON and nvcc on the PATH"
         )
     from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
 
-    functions = {**logprob.OPS, **losses.OPS, **sequences.OPS, **linear_logprob.OPS}
+    functions: dict[str, Callable[..., Any]] = {
+        **logprob.OPS,
+        **losses.OPS,
+        **sequences.OPS,
+        **linear_logprob.OPS,
+    }
     if choice == "fused":
         functions["linear_logprob"] = linear_logprob.fused_linear_logprob
     call.register(functions, "CUDA")

@@ -5,6 +5,7 @@ The tests put the emulated kernels in `kernels`; tensors are on the CPU then and
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -18,15 +19,12 @@ from suder_ext._ops.schemas import library
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-def _find() -> ModuleType | None:
-    try:
-        from suder_ext import _C_cuda
-    except ModuleNotFoundError:
-        return None
-    return _C_cuda
-
-
-kernels: ModuleType | None = _find()
+kernels: ModuleType | None = None
+missing_reason = ""
+try:
+    kernels = importlib.import_module("suder_ext._C_cuda")
+except ImportError as error:
+    missing_reason = str(error)
 
 
 def run(name: str, like: Tensor, **arguments: Any) -> None:

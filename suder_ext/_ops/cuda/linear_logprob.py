@@ -64,6 +64,8 @@ def linear_logprob_backward(
     The tile's gradient is rounded to the inputs' dtype, as the tensor cores take it; products
     accumulate in float32 and are rounded once more at the end.
     """
+    if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
+        hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
     tiles = Tiles(hidden, weight, bias, target)
     grads = upstream(grad_logprob, grad_lse, grad_entropy)
     depth, height = hidden.shape[1], tiles.padded.shape[0]

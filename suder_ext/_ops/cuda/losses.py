@@ -67,6 +67,8 @@ def preference_loss_backward(
     grad_loss: Tensor | None,
     grad_chosen_reward: Tensor | None,
     grad_rejected_reward: Tensor | None,
+    chosen: Tensor,
+    rejected: Tensor,
     chosen_slope: Tensor,
     rejected_slope: Tensor,
     partner: Tensor,
