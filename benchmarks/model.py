@@ -3,9 +3,9 @@
 The predictions are written down before a GPU run and compared with it after
 (`benchmarks/gpu_check.sh` puts both side by side). Run `python benchmarks/model.py --gpu h100`.
 
-Sources of the limits: H100 SXM data sheet (989.5 TFLOP/s dense bf16, 3.35 TB/s); 800 TFLOP/s is what
-a good product sustains there (fast.cu, cuBLAS at 8192^3); 3.0 TB/s a copy as measured; L2 bandwidth
-and the share of the peak that mma.sync reaches on Hopper are estimates and marked so.
+Sources of the limits: H100 SXM data sheet (989.5 TFLOP/s dense bf16, 3.35 TB/s); 800 TFLOP/s is
+what a good product sustains there (fast.cu, cuBLAS at 8192^3); 3.0 TB/s a copy as measured; L2
+bandwidth and the share of the peak that mma.sync reaches on Hopper are estimates, marked so.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def bare_product(card: Card, n: int, d: int, v: int) -> Work:
 
 
 def tiles_forward(card: Card, n: int, d: int, v: int) -> Work:
-    """Each tile: a product that writes float32 logits, a kernel that reads them once, both in L2."""
+    """Each tile: a product that writes float32 logits, a kernel that reads them, both in L2."""
     width = min(TILE_VOCAB, v)
     tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
     blocks = TILE_TOKENS // BLOCK_ROWS * math.ceil(width / BLOCK_COLUMNS)
@@ -85,7 +85,7 @@ def tiles_forward(card: Card, n: int, d: int, v: int) -> Work:
 
 
 def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
-    """Forward, then each tile again, its gradient in place, and two products: 8 NDV done, 6 told."""
+    """Forward, then each tile again, its gradient in place, two products: 8 NDV done, 6 told."""
     forward = tiles_forward(card, n, d, v)
     tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
     width = min(TILE_VOCAB, v)

@@ -26,7 +26,7 @@ from suder_ext._ops.cuda import linear_logprob as ours
 from suder_ext._ops.cuda import logprob as ours_logits
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 SHAPES = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
 OPTIONS = (-100, 1.0, None, False)

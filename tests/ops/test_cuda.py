@@ -1,4 +1,4 @@
-"""What is CUDA's own: nothing looks at targets or offsets, every batch gives the same bits, no races.
+"""What is CUDA's own: nothing looks at targets or offsets, same bits in every batch, no races.
 
 Runs on the emulated kernels, where they are built; tests/ops/emulated.py says how.
 """

@@ -11,8 +11,6 @@ into a CUDA graph; a target outside the vocabulary makes its row NaN.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
 from suder_ext._ops.cuda import call
 
@@ -34,7 +32,7 @@ def _register(choice: str) -> None:
         )
     from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
 
-    functions: dict[str, Callable[..., Any]] = {
+    functions: call.Ops = {
         **logprob.OPS,
         **losses.OPS,
         **sequences.OPS,

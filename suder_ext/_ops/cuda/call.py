@@ -6,7 +6,7 @@ The tests put the emulated kernels in `kernels`; tensors are on the CPU then and
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from suder_ext import _load
 from suder_ext._ops.schemas import library
 
+Ops = dict[str, Callable[..., Any]]
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -41,7 +42,7 @@ def run(name: str, like: Tensor, **arguments: Any) -> None:
         function(**plain, stream=torch.cuda.current_stream(like.device).cuda_stream)
 
 
-def register(functions: Mapping[str, Callable[..., Any]], key: str) -> None:
+def register(functions: Ops, key: str) -> None:
     """Make the functions the kernels of torch.ops.suder.<name> for tensors of this device."""
     for op, function in functions.items():
         library.impl(op, function, key)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
-from suder_ext._ops.cuda.call import DTYPE_CODES, floats, part, run
+from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
 from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
 
 
@@ -171,4 +171,4 @@ def fused_linear_logprob(
     return logprob, lse, entropy
 
 
-OPS = {"linear_logprob": linear_logprob, "linear_logprob_backward": linear_logprob_backward}
+OPS: Ops = {"linear_logprob": linear_logprob, "linear_logprob_backward": linear_logprob_backward}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
-from suder_ext._ops.cuda.call import DTYPE_CODES, floats, rows, run
+from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, rows, run
 from suder_ext._ops.cuda.tiles import options, results, tile_arguments, upstream
 
 
@@ -68,4 +68,4 @@ def logprob_backward(
     return grad
 
 
-OPS = {"logprob": logprob, "logprob_backward": logprob_backward}
+OPS: Ops = {"logprob": logprob, "logprob_backward": logprob_backward}

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from suder_ext._ops.cuda.call import floats, integers, run, vector
+from suder_ext._ops.cuda.call import Ops, floats, integers, run, vector
 from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
 from suder_ext.types import PolicyLevel, PolicyReduction
 
@@ -145,7 +145,7 @@ def policy_loss(
     return loss, ratio_slope, kl_slope, advantage_slope
 
 
-OPS = {
+OPS: Ops = {
     "preference_loss": preference_loss,
     "preference_loss_backward": preference_loss_backward,
     "policy_loss": policy_loss,

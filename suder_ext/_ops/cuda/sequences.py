@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from suder_ext._ops.cuda.call import floats, integers, run
+from suder_ext._ops.cuda.call import Ops, floats, integers, run
 
 NORMALIZE_CODES = {"none": 0, "std": 1, "mean": 2}
 
@@ -75,7 +75,7 @@ def group_advantage(
     return advantage, best, worst
 
 
-OPS = {
+OPS: Ops = {
     "sequence_reduce": sequence_reduce,
     "sequence_reduce_backward": sequence_reduce_backward,
     "group_advantage": group_advantage,
