@@ -5,6 +5,10 @@
 # what else is installed, and writes JSON, text and a PNG to OUT. Ends with a short table. A step that
 # fails or runs out of time is told of and does not stop the rest; the exit status counts them.
 set -uo pipefail
+if ! command -v nvidia-smi >/dev/null; then
+  echo "no GPU here: nvidia-smi is not on the PATH" >&2
+  exit 2
+fi
 out=$(mkdir -p "${1:?usage: gpu_check.sh OUT}" && cd "$1" && pwd)
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import suder_ext
+from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
+from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
 from tests.ops.cases import DTYPES, OUTPUTS, gradients, linear_case, logits_case, upstream_for
 from tests.ops.emulated import EMULATED, load, use_emulated
@@ -114,3 +116,8 @@ def _losses_and_sequences() -> None:
     for loss_type in ("sigmoid", "aot", "aot_unpaired", "cpo"):
         pair = [torch.rand(150, requires_grad=True) for _ in range(4)]
         suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
+
+
+def test_every_operator_has_a_kernel() -> None:
+    kernels = {**linear_logprob.OPS, **logprob.OPS, **losses.OPS, **sequences.OPS}
+    assert set(SCHEMAS) - set(kernels) == {"policy_loss_backward"}  # _ops/composite.py
