@@ -6,8 +6,10 @@ STAMP := $(VENV)/.suder-installed
 SOURCES := CMakeLists.txt $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 DEMO_ARGS ?=
+# ON builds the CUDA kernels too (nvcc; two minutes more)
+SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint setup sanitize clean
+.PHONY: demo test lint setup sanitize emulated clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -24,12 +26,16 @@ lint: setup
 sanitize: setup
 	bash .ci/sanitize
 
+# The CUDA kernels for the tests of a machine without a GPU; `make test` runs those it finds built.
+emulated: setup
+	bash .ci/emulated build
+
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml requirements-dev.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -r requirements-dev.txt
-	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	$(BIN)/pip install -q --no-build-isolation --no-deps -C cmake.define.SUDER_CUDA=$(SUDER_CUDA) -e .
 	touch $@
 
 clean:

@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any
 
 from suder_ext import _load
+from suder_ext._ops.cuda import call
 
 try:
     __version__ = metadata.version("suder")
@@ -42,4 +43,6 @@ def build_info() -> dict[str, Any]:
     }
     if _load.compiled is not None:
         info.update(_load.compiled.build_info(), version=__version__)
+    if call.kernels is not None:
+        info["cuda_architectures"] = call.kernels.architectures.split(",")
     return info

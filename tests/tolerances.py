@@ -63,12 +63,35 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     # On processors that multiply bfloat16 the gradient of a logit is rounded to it (2^-9 of itself)
     # before the products over the vocabulary and over the tokens.
     **{
-        (f"{kind}/bfloat16", "cpu", torch.bfloat16): {"rtol": 1.01 * 2.0**-8, "atol": 2.0**-8}
+        (f"{kind}/bfloat16", device, torch.bfloat16): {"rtol": 1.01 * 2.0**-8, "atol": 2.0**-8}
+        for device in ("cpu", "cuda")
         for kind in ("grad_hidden", "grad_weight")
+    },
+    # CUDA, emulated or not: float32 products and sums, as on the CPU.
+    **{
+        (kind, "cuda", dtype): {"rtol": 1e-5, "atol": 1e-5}
+        for kind in ("logprob", "lse", "entropy")
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    },
+    **{
+        (kind, "cuda", torch.float32): {"rtol": 1e-5, "atol": 1e-5}
+        for kind in ("grad_hidden", "grad_weight", "grad_bias", "grad_logits")
+    },
+    # From logits: rounded once.
+    **{
+        ("grad_logits", "cuda", dtype): {"rtol": 1.01 * 2.0**-bits, "atol": 2e-5}
+        for dtype, bits in ((torch.bfloat16, 8), (torch.float16, 11))
+    },
+    # The gradient of a logit is rounded to the inputs' dtype before products and column sums.
+    **{
+        (kind, "cuda", dtype): {"rtol": 1.01 * 2.0**-bits, "atol": 2.0**-bits}
+        for kind in ("grad_hidden", "grad_weight", "grad_bias")
+        for dtype, bits in ((torch.bfloat16, 8), (torch.float16, 11))
     },
     # Gradients that autograd adds up from parts, each rounded to the dtype of the input.
     **{
-        (f"{kind}/parts", "cpu", dtype): {"rtol": 1e-5 + 2.0**-bits, "atol": 1e-5 + 2.0**-bits}
+        (f"{kind}/parts", device, dtype): {"rtol": 1e-5 + 2.0**-bits, "atol": 1e-5 + 2.0**-bits}
+        for device in ("cpu", "cuda")
         for kind in ("grad_hidden", "grad_weight", "grad_bias", "grad_logits")
         for dtype, bits in ((torch.float32, 17), (torch.bfloat16, 7), (torch.float16, 10))
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 # The order matters: schemas first, then what is registered for them.
-from suder_ext._ops import autograd, cpu, fakes, schemas  # noqa: F401
+from suder_ext._ops import autograd, composite, cpu, cuda, fakes, schemas  # noqa: F401
 
 linear_logprob = torch.ops.suder.linear_logprob.default
 logprob = torch.ops.suder.logprob.default

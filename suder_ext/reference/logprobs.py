@@ -38,24 +38,28 @@ def _scaled(logits: Tensor, temperature: float, softcap: float | None) -> Tensor
     return logits if temperature == 1.0 else logits / temperature
 
 
-def _check_targets(target: Tensor, vocab: int, ignored: Tensor) -> None:
+def _wrong_targets(target: Tensor, vocab: int, ignored: Tensor) -> Tensor:
+    """Rows without a target; an IndexError if any, except on CUDA, where looking would wait."""
     wrong = ((target < 0) | (target >= vocab)) & ~ignored
-    if bool(wrong.any()):
+    if target.device.type != "cuda" and bool(wrong.any()):
         row = int(wrong.reshape(-1).nonzero()[0])
         value = int(target.reshape(-1)[row])
         raise IndexError(
             f"target[{row}] is {value}; it must be in [0, {vocab}) or equal to ignore_index"
         )
+    return wrong
 
 
 def _stats(logits: Tensor, target: Tensor, ignore_index: int, entropy: bool) -> LogprobStats:
     ignored = target == ignore_index
-    _check_targets(target, logits.shape[-1], ignored)
+    wrong = _wrong_targets(target, logits.shape[-1], ignored)
     # Ignored rows are zeroed before, not after: a NaN there must not reach a gradient.
     logits = logits.masked_fill(ignored[..., None], 0.0)
-    index = target.masked_fill(ignored, 0).long()
+    index = target.masked_fill(ignored | wrong, 0).long()
     log_p = F.log_softmax(logits, dim=-1)
     picked = log_p.gather(-1, index[..., None])[..., 0].masked_fill(ignored, 0.0)
+    if target.device.type == "cuda":
+        picked = picked.masked_fill(wrong, torch.nan)
     lse = torch.logsumexp(logits, dim=-1).masked_fill(ignored, 0.0)
     if not entropy:
         return LogprobStats(picked, lse, lse.new_zeros(0))

@@ -1,4 +1,4 @@
-"""Switches between the reference and the instruction sets of the compiled module."""
+"""Switches between the reference, the instruction sets of the compiled module, emulated CUDA."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from unittest import mock
 
 import suder_ext
 from suder_ext import _load
+from tests.ops.emulated import EMULATED, use_emulated
 
 ISAS: list[str] = list(suder_ext.build_info()["isas"])
-BACKENDS = ["reference", *ISAS]
+BACKENDS = ["reference", *ISAS, *EMULATED]
+_emulated: list[str] = []  # the emulated backend in use, if one is
 
 
 @contextmanager
@@ -21,13 +23,20 @@ def use_backend(name: str) -> Iterator[None]:
         nowhere = dict.fromkeys(_load.kernel_devices, frozenset[str]())
         with mock.patch.object(_load, "kernel_devices", nowhere):
             yield
+    elif name in EMULATED:
+        with use_emulated(name):
+            _emulated.append(name)
+            yield
+            _emulated.pop()
     else:
         with mock.patch.dict(os.environ, SUDER_CPU_ISA=name):
             yield
 
 
 def running() -> str:
-    """The backend in use: "reference" or an instruction set."""
+    """The backend in use: "reference", an instruction set or emulated CUDA."""
+    if _emulated:
+        return _emulated[-1]
     if "cpu" not in _load.kernel_devices["linear_logprob"]:
         return "reference"
     return str(suder_ext.build_info()["isa"])

@@ -157,22 +157,3 @@ def policy_loss(
         advantage_slope=advantage_slope.data_ptr(),
     )
     return loss, ratio_slope, kl_slope, advantage_slope
-
-
-@kernel("policy_loss_backward")
-def policy_loss_backward(
-    grad_loss: Tensor,
-    logprob: Tensor,
-    old_logprob: Tensor,
-    ratio_slope: Tensor,
-    kl_slope: Tensor,
-    advantage_slope: Tensor,
-) -> tuple[Tensor, ...]:
-    """The slopes come scaled from the forward kernel; what is left is the upstream gradient."""
-    slope = ratio_slope + kl_slope if kl_slope.shape[0] else ratio_slope
-    return (
-        grad_loss * slope,
-        -grad_loss * ratio_slope,
-        -grad_loss * kl_slope,
-        grad_loss * advantage_slope,
-    )

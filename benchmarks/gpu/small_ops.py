@@ -1,0 +1,47 @@
+"""Every CUDA kernel once, on small inputs: what compute-sanitizer watches.
+
+Run with SUDER_CUDA_KERNEL=fused: the backward of linear_logprob goes by tiles then.
+"""
+
+from __future__ import annotations
+
+import torch
+
+import suder_ext
+
+
+def linear(dtype: torch.dtype) -> None:
+    """Ragged in every direction; float32 goes by tiles, 16-bit inputs to the tensor cores."""
+    hidden = torch.randn(130, 72, device="cuda", dtype=dtype, requires_grad=True)
+    weight = torch.randn(700, 72, device="cuda", dtype=dtype, requires_grad=True)
+    bias = torch.randn(700, device="cuda", dtype=dtype, requires_grad=True)
+    target = torch.randint(700, (130,), device="cuda")
+    target[3] = -100
+    stats = suder_ext.linear_logprob_stats(hidden, weight, target, bias, softcap=20.0)
+    sum(value.sum() for value in stats).backward()
+    logits = torch.randn(5, 1030, device="cuda", dtype=dtype, requires_grad=True)
+    logprobs = suder_ext.logprob_stats(logits, target[:5])
+    sum(value.sum() for value in logprobs).backward()
+
+
+def sequences_and_losses() -> None:
+    cu_seqlens = torch.tensor([0, 50, 50, 130], device="cuda")
+    logprob = -torch.rand(130, device="cuda")
+    logprob.requires_grad_()
+    target = torch.randint(9, (130,), device="cuda")
+    value, _ = suder_ext.sequence_reduce(logprob, target, cu_seqlens, mean=False)
+    value.nansum().backward()
+    suder_ext.group_advantage(torch.rand(70, device="cuda"), 35)
+    old, advantage = -torch.rand(130, device="cuda"), torch.randn(3, device="cuda")
+    suder_ext.policy_loss(logprob, old, advantage, cu_seqlens, old, kl_coef=0.1).backward()
+    for loss_type in ("sigmoid", "aot", "aot_unpaired", "cpo"):
+        pair = [torch.rand(150, device="cuda", requires_grad=True) for _ in range(4)]
+        suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
+
+
+if __name__ == "__main__":
+    for element in (torch.float32, torch.bfloat16, torch.float16):
+        linear(element)
+    sequences_and_losses()
+    torch.cuda.synchronize()
+    print("ran every kernel")

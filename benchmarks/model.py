@@ -1,0 +1,163 @@
+"""What each CUDA kernel has to move and compute, and how long that takes at a card's limits.
+
+The predictions are written down before a GPU run and compared with it after
+(`benchmarks/gpu_check.sh` puts both side by side). Run `python benchmarks/model.py --gpu h100`.
+
+Sources of the limits: H100 SXM data sheet (989.5 TFLOP/s dense bf16, 3.35 TB/s); 800 TFLOP/s is
+what a good product sustains there (fast.cu, cuBLAS at 8192^3); 3.0 TB/s a copy as measured; L2
+bandwidth and the share of the peak that mma.sync reaches on Hopper are estimates, marked so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Card:
+    """Limits of a GPU."""
+
+    product: float  # FLOP/s a large bf16 product sustains
+    mma_sync: float  # FLOP/s by mma.sync (estimate)
+    copy: float  # bytes/s, read plus written
+    l2: float  # bytes/s (estimate)
+    multiprocessors: int
+    exponentials: float  # per second: 16 a clock and multiprocessor
+    launch: float  # seconds between dependent kernels of one stream
+
+
+CARDS = {
+    "h100": Card(800e12, 560e12, 3.0e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+    "h200": Card(800e12, 560e12, 4.3e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+}
+# Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/mma_mainloop.cuh).
+TILE_TOKENS, TILE_VOCAB = 512, 16384
+BLOCK_ROWS, BLOCK_COLUMNS, MOST_SPLITS = 128, 256, 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call does: floating-point operations of products, and bytes by where they lie."""
+
+    name: str
+    shape: str
+    flops: float
+    dram: float
+    l2: float
+    seconds: float
+
+    @property
+    def tflops(self) -> float:
+        """Effective TFLOP/s, of the operations the caller asked for."""
+        return self.flops / self.seconds / 1e12
+
+
+def waves(blocks: int, card: Card) -> float:
+    """How much longer whole waves of blocks take than their work."""
+    return math.ceil(blocks / card.multiprocessors) * card.multiprocessors / blocks
+
+
+def bare_product(card: Card, n: int, d: int, v: int) -> Work:
+    flops = 2.0 * n * d * v
+    blocks = math.ceil(n / BLOCK_ROWS) * math.ceil(v / BLOCK_COLUMNS)
+    dram = 2.0 * (n * d + v * d + n * v)
+    seconds = max(flops / card.product * waves(blocks, card), dram / card.copy)
+    return Work("bare product, bf16 out", f"{n}x{d}x{v}", flops, dram, 0.0, seconds)
+
+
+def tiles_forward(card: Card, n: int, d: int, v: int) -> Work:
+    """Each tile: a product that writes float32 logits, a kernel that reads them, both in L2."""
+    width = min(TILE_VOCAB, v)
+    tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
+    blocks = TILE_TOKENS // BLOCK_ROWS * math.ceil(width / BLOCK_COLUMNS)
+    product = 2.0 * TILE_TOKENS * d * width / card.product * waves(blocks, card)
+    read = 4.0 * TILE_TOKENS * width / card.l2
+    exponentials = TILE_TOKENS * width / card.exponentials
+    dram = 2.0 * (n * d + math.ceil(n / TILE_TOKENS) * v * d)
+    seconds = tiles * (product + max(read, exponentials) + 2 * card.launch)
+    l2 = 8.0 * tiles * TILE_TOKENS * width
+    flops = 2.0 * n * d * v
+    return Work("tiles, forward", f"{n}x{d}x{v}", flops, dram, l2, max(seconds, dram / card.copy))
+
+
+def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
+    """Forward, then each tile again, its gradient in place, two products: 8 NDV done, 6 told."""
+    forward = tiles_forward(card, n, d, v)
+    tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
+    width = min(TILE_VOCAB, v)
+    products = 3 * 2.0 * n * d * v / card.product
+    gradient = tiles * (6.0 * TILE_TOKENS * width / card.l2 + 5 * card.launch)
+    accumulators = 8.0 * (math.ceil(v / TILE_VOCAB) * n + math.ceil(n / TILE_TOKENS) * v) * d
+    seconds = forward.seconds + products + gradient + accumulators / card.copy
+    dram = 2 * forward.dram + accumulators
+    return Work("tiles, forward and backward", f"{n}x{d}x{v}", 6.0 * n * d * v, dram, 0.0, seconds)
+
+
+def fused_forward(card: Card, n: int, d: int, v: int) -> Work:
+    """mma.sync; logits in registers; 16 bytes a token and split."""
+    tiles = math.ceil(v / BLOCK_COLUMNS)
+    each = math.ceil(tiles / MOST_SPLITS)
+    splits = math.ceil(tiles / each)
+    rows = math.ceil(n / BLOCK_ROWS)
+    padded = 2.0 * rows * BLOCK_ROWS * d * tiles * BLOCK_COLUMNS
+    epilogue = rows * BLOCK_ROWS * tiles * BLOCK_COLUMNS / card.exponentials
+    seconds = (padded / card.mma_sync + epilogue) * waves(rows * splits, card) + 2 * card.launch
+    dram = 2.0 * (n * d + v * d) + 32.0 * n * splits
+    return Work("fused forward", f"{n}x{d}x{v}", 2.0 * n * d * v, dram, 0.0, seconds)
+
+
+def logits_forward(card: Card, n: int, v: int) -> Work:
+    dram = 2.0 * n * v
+    seconds = max(dram / card.copy, n * v / card.exponentials) + card.launch
+    return Work("logprob from logits, forward", f"{n}x{v}", 0.0, dram, 0.0, seconds)
+
+
+def logits_backward(card: Card, n: int, v: int) -> Work:
+    dram = 4.0 * n * v
+    seconds = max(dram / card.copy, n * v / card.exponentials) + card.launch
+    return Work("logprob from logits, backward", f"{n}x{v}", 0.0, dram, 0.0, seconds)
+
+
+def predictions(card: Card) -> list[Work]:
+    """All kernels at the shapes of the benchmark."""
+    shapes = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
+    linear = (bare_product, fused_forward, tiles_forward, tiles_both)
+    works = [model(card, *shape) for shape in shapes for model in linear]
+    for v in (16384, 102400):
+        works += [logits_forward(card, 8192, v), logits_backward(card, 8192, v)]
+    return works
+
+
+def table(works: list[Work]) -> str:
+    """One line a kernel and shape."""
+    lines = [f"{'kernel':<32}{'shape':<20}{'ms':>9}{'TFLOP/s':>9}{'DRAM GB':>9}{'GB/s':>8}"]
+    lines += [
+        f"{w.name:<32}{w.shape:<20}{w.seconds * 1e3:>9.3f}{w.tflops:>9.0f}"
+        f"{w.dram / 1e9:>9.3f}{w.dram / w.seconds / 1e9:>8.0f}"
+        for w in works
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--gpu", choices=CARDS, default="h100")
+    parser.add_argument("--json", type=Path, help="also write the predictions here")
+    arguments = parser.parse_args()
+    works = predictions(CARDS[arguments.gpu])
+    print(table(works))
+    if arguments.json:
+        rows = [{**vars(w), "tflops": w.tflops} for w in works]
+        temporary = arguments.json.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"gpu": arguments.gpu, "predictions": rows}, indent=1))
+        temporary.replace(arguments.json)
+
+
+if __name__ == "__main__":
+    main()

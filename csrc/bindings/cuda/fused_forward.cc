@@ -1,0 +1,43 @@
+// fused_forward and the size of its workspace in floats.
+#include "cuda/fused_forward.h"
+
+#include "bindings/cuda/module.h"
+
+namespace suder::cuda {
+namespace {
+
+using py::arg;
+
+void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_stride, Address weight,
+             Int vocab, Int weight_stride, Address bias, Address target, Int ignore_index,
+             float temperature, float softcap, Address workspace, Address logprob, Address lse,
+             Address entropy, Stream stream) {
+  FusedForward p;
+  p.dtype = static_cast<DType>(dtype);
+  p.hidden = {pointer<const void>(hidden), tokens, features, hidden_stride};
+  p.weight = {pointer<const void>(weight), vocab, features, weight_stride};
+  p.bias = pointer<const float>(bias);
+  p.target = pointer<const Int>(target);
+  p.ignore_index = ignore_index;
+  p.temperature = temperature;
+  p.softcap = softcap;
+  p.workspace = pointer<float>(workspace);
+  p.logprob = pointer<float>(logprob);
+  p.lse = pointer<float>(lse);
+  p.entropy = pointer<float>(entropy);
+  py::gil_scoped_release release;
+  fused_forward(p, stream);
+}
+
+}  // namespace
+
+void bind_fused_forward(py::module_& module) {
+  module.def("fused_forward_workspace", &fused_forward_workspace, arg("tokens"), arg("vocab"));
+  module.def("fused_forward", &forward, py::kw_only(), arg("dtype"), arg("hidden"), arg("tokens"),
+             arg("features"), arg("hidden_stride"), arg("weight"), arg("vocab"),
+             arg("weight_stride"), arg("bias"), arg("target"), arg("ignore_index"),
+             arg("temperature"), arg("softcap"), arg("workspace"), arg("logprob"), arg("lse"),
+             arg("entropy"), arg("stream"));
+}
+
+}  // namespace suder::cuda

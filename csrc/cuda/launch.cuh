@@ -1,0 +1,49 @@
+// The one way kernels are started. tests/cuda_emulator has a file of the same name and functions,
+// found first when kernels are compiled for the emulator.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace suder::cuda {
+
+inline void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) {
+    throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+  }
+}
+
+// The block's dynamic shared memory, 128-byte aligned.
+__device__ inline unsigned char* dynamic_shared() {
+  extern __shared__ __align__(128) unsigned char suder_dynamic_shared[];
+  return suder_dynamic_shared;
+}
+
+// Puts the kernel on the stream and returns; nothing here waits for the device, so that launches
+// can be captured into a CUDA graph. Arguments are converted to the kernel's parameter types.
+template <typename... P, typename... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
+            std::uintptr_t stream, A... arguments) {
+  const void* entry = reinterpret_cast<const void*>(kernel);
+  if (shared_bytes > 48 * 1024) {  // above it a kernel has to ask
+    check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes)),
+          "shared memory");
+  }
+  std::tuple<P...> values(arguments...);
+  std::apply(
+      [&](auto&... value) {
+        void* pointers[] = {&value...};
+        check(cudaLaunchKernel(entry, grid, block, pointers, shared_bytes,
+                               reinterpret_cast<cudaStream_t>(stream)),
+              "launch");
+      },
+      values);
+}
+
+}  // namespace suder::cuda

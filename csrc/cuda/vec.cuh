@@ -1,0 +1,103 @@
+// Element conversions and 16-byte loads and stores.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "suder/types.h"
+
+namespace suder::cuda {
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+
+template <typename T>
+__device__ T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+template <>
+__device__ inline __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
+
+// Elements in one 16-byte access.
+template <typename T>
+inline constexpr int kPack = 16 / static_cast<int>(sizeof(T));
+
+// May every row be read in 16-byte accesses?
+template <typename T>
+bool aligned_rows(const void* data, std::int64_t stride) {
+  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && stride % kPack<T> == 0;
+}
+
+// out[i] = row[column + i], or `fill` from `columns` on. Which thread reads which columns is the
+// same whether or not rows are aligned: alignment must not change the order of a sum.
+template <typename T>
+__device__ inline void load_pack(const T* __restrict__ row, std::int64_t column,
+                                 std::int64_t columns, bool aligned, float fill,
+                                 float (&out)[kPack<T>]) {
+  if (aligned && column + kPack<T> <= columns) {
+    const uint4 raw = *reinterpret_cast<const uint4*>(row + column);
+    T values[kPack<T>];
+    std::memcpy(values, &raw, sizeof(raw));
+#pragma unroll
+    for (int i = 0; i < kPack<T>; ++i) out[i] = to_float(values[i]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kPack<T>; ++i) {
+    out[i] = column + i < columns ? to_float(row[column + i]) : fill;
+  }
+}
+
+// Stores kCount consecutive elements (8 or 16 bytes), in one access if aligned.
+template <typename T, int kCount>
+__device__ inline void store_pack(T* row, std::int64_t column, std::int64_t columns, bool aligned,
+                                  const float (&values)[kCount]) {
+  T converted[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) converted[i] = from_float<T>(values[i]);
+  if (aligned && column + kCount <= columns) {
+    if constexpr (sizeof(converted) == 16) {
+      uint4 raw;
+      std::memcpy(&raw, converted, sizeof(raw));
+      *reinterpret_cast<uint4*>(row + column) = raw;
+    } else {
+      static_assert(sizeof(converted) == 8);
+      uint2 raw;
+      std::memcpy(&raw, converted, sizeof(raw));
+      *reinterpret_cast<uint2*>(row + column) = raw;
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if (column + i < columns) row[column + i] = converted[i];
+  }
+}
+
+// Calls f.operator()<T>() with the device type that `dtype` stands for.
+template <class F>
+void dispatch_dtype(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return f.template operator()<float>();
+    case DType::kBFloat16:
+      return f.template operator()<__nv_bfloat16>();
+    case DType::kFloat16:
+      return f.template operator()<__half>();
+  }
+}
+
+}  // namespace suder::cuda

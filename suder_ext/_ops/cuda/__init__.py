@@ -1,0 +1,47 @@
+"""The CUDA kernels of suder_ext._C_cuda, behind SUDER_CUDA_KERNEL until a GPU has run their tests.
+
+    reference (default)  CUDA tensors run the PyTorch reference
+    tiles                linear_logprob by cuBLAS products and our row kernels; all other ops ours
+    fused                the same, with the tensor-core forward of linear_logprob
+
+Nothing in these kernels waits for the device or reads from it, so every function can be captured
+into a CUDA graph; a target outside the vocabulary makes its row NaN.
+"""
+
+from __future__ import annotations
+
+import os
+
+from suder_ext._ops.cuda import call
+
+CHOICES = ("reference", "tiles", "fused")
+
+
+def _choice() -> str:
+    choice = os.environ.get("SUDER_CUDA_KERNEL", "reference")
+    if choice not in CHOICES:
+        raise ValueError(f"SUDER_CUDA_KERNEL is {choice!r}; it takes one of {', '.join(CHOICES)}")
+    return choice
+
+
+def _register(choice: str) -> None:
+    if call.kernels is None:
+        raise ImportError(
+            f"SUDER_CUDA_KERNEL={choice}, but there is no suder_ext._C_cuda "
+            f"({call.missing_reason}); install with SUDER_CUDA=ON and nvcc on the PATH"
+        )
+    from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
+
+    functions: call.Ops = {
+        **logprob.OPS,
+        **losses.OPS,
+        **sequences.OPS,
+        **linear_logprob.OPS,
+    }
+    if choice == "fused":
+        functions["linear_logprob"] = linear_logprob.fused_linear_logprob
+    call.register(functions, "CUDA")
+
+
+if os.environ.get("SUDER_KERNEL") != "reference" and _choice() != "reference":
+    _register(_choice())

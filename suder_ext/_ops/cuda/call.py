@@ -1,0 +1,75 @@
+"""What every call of a CUDA kernel needs: the module, addresses, the stream, registration.
+
+The tests put the emulated kernels in `kernels`; tensors are on the CPU then and the stream is 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suder_ext import _load
+from suder_ext._ops.schemas import library
+
+Ops = dict[str, Callable[..., Any]]
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+kernels: ModuleType | None = None
+missing_reason = ""
+try:
+    kernels = importlib.import_module("suder_ext._C_cuda")
+except ImportError as error:
+    missing_reason = str(error)
+
+
+def run(name: str, like: Tensor, **arguments: Any) -> None:
+    """Start a kernel on the current stream of `like`'s device. Tensors become addresses."""
+    plain = {
+        key: value.data_ptr() if isinstance(value, Tensor) else 0 if value is None else value
+        for key, value in arguments.items()
+    }
+    function = getattr(kernels, name)
+    if not like.is_cuda:
+        function(**plain, stream=0)
+        return
+    with torch.cuda.device(like.device):
+        function(**plain, stream=torch.cuda.current_stream(like.device).cuda_stream)
+
+
+def register(functions: Ops, key: str) -> None:
+    """Make the functions the kernels of torch.ops.suder.<name> for tensors of this device."""
+    for op, function in functions.items():
+        library.impl(op, function, key)
+        if op in _load.kernel_devices:
+            _load.kernel_devices[op] |= {key.lower()}
+
+
+def floats(like: Tensor, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Room for a result, on the device of `like`."""
+    return torch.empty(size, dtype=dtype, device=like.device)
+
+
+def integers(like: Tensor, *size: int) -> Tensor:
+    """Room for counts or indices."""
+    return torch.empty(size, dtype=torch.int64, device=like.device)
+
+
+def rows(matrix: Tensor) -> Tensor:
+    """The matrix itself if its rows are contiguous, whatever their stride, else a copy."""
+    return matrix if matrix.stride(1) == 1 or matrix.shape[1] <= 1 else matrix.contiguous()
+
+
+def vector(tensor: Tensor | None) -> Tensor | None:
+    """Contiguous, or None."""
+    return None if tensor is None else tensor.contiguous()
+
+
+def part(tensor: Tensor | None, rows: slice) -> Tensor | None:
+    """Some rows of a tensor that may be absent."""
+    return None if tensor is None else tensor[rows]

@@ -1,0 +1,174 @@
+"""linear_logprob on CUDA: tile by tile, or forward in one tensor-core kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suder_ext._ops.cuda import call
+from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
+from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
+
+
+def linear_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    with_entropy: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A cuBLAS product, then one read of it, for each tile. Any dtype, any size."""
+    tiles = Tiles(hidden, weight, bias, target)
+    logprob, lse, entropy = results(hidden, tiles.tokens, with_entropy)
+    state = floats(hidden, tiles.tokens, 4)
+    for columns in tiles.columns():
+        for rows in tiles.rows():
+            _, tile = tiles.compute(rows, columns)
+            run(
+                "logits_stats",
+                hidden,
+                **tile,
+                **options(ignore_index, temperature, softcap),
+                state=state[rows],
+                first=columns.start == 0,
+                last=columns.stop == tiles.vocab,
+                logprob=logprob[rows],
+                lse=lse[rows],
+                entropy=entropy[rows] if with_entropy else None,
+            )
+    return logprob, lse, entropy
+
+
+def linear_logprob_backward(
+    grad_logprob: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_entropy: Tensor | None,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    lse: Tensor,
+    entropy: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each tile again, turned into its gradient in place, then up to two products and column sums.
+
+    The tile's gradient is rounded to the inputs' dtype, as the tensor cores take it; products
+    accumulate in float32 and are rounded once more at the end.
+    """
+    if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
+        hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
+    tiles = Tiles(hidden, weight, bias, target)
+    grads = upstream(grad_logprob, grad_lse, grad_entropy)
+    depth, height = hidden.shape[1], tiles.padded.shape[0]
+    d_hidden = floats(hidden, *((height, depth) if need_hidden else (0,))).zero_()
+    d_weight = floats(weight, *(weight.shape if need_weight else (0,)), dtype=weight.dtype)
+    d_bias = floats(hidden, tiles.vocab * need_bias).zero_()
+    for columns in tiles.columns():
+        d_weight_tile = floats(hidden, (columns.stop - columns.start) * need_weight, depth).zero_()
+        for rows in tiles.rows():
+            tile, arguments = tiles.compute(rows, columns)
+            grad = tiles.narrowed(tile, hidden.dtype)
+            run(
+                "logits_grad",
+                hidden,
+                **arguments,
+                **options(ignore_index, temperature, softcap),
+                grad_dtype=DTYPE_CODES[grad.dtype],
+                grad=grad,
+                grad_stride=grad.stride(0),
+                lse=lse[rows],
+                entropy=entropy[rows] if grad_entropy is not None else None,
+                grad_logprob=part(grads[0], rows),
+                grad_lse=part(grads[1], rows),
+                grad_entropy=part(grads[2], rows),
+            )
+            hidden_tile = tiles.padded_rows(rows)
+            if need_hidden:
+                d_hidden_tile = d_hidden[rows.start : rows.start + hidden_tile.shape[0]]
+                product(d_hidden_tile, grad, tiles.weight[columns], add=True)
+            if need_weight:
+                product(d_weight_tile, grad.t(), hidden_tile, add=True)
+            if need_bias:
+                _add_column_sums(d_bias[columns], grad)
+        if need_weight:
+            d_weight[columns].copy_(d_weight_tile)
+    d_hidden = d_hidden[: tiles.tokens] if need_hidden else d_hidden
+    return d_hidden.to(hidden.dtype), d_weight, d_bias.to(weight.dtype)
+
+
+def _add_column_sums(sums: Tensor, values: Tensor) -> None:
+    run(
+        "column_sum",
+        values,
+        dtype=DTYPE_CODES[values.dtype],
+        values=values,
+        rows=values.shape[0],
+        cols=values.shape[1],
+        stride=values.stride(0),
+        sums=sums,
+    )
+
+
+def _fused_takes(hidden: Tensor) -> bool:
+    """Does the tensor-core kernel take these? Asks nothing that differs from batch to batch."""
+    depth = hidden.shape[1]
+    return hidden.dtype in (torch.bfloat16, torch.float16) and depth > 0 and depth % 8 == 0
+
+
+def _for_tensor_cores(matrix: Tensor) -> Tensor:
+    """The matrix with rows that 16-byte copies can take (copied if they are not)."""
+    aligned = matrix.stride(1) == 1 and matrix.stride(0) % 8 == 0 and matrix.data_ptr() % 16 == 0
+    return matrix if aligned else matrix.clone(memory_format=torch.contiguous_format)
+
+
+def fused_linear_logprob(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    with_entropy: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits in registers only. Falls back to tiles for float32 and for odd numbers of features."""
+    if not _fused_takes(hidden) or weight.shape[0] == 0:
+        return linear_logprob(
+            hidden, weight, bias, target, ignore_index, temperature, softcap, with_entropy
+        )
+    hidden, weight = _for_tensor_cores(hidden), _for_tensor_cores(weight)
+    tokens, vocab = hidden.shape[0], weight.shape[0]
+    logprob, lse, entropy = results(hidden, tokens, with_entropy)
+    assert call.kernels is not None
+    run(
+        "fused_forward",
+        hidden,
+        dtype=DTYPE_CODES[hidden.dtype],
+        hidden=hidden,
+        tokens=tokens,
+        features=hidden.shape[1],
+        hidden_stride=hidden.stride(0),
+        weight=weight,
+        vocab=vocab,
+        weight_stride=weight.stride(0),
+        bias=None if bias is None else bias.to(torch.float32).contiguous(),
+        target=target.contiguous(),
+        **options(ignore_index, temperature, softcap),
+        workspace=floats(hidden, call.kernels.fused_forward_workspace(tokens, vocab)),
+        logprob=logprob,
+        lse=lse,
+        entropy=entropy if with_entropy else None,
+    )
+    return logprob, lse, entropy
+
+
+OPS: Ops = {"linear_logprob": linear_logprob, "linear_logprob_backward": linear_logprob_backward}

@@ -1,0 +1,68 @@
+// Runs CUDA kernels compiled by a C++ compiler: one block at a time, each thread of it a fiber.
+//
+// A fiber runs until it needs the others (a barrier, a shuffle, a matrix product) and then gives
+// way; nothing runs in parallel, so a launch is deterministic. What a GPU would leave undefined is
+// reported instead: a barrier that not every thread reaches, lanes that disagree about a warp
+// operation, accesses of shared memory outside the block's allocation, and, in code compiled with
+// -fsanitize=thread (see race_log.cc), two accesses of one address that no barrier orders.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <string>
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+namespace suder::emulator {
+
+using Site = std::source_location;
+
+// What the built-in variables show to the running thread.
+struct Builtins {
+  dim3 thread_index, block_index, block_size, grid_size;
+};
+const Builtins& builtins();
+
+// Runs `body` once for every thread of the grid. Returns what went wrong, or "".
+std::string run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body);
+
+// Reverses the order in which a block's threads get their turn: a kernel whose result depends on
+// it has a race.
+void set_reverse_order(bool reverse);
+
+// The dynamic shared memory of the running block.
+unsigned char* shared_memory();
+
+void sync_block(Site site);
+
+// Waits until every lane of `mask` has come to the same operation; the last one runs `combine` on
+// all lanes' payloads (null for lanes outside the mask). Payloads live on the lanes' stacks.
+enum class WarpOp { kSync, kShuffle, kVote, kLoadMatrix, kMatrixProduct };
+void sync_warp(unsigned mask, WarpOp op, void* payload, void (*combine)(void* const* payloads),
+               Site site);
+
+// Stops the launch and makes run() return the message, with the thread and the place added.
+[[noreturn]] void fail(const std::string& message, Site site = Site::current());
+
+// Fails unless [address, address + bytes) lies in the block's dynamic shared memory, aligned.
+void check_shared(const void* address, std::size_t bytes, std::size_t alignment, Site site);
+
+// What the race log needs to know about the running thread; `active` is false outside kernels.
+struct Position {
+  bool active;
+  unsigned thread, warp, warp_interval;
+  std::uint64_t block_interval, block, launch;
+};
+const Position& position();
+bool on_fiber_stack(const void* address);
+struct SharedRange {
+  const unsigned char* begin;
+  std::size_t bytes;
+};
+SharedRange shared_range();
+
+}  // namespace suder::emulator

@@ -1,0 +1,24 @@
+// Stands in for csrc/cuda/launch.cuh: the same functions, run by the emulator.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+namespace suder::cuda {
+
+inline unsigned char* dynamic_shared() { return suder::emulator::shared_memory(); }
+
+template <typename... P, typename... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
+            std::uintptr_t /*stream*/, A... arguments) {
+  const std::tuple<P...> values(arguments...);
+  const std::string error =
+      suder::emulator::run(grid, block, shared_bytes, [&] { std::apply(kernel, values); });
+  if (!error.empty()) throw std::runtime_error("emulated launch: " + error);
+}
+
+}  // namespace suder::cuda

@@ -1,0 +1,101 @@
+"""The CUDA kernels on a GPU against the float64 oracle on the CPU. Needs SUDER_CUDA_KERNEL set.
+
+`benchmarks/gpu_check.sh` runs this once for each choice of kernels.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+import suder_ext
+from tests.ops.cases import (
+    DTYPES,
+    OUTPUTS,
+    Case,
+    gradients,
+    linear_case,
+    logits_case,
+    oracle,
+    upstream_for,
+)
+from tests.ops.compare import assert_close
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    pytest.mark.skipif(
+        os.environ.get("SUDER_CUDA_KERNEL", "reference") == "reference",
+        reason="SUDER_CUDA_KERNEL is not set: CUDA tensors run the reference",
+    ),
+]
+SHAPES = [(1, 8, 1), (7, 31, 129), (130, 200, 515), (600, 64, 20000), (1030, 256, 50257)]
+
+
+def on_gpu(case: Case) -> Case:
+    floats = {name: value.cuda() for name, value in case.floats.items()}
+    return replace(case, floats=floats, target=case.target.cuda())
+
+
+def check(case: Case) -> None:
+    upstream = upstream_for(case)
+    expected, expected_grads = oracle(case, upstream)
+    name = "logprob_stats" if "logits" in case.floats else "linear_logprob_stats"
+    there = {key: value.cuda() for key, value in upstream.items()}
+    got, grads = gradients(on_gpu(case), getattr(suder_ext, name), there)
+    for key in OUTPUTS:
+        assert_close(got[key], expected[key].cuda(), key, case.dtype)
+    for key, grad in grads.items():
+        assert_close(grad, expected_grads[key].cuda(), f"grad_{key}", case.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_linear_logprob(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    check(linear_case(*shape, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("vocab", [7, 1025, 50257, 151936])
+def test_logprob(vocab: int, dtype: torch.dtype) -> None:
+    check(logits_case(33, vocab, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_same_bits_in_any_batch_and_position(dtype: torch.dtype) -> None:
+    case = on_gpu(linear_case(1500, 256, 20000, dtype, ignored=0.0))
+    whole = case.run(suder_ext.linear_logprob_stats)
+    for rows in (slice(0, 1), slice(5, 700), slice(1499, 1500)):
+        hidden = case.floats["hidden"][rows]
+        part = replace(case, floats={**case.floats, "hidden": hidden}, target=case.target[rows])
+        for name, value in part.run(suder_ext.linear_logprob_stats)._asdict().items():
+            assert torch.equal(value, getattr(whole, name)[rows]), (name, rows)
+
+
+def test_nothing_waits_for_the_device_and_graphs_capture_it() -> None:
+    case = on_gpu(linear_case(300, 64, 3000, torch.bfloat16))
+    expected = case.run(suder_ext.linear_logprob)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        case.run(suder_ext.linear_logprob)
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        case.run(suder_ext.linear_logprob)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = case.run(suder_ext.linear_logprob)
+    captured.zero_()
+    graph.replay()
+    assert torch.equal(captured, expected)
+
+
+def test_a_target_outside_the_vocabulary_makes_its_row_nan() -> None:
+    case = on_gpu(linear_case(6, 16, 40, torch.bfloat16, ignored=0.0))
+    case.target[2] = 40
+    assert case.run(suder_ext.linear_logprob).isnan().tolist() == [i == 2 for i in range(6)]

@@ -1,0 +1,64 @@
+"""The CUDA kernels run by the emulator (tests/cuda_emulator), in the place of the CPU's operators.
+
+`make emulated` builds them; where they are not built, the tests of this device are not collected.
+SUDER_EMULATED names another build's folder, such as one with sanitizers.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import torch
+
+from suder_ext._ops.cuda import call, linear_logprob, logprob, losses, sequences, tiles
+
+FOLDER = Path(
+    os.environ.get("SUDER_EMULATED", Path(__file__).parents[2] / "build/emulated")
+).joinpath("tests/cuda_emulator")
+
+
+def load(name: str) -> ModuleType | None:
+    """A module of the emulated kernels, or None if it is not built for this Python."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = FOLDER / f"{name}{suffix}"
+        if path.exists():
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    return None
+
+
+KERNELS = load("_C_emulated")
+# Which forward of linear_logprob: see suder_ext/_ops/cuda.
+EMULATED = ["emulated-tiles", "emulated-fused"] if KERNELS is not None else []
+
+
+@contextmanager
+def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[None]:
+    """Run torch.ops.suder on CPU tensors through the CUDA functions and the emulated kernels."""
+    functions = {**linear_logprob.OPS, **logprob.OPS, **losses.OPS, **sequences.OPS}
+    if name == "emulated-fused":
+        functions["linear_logprob"] = linear_logprob.fused_linear_logprob
+    with (
+        torch.library._scoped_library("suder", "IMPL") as library,
+        mock.patch.object(call, "kernels", kernels),
+        # Small tiles: every loop over them is taken more than once.
+        mock.patch.object(tiles, "TILE_TOKENS", 16),
+        mock.patch.object(tiles, "TILE_VOCAB", 512),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that kernels are overridden
+            for op, function in functions.items():
+                library.impl(op, function, "CPU", allow_override=True)
+        yield

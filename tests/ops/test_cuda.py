@@ -1,0 +1,123 @@
+"""What is CUDA's own: nothing looks at targets or offsets, same bits in every batch, no races.
+
+Runs on the emulated kernels, where they are built; tests/ops/emulated.py says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+import suder_ext
+from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
+from suder_ext._ops.schemas import SCHEMAS
+from tests.ops.backends import use_backend
+from tests.ops.cases import DTYPES, OUTPUTS, gradients, linear_case, logits_case, upstream_for
+from tests.ops.emulated import EMULATED, load, use_emulated
+
+pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
+
+
+@pytest.fixture(params=EMULATED)
+def emulated(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on both forward passes of linear_logprob."""
+    with use_backend(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("wrong", [-1, 40, 2**40])
+def test_a_target_outside_the_vocabulary_makes_its_row_nan(emulated: str, wrong: int) -> None:
+    for case, function in (
+        (linear_case(6, 16, 40, torch.bfloat16, ignored=0.0), suder_ext.linear_logprob),
+        (logits_case(6, 40, ignored=0.0), suder_ext.logprob),
+    ):
+        upstream = {"logprob": torch.ones(6)}
+        good, good_grads = gradients(case, function, upstream)
+        target = case.target.clone()
+        target[2] = wrong
+        got, grads = gradients(replace(case, target=target), function, upstream)
+        name = next(iter(case.floats))  # hidden or logits: has the tokens' rows
+        for value, expected in (
+            (got["logprob"], good["logprob"]),
+            (grads[name], good_grads[name]),
+        ):
+            assert value[2].isnan().all()
+            others = torch.arange(6) != 2
+            assert torch.equal(value[others], expected[others])
+
+
+def test_offsets_out_of_range_touch_nothing_outside(emulated: str) -> None:
+    """The values have no meaning then; the sanitizer build is what would complain."""
+    logprob, target = torch.rand(7), torch.zeros(7, dtype=torch.int64)
+    for offsets in ([0, 9], [-3, 4, 7], [5, 2, 7]):
+        cu_seqlens = torch.tensor(offsets)
+        torch.ops.suder.sequence_reduce(logprob, target, cu_seqlens, True, -100)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) -> None:
+    case = linear_case(37, 32, 600, dtype, ignored=0.0)
+    whole = case.run(suder_ext.linear_logprob_stats)
+    for rows in (slice(0, 1), slice(5, 22), slice(36, 37)):
+        part = replace(
+            case,
+            floats={**case.floats, "hidden": case.floats["hidden"][rows]},
+            target=case.target[rows],
+        )
+        for name, value in part.run(suder_ext.linear_logprob_stats)._asdict().items():
+            assert torch.equal(value, getattr(whole, name)[rows]), (name, rows)
+
+
+def test_no_races() -> None:
+    """Every operator once, each memory access logged: the emulator raises at the first race."""
+    kernels = load("_C_emulated_races")
+    if kernels is None:
+        pytest.skip("this build logs no accesses")
+    for name in EMULATED:
+        with use_emulated(name, kernels):
+            for dtype in DTYPES:
+                for case in (
+                    linear_case(18, 40, 530, dtype, softcap=3.0),
+                    logits_case(5, 70, dtype),
+                ):
+                    stats = (
+                        suder_ext.logprob_stats
+                        if "logits" in case.floats
+                        else suder_ext.linear_logprob_stats
+                    )
+                    gradients(case, stats, upstream_for(case, outputs=OUTPUTS))
+            offset = logits_case(3, 70)
+            moved = replace(offset, floats={"logits": offset.floats["logits"] + 1e4})
+            gradients(moved, suder_ext.logprob_stats, upstream_for(moved))
+            _losses_and_sequences()
+
+
+def _losses_and_sequences() -> None:
+    cu_seqlens = torch.tensor([0, 3, 3, 9])
+    logprob = torch.rand(9, requires_grad=True)
+    target = torch.tensor([1, -100, 2, 3, 4, 5, 6, -100, 8])
+    value, _ = suder_ext.sequence_reduce(logprob, target, cu_seqlens, mean=False)
+    value.nansum().backward()
+    suder_ext.group_advantage(torch.rand(70), 35)
+    for level in ("token", "sequence"):
+        suder_ext.policy_loss(
+            logprob,
+            torch.rand(9),
+            torch.rand(3),
+            cu_seqlens,
+            torch.rand(9),
+            kl_coef=0.1,
+            reduction="constant",
+            level=level,
+        ).backward()
+    for loss_type in ("sigmoid", "aot", "aot_unpaired", "cpo"):
+        pair = [torch.rand(150, requires_grad=True) for _ in range(4)]
+        suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
+
+
+def test_every_operator_has_a_kernel() -> None:
+    kernels = {**linear_logprob.OPS, **logprob.OPS, **losses.OPS, **sequences.OPS}
+    assert set(SCHEMAS) - set(kernels) == {"policy_loss_backward"}  # _ops/composite.py
