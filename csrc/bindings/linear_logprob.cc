@@ -34,13 +34,15 @@ void set_inputs(LinearLogprob& p, Address hidden, Int tokens, Int features, Int 
 void forward(Address hidden, Int tokens, Int features, Int hidden_stride, Address weight, Int vocab,
              Int weight_stride, Address bias, int dtype, Address target, Int ignore_index,
              float temperature, float softcap, int threads, Address logprob, Address lse,
-             Address entropy) {
+             Address entropy, Address logits, Int logits_size) {
   LinearLogprobForward p;
   set_inputs(p, hidden, tokens, features, hidden_stride, weight, vocab, weight_stride, bias, dtype,
              target, ignore_index, temperature, softcap, threads);
   p.logprob = pointer<float>(logprob);
   p.lse = pointer<float>(lse);
   p.entropy = pointer<float>(entropy);
+  p.logits = pointer<float>(logits);
+  p.logits_size = logits_size;
   py::gil_scoped_release release;
   linear_logprob_forward(p);
 }
@@ -48,8 +50,8 @@ void forward(Address hidden, Int tokens, Int features, Int hidden_stride, Addres
 void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Address weight,
               Int vocab, Int weight_stride, Address bias, int dtype, Address target,
               Int ignore_index, float temperature, float softcap, int threads, Address grad_logprob,
-              Address grad_lse, Address grad_entropy, Address lse, Address entropy,
-              Address grad_hidden, Int grad_hidden_stride, Address grad_weight,
+              Address grad_lse, Address grad_entropy, Address lse, Address entropy, Address logits,
+              Int logits_size, Address grad_hidden, Int grad_hidden_stride, Address grad_weight,
               Int grad_weight_stride, Address grad_bias) {
   LinearLogprobBackward p;
   set_inputs(p, hidden, tokens, features, hidden_stride, weight, vocab, weight_stride, bias, dtype,
@@ -59,6 +61,8 @@ void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Addre
   p.grad_entropy = pointer<const float>(grad_entropy);
   p.lse = pointer<const float>(lse);
   p.entropy = pointer<const float>(entropy);
+  p.logits = pointer<const float>(logits);
+  p.logits_size = logits_size;
   p.grad_hidden = {pointer<void>(grad_hidden), tokens, features, grad_hidden_stride};
   p.grad_weight = {pointer<void>(grad_weight), vocab, features, grad_weight_stride};
   p.grad_bias = pointer<void>(grad_bias);
@@ -71,13 +75,15 @@ const Binding binding([](py::module_& module) {
              py::arg("features"), py::arg("hidden_stride"), py::arg("weight"), py::arg("vocab"),
              py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"), py::arg("target"),
              py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
-             py::arg("threads"), py::arg("logprob"), py::arg("lse"), py::arg("entropy"));
+             py::arg("threads"), py::arg("logprob"), py::arg("lse"), py::arg("entropy"),
+             py::arg("logits"), py::arg("logits_size"));
   module.def("linear_logprob_backward", &backward, py::kw_only(), py::arg("hidden"),
              py::arg("tokens"), py::arg("features"), py::arg("hidden_stride"), py::arg("weight"),
              py::arg("vocab"), py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"),
              py::arg("target"), py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
              py::arg("threads"), py::arg("grad_logprob"), py::arg("grad_lse"),
-             py::arg("grad_entropy"), py::arg("lse"), py::arg("entropy"), py::arg("grad_hidden"),
+             py::arg("grad_entropy"), py::arg("lse"), py::arg("entropy"), py::arg("logits"),
+             py::arg("logits_size"), py::arg("grad_hidden"),
              py::arg("grad_hidden_stride"), py::arg("grad_weight"), py::arg("grad_weight_stride"),
              py::arg("grad_bias"));
 });

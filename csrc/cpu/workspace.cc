@@ -2,13 +2,34 @@
 
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace suder::cpu {
+namespace {
 
 constexpr std::align_val_t kAlignment{64};
+[[maybe_unused]] constexpr std::uintptr_t kHugePage = 2 << 20;
+
+}  // namespace
+
+void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_t bytes) {
+#if defined(__linux__)
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const std::uintptr_t end = (address + static_cast<std::uintptr_t>(bytes)) / kHugePage * kHugePage;
+  // A system that has none says so in errno, and nothing is lost.
+  if (data != nullptr && begin < end)
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
 
 Workspace::Workspace(std::int64_t floats)
     : data_(static_cast<float*>(
-          ::operator new(static_cast<std::size_t>(floats) * sizeof(float), kAlignment))) {}
+          ::operator new(static_cast<std::size_t>(floats) * sizeof(float), kAlignment))) {
+  use_huge_pages(data_, floats * static_cast<std::int64_t>(sizeof(float)));
+}
 
 Workspace::~Workspace() { ::operator delete(data_, kAlignment); }
 

@@ -1,4 +1,5 @@
-// Scratch memory: aligned, uninitialised, freed at the end of the scope.
+// Scratch memory: aligned, uninitialised, freed at the end of the scope; and how to make large
+// memory cheap to touch for the first time.
 #pragma once
 
 #include <cstddef>
@@ -19,5 +20,9 @@ class Workspace {
  private:
   float* data_;
 };
+
+// Asks the system to back this memory by huge pages where it is not yet backed: the first write to
+// each of 512 small pages costs as much as computing what is written.
+void use_huge_pages(void* data, std::int64_t bytes);
 
 }  // namespace suder::cpu

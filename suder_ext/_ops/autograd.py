@@ -17,13 +17,16 @@ Grad = Tensor | None
 
 
 def _linear_logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, bias, target, *options, _ = inputs
+    hidden, weight, bias, target, *options, _, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(hidden, weight, bias, target, output[1], output[2])
+    ctx.mark_non_differentiable(output[3])
+    ctx.save_for_backward(hidden, weight, bias, target, *output[1:])
     ctx.options = options
 
 
-def _linear_logprob(ctx: Any, logprob: Grad, lse: Grad, entropy: Grad) -> tuple[Any, ...]:
+def _linear_logprob(
+    ctx: Any, logprob: Grad, lse: Grad, entropy: Grad, logits: Grad
+) -> tuple[Any, ...]:
     need = ctx.needs_input_grad
     grads = torch.ops.suder.linear_logprob_backward(
         logprob, lse, entropy, *ctx.saved_tensors, *ctx.options, need[0], need[1], need[2]
@@ -31,7 +34,7 @@ def _linear_logprob(ctx: Any, logprob: Grad, lse: Grad, entropy: Grad) -> tuple[
     hidden, weight, bias = (
         grad if wanted else None for grad, wanted in zip(grads, need[:3], strict=True)
     )
-    return hidden, weight, bias, None, None, None, None, None
+    return hidden, weight, bias, *(None,) * 6
 
 
 def _logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

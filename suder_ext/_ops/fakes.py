@@ -22,12 +22,12 @@ def _stats(rows: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.register_fake("suder::linear_logprob", lib=library)
 def _linear_logprob(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *options: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torch._check(hidden.dim() == 2 and weight.dim() == 2 and target.dim() == 1)
     torch._check(hidden.shape[1] == weight.shape[1])
     torch._check(hidden.shape[0] == target.shape[0])
     torch._check(hidden.dtype == weight.dtype)
-    return _stats(hidden, options[-1])
+    return *_stats(hidden, options[-2]), _floats(hidden, options[-1])
 
 
 @torch.library.register_fake("suder::linear_logprob_backward", lib=library)
@@ -41,6 +41,7 @@ def _linear_logprob_backward(
     target: Tensor,
     lse: Tensor,
     entropy: Tensor,
+    logits: Tensor,
     ignore_index: int,
     temperature: float,
     softcap: float | None,

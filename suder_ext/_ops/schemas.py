@@ -17,15 +17,18 @@ import torch
 # z = softcap * tanh(z / softcap); z = z / temperature. logprob, lse and entropy are of this z.
 # Rows with target == ignore_index give logprob 0, and with_entropy also lse and entropy 0.
 SCHEMAS = {
+    # logits: keep_logits floats in which the forward may leave what its backward would otherwise
+    # compute again; the kernel's own layout, and no part of the result.
     "linear_logprob": (
         "(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, int ignore_index, "
-        "float temperature, float? softcap, bool with_entropy) "
-        "-> (Tensor logprob, Tensor lse, Tensor entropy)"
+        "float temperature, float? softcap, bool with_entropy, int keep_logits) "
+        "-> (Tensor logprob, Tensor lse, Tensor entropy, Tensor logits)"
     ),
     "linear_logprob_backward": (
         "(Tensor? grad_logprob, Tensor? grad_lse, Tensor? grad_entropy, Tensor hidden, "
-        "Tensor weight, Tensor? bias, Tensor target, Tensor lse, Tensor entropy, int ignore_index, "
-        "float temperature, float? softcap, bool need_hidden, bool need_weight, bool need_bias) "
+        "Tensor weight, Tensor? bias, Tensor target, Tensor lse, Tensor entropy, Tensor logits, "
+        "int ignore_index, float temperature, float? softcap, bool need_hidden, bool need_weight, "
+        "bool need_bias) "
         "-> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)"
     ),
     "logprob": (

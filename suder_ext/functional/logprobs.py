@@ -9,6 +9,10 @@ from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
 from suder_ext.types import LogprobStats
 
+# 24 MiB of float32 logits, kept on the CPU from a forward for its backward, which computes again
+# only what did not fit.
+LOGITS_KEPT = 6 * 2**20
+
 
 def linear_logprob(
     hidden: Tensor,
@@ -26,7 +30,8 @@ def linear_logprob(
     `z = softcap * tanh(z / softcap)` (Gemma 2, arXiv 2408.00118, section 2), then
     `z = z / temperature`; the result is `z[target] - logsumexp(z)`, never above 0. Products
     accumulate in float32 and no logit is rounded to 16 bits. Extra memory is a fixed workspace plus
-    O(tokens), forward and backward; the backward computes the logits again, tile by tile.
+    O(tokens), forward and backward; the backward computes the logits again, tile by tile, but for
+    the 24 MiB of them that the CPU's forward keeps for it.
 
     Args:
         hidden: float32, bfloat16 or float16 `[..., D]`; float64 runs on the reference.
@@ -63,8 +68,9 @@ def linear_logprob(
             softcap=softcap,
         )
     rows, index = _rows(hidden, target)
+    keep = _room_for_logits(rows, weight, bias)
     result = _ops.linear_logprob(
-        rows, weight, bias, index, ignore_index, temperature, softcap, False
+        rows, weight, bias, index, ignore_index, temperature, softcap, False, keep
     )[0]
     return result if target.dim() == 1 else result.view(target.shape)
 
@@ -101,10 +107,11 @@ def linear_logprob_stats(
             softcap=softcap,
         )
     rows, index = _rows(hidden, target)
+    keep = _room_for_logits(rows, weight, bias)
     results = _ops.linear_logprob(
-        rows, weight, bias, index, ignore_index, temperature, softcap, True
+        rows, weight, bias, index, ignore_index, temperature, softcap, True, keep
     )
-    return LogprobStats(*(result.view(target.shape) for result in results))
+    return LogprobStats(*(result.view(target.shape) for result in results[:3]))
 
 
 def logprob(
@@ -163,6 +170,17 @@ def logprob_stats(
     rows, index = _rows(logits, target)
     results = _ops.logprob(rows, index, ignore_index, temperature, softcap, True)
     return LogprobStats(*(result.view(target.shape) for result in results))
+
+
+def _room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
+    """How many logits to keep for the backward: none where there will be no backward."""
+    if not torch.is_grad_enabled() or hidden.device.type != "cpu":
+        return 0
+    if not any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
+        return 0
+    # Kernels keep whole tiles: 32 tokens by 112 entries of the vocabulary at most.
+    tokens, vocab = -(-hidden.shape[0] // 32) * 32, -(-weight.shape[0] // 112) * 112
+    return min(LOGITS_KEPT, tokens * vocab)
 
 
 def _rows(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

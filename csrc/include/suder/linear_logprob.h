@@ -27,6 +27,8 @@ struct LinearLogprobForward : LinearLogprob {
   float* logprob = nullptr;  // [N]
   float* lse = nullptr;      // [N]
   float* entropy = nullptr;  // [N], or absent
+  float* logits = nullptr;   // [logits_size], or absent: as many as fit are kept for the backward
+  std::int64_t logits_size = 0;
 };
 
 // d(loss) / d(hidden, weight, bias) for the gradients of logprob, lse and entropy, each of which
@@ -37,6 +39,8 @@ struct LinearLogprobBackward : LinearLogprob {
   const float* grad_entropy = nullptr;  // [N]
   const float* lse = nullptr;           // [N], of the forward call
   const float* entropy = nullptr;       // [N], needed with grad_entropy
+  const float* logits = nullptr;        // [logits_size], of the forward call; what is not there
+  std::int64_t logits_size = 0;         // is computed again, with the same bits
   Matrix grad_hidden;                   // [N, D], or data absent
   Matrix grad_weight;                   // [V, D], or data absent
   void* grad_bias = nullptr;            // [V], or absent

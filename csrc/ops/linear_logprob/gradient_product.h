@@ -18,12 +18,15 @@ void pack_rows(int threads, const ConstMatrix& matrix, std::int64_t first, std::
   using Units = UnitsOf<T>;
   const std::int64_t depth = units<Units>(rows);
   cpu::parallel_for(threads, ceil_div(depth, kPackUnits), [&](std::int64_t task, int) {
-    const std::int64_t unit = task * kPackUnits, row = unit * Units::kElements;
-    const std::int64_t some = smaller(kPackUnits * Units::kElements, rows - row);
-    for (std::int64_t panel = 0; panel < ceil_div(matrix.cols, kColumns); ++panel) {
-      pack_b(row_of<T>(matrix, first + row) + panel * kColumns, matrix.stride,
-             matrix.cols - panel * kColumns, some, skip == nullptr ? nullptr : skip + row,
-             panels + panel * b_panel_size(depth) + unit * kColumns);
+    const std::int64_t end = smaller(depth, (task + 1) * kPackUnits);
+    for (std::int64_t unit = task * kPackUnits; unit < end; ++unit) {
+      const std::int64_t row = unit * Units::kElements;
+      const T* source = row_of<T>(matrix, first + row);
+      for (std::int64_t panel = 0; panel < ceil_div(matrix.cols, kColumns); ++panel) {
+        pack_b(source + panel * kColumns, matrix.stride, matrix.cols - panel * kColumns,
+               smaller(Units::kElements, rows - row), skip == nullptr ? nullptr : skip + row,
+               panels + panel * b_panel_size(depth) + unit * kColumns);
+      }
     }
   });
 }

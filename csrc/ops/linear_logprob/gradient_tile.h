@@ -39,14 +39,16 @@ struct TokenTerms {
   }
 };
 
-// Turns one vector of tokens of the tile into gradients, stored at `gradient`, and adds each row to
+// Turns one vector of tokens of the tile (kFinal: of final logits, else of sums of products) into
+// gradients, stored at `gradient`, and adds each row to
 // `row_sums` if there are any.
-template <class Gradient, bool kSoftcap>
+template <class Gradient, bool kSoftcap, bool kFinal>
 void differentiate_column(const LogitMap& map, const TokenTerms& t, bool with_entropy,
                           const float* bias, std::int64_t rows, const float* column,
                           Gradient* gradient, std::int64_t stride, Vec* row_sums) {
   for (std::int64_t i = 0; i < rows; ++i) {
-    const Vec z = map.apply<kSoftcap>(load(column + i * kColumns), bias[i]);
+    const Vec loaded = load(column + i * kColumns);
+    const Vec z = kFinal ? loaded : map.apply<kSoftcap>(loaded, bias[i]);
     const Vec d = z - t.lse;
     Vec factor = t.common;
     if (with_entropy) {

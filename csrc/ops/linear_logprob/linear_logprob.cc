@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cpu/isa.h"
+#include "cpu/workspace.h"
 
 namespace suder {
 
@@ -41,10 +42,16 @@ void check(const LinearLogprob& p) {
   }
 }
 
+void use_huge_pages(const Matrix& m, DType dtype) {
+  if (m.data != nullptr)
+    cpu::use_huge_pages(m.data, m.rows * m.stride * (dtype == DType::kFloat32 ? 4 : 2));
+}
+
 }  // namespace
 
 void linear_logprob_forward(const LinearLogprobForward& params) {
   check(params);
+  cpu::use_huge_pages(params.logits, params.logits_size * 4);
   SUDER_CALL_ISA(linear_logprob_forward_cpu, params);
 }
 
@@ -53,6 +60,8 @@ void linear_logprob_backward(const LinearLogprobBackward& params) {
   if (params.grad_entropy != nullptr && params.entropy == nullptr) {
     throw std::invalid_argument("linear_logprob_backward: grad_entropy needs the entropy");
   }
+  use_huge_pages(params.grad_hidden, params.dtype);
+  use_huge_pages(params.grad_weight, params.dtype);
   SUDER_CALL_ISA(linear_logprob_backward_cpu, params);
 }
 

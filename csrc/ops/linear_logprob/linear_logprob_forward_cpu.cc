@@ -55,7 +55,8 @@ class Forward {
       : p_(params),
         map_(LogitMap::of<T>(params)),
         part_rows_(part_rows(params.weight.rows)),
-        parts_(ceil_div(params.weight.rows, part_rows_)) {}
+        parts_(ceil_div(params.weight.rows, part_rows_)),
+        kept_(KeptLogits::of(params.logits, params.logits_size, params.hidden.rows)) {}
 
   void run();
 
@@ -67,12 +68,14 @@ class Forward {
   }
   void run_tile(std::int64_t part, std::int64_t first_panel, float* scratch);
   void reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
-                   std::int64_t panels, const TileScratch& tile, VectorLse* states, float* chosen);
+                   std::int64_t panels, const float* bias, float* logits, VectorLse* states,
+                   float* chosen);
   void finish(std::int64_t token);
 
   const LinearLogprobForward& p_;
   const LogitMap map_;
   const std::int64_t part_rows_, parts_;
+  const KeptLogits kept_;
   PackedTokens<T> packed_{};
   std::int64_t first_token_ = 0;
   OnlineLse* partial_ = nullptr;  // [token of the chunk][part]
@@ -81,20 +84,20 @@ class Forward {
 
 template <class T>
 void Forward<T>::reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
-                             std::int64_t panels, const TileScratch& tile, VectorLse* states,
-                             float* chosen) {
+                             std::int64_t panels, const float* bias, float* logits,
+                             VectorLse* states, float* chosen) {
   const bool capped = map_.softcap > 0.0f, entropy = p_.entropy != nullptr;
   const auto reduce = capped ? (entropy ? reduce_column<true, true> : reduce_column<true, false>)
                              : (entropy ? reduce_column<false, true> : reduce_column<false, false>);
   const std::int64_t tokens = smaller(panels * kColumns, packed_.tokens - first_panel * kColumns);
   for (std::int64_t t = 0; t < tokens; t += kWidth) {
-    reduce(map_, tile.bias(), rows, tile.logits(t / kColumns) + t % kColumns, states[t / kWidth]);
+    reduce(map_, bias, rows, column_of(logits, t), states[t / kWidth]);
   }
   const std::int64_t* target = p_.target + first_token_ + first_panel * kColumns;
   for (std::int64_t t = 0; t < tokens; ++t) {
     const std::int64_t row = target[t] - first_row;
     if (row < 0 || row >= rows || target[t] == p_.ignore_index) continue;
-    chosen[t] = tile.logits(t / kColumns)[row * kColumns + t % kColumns];
+    chosen[t] = column_of(logits, t)[row * kColumns];
   }
 }
 
@@ -110,8 +113,10 @@ void Forward<T>::run_tile(std::int64_t part, std::int64_t first_panel, float* sc
   for (std::int64_t row = begin; row < end; row += kTileRows) {
     const std::int64_t rows = smaller(kTileRows, end - row);
     load_tile_bias<T>(p_, map_, row, rows, tile.bias());
-    multiply_logits<T>(p_, packed_, row, rows, first_panel, panels, tile);
-    reduce_tile(row, rows, first_panel, panels, tile, states, chosen);
+    const float* kept = kept_.tile(row, first_token_ + first_panel * kColumns);
+    float* logits = kept == nullptr ? tile.logits() : p_.logits + (kept - kept_.data);
+    multiply_logits<T>(p_, packed_, row, rows, first_panel, panels, tile.weight(), logits);
+    reduce_tile(row, rows, first_panel, panels, tile.bias(), logits, states, chosen);
   }
   const std::int64_t tokens = smaller(panels * kColumns, packed_.tokens - first_panel * kColumns);
   for (std::int64_t t = 0; t < tokens; ++t) {

@@ -19,6 +19,7 @@ class LogitGradient {
       : p_(params),
         block_(block),
         map_(LogitMap::of<T>(params)),
+        kept_(KeptLogits::of(params.logits, params.logits_size, params.hidden.rows)),
         stride_(block.max_tokens + kWidth),
         packed_{params.hidden.cols, block.max_tokens, nullptr},
         packed_memory_(packed_.size()),
@@ -39,11 +40,14 @@ class LogitGradient {
  private:
   std::int64_t token_tiles() const { return ceil_div(packed_.panels(), kTilePanels); }
   void run_tile(std::int64_t tile_row, std::int64_t token_tile, float* scratch);
-  void differentiate(std::int64_t tile_row, std::int64_t token_tile, const TileScratch& tile);
+  template <bool kFinal>
+  void differentiate(std::int64_t tile_row, std::int64_t token_tile, const float* bias,
+                     const float* logits);
 
   const LinearLogprobBackward& p_;
   const BackwardBlock& block_;
   const LogitMap map_;
+  const KeptLogits kept_;
   const std::int64_t stride_;
   PackedTokens<T> packed_;
   const cpu::Workspace packed_memory_, gradients_, bias_parts_, bias_sums_;
@@ -71,19 +75,23 @@ void LogitGradient<T>::run_tile(std::int64_t tile_row, std::int64_t token_tile, 
   const TileScratch tile{scratch};
   const std::int64_t row = block_.first_row + tile_row, first_panel = token_tile * kTilePanels;
   const std::int64_t rows = smaller(kTileRows, block_.rows - tile_row);
+  const float* kept = kept_.tile(row, block_.first_token + first_panel * kColumns);
+  if (kept != nullptr) return differentiate<true>(tile_row, token_tile, nullptr, kept);
   load_tile_bias<T>(p_, map_, row, rows, tile.bias());
   multiply_logits<T>(p_, packed_, row, rows, first_panel,
-                     smaller(kTilePanels, packed_.panels() - first_panel), tile);
-  differentiate(tile_row, token_tile, tile);
+                     smaller(kTilePanels, packed_.panels() - first_panel), tile.weight(),
+                     tile.logits());
+  differentiate<false>(tile_row, token_tile, tile.bias(), tile.logits());
 }
 
 template <class T>
+template <bool kFinal>
 void LogitGradient<T>::differentiate(std::int64_t tile_row, std::int64_t token_tile,
-                                     const TileScratch& tile) {
+                                     const float* bias, const float* logits) {
   const bool with_bias = p_.grad_bias != nullptr;
   Vec row_sums[kTileRows] = {};
-  const auto column = map_.softcap > 0.0f ? differentiate_column<Gradient, true>
-                                          : differentiate_column<Gradient, false>;
+  const auto column = map_.softcap > 0.0f ? differentiate_column<Gradient, true, kFinal>
+                                          : differentiate_column<Gradient, false, kFinal>;
   const std::int64_t rows = smaller(kTileRows, block_.rows - tile_row);
   const std::int64_t first = token_tile * kTileTokens;
   const std::int64_t tokens = smaller(kTileTokens, block_.tokens - first);
@@ -91,9 +99,8 @@ void LogitGradient<T>::differentiate(std::int64_t tile_row, std::int64_t token_t
   for (std::int64_t t = 0; t < tokens; t += kWidth) {
     const TokenTerms terms =
         TokenTerms::of(p_, map_, block_.first_token + first + t, block_.first_row + tile_row);
-    column(map_, terms, p_.grad_entropy != nullptr, tile.bias(), rows,
-           tile.logits(t / kColumns) + t % kColumns, gradient + t, stride_,
-           with_bias ? row_sums : nullptr);
+    column(map_, terms, p_.grad_entropy != nullptr, bias, rows, column_of(logits, t), gradient + t,
+           stride_, with_bias ? row_sums : nullptr);
   }
   if (!with_bias) return;
   float* parts = bias_parts_.data() + token_tile * block_.max_rows + tile_row;

@@ -58,8 +58,31 @@ struct TileScratch {
   float* data;
 
   float* weight() const { return data; }
-  float* logits(std::int64_t panel) const { return data + kWeight + panel * kTileRows * kColumns; }
+  float* logits() const { return data + kWeight; }
   float* bias() const { return data + kWeight + kLogits; }
+};
+
+// The column of token t of a tile; its rows are kColumns apart.
+template <class F>
+F* column_of(F* logits, std::int64_t t) {
+  return logits + t / kColumns * kTileRows * kColumns + t % kColumns;
+}
+
+// Final logits that the forward pass leaves for the backward: tiles of the first entries of the
+// vocabulary for all tokens, [row tile][panel][kTileRows][kColumns], as many as there is room for.
+struct KeptLogits {
+  const float* data;
+  std::int64_t panels, row_tiles;
+
+  static KeptLogits of(const float* data, std::int64_t size, std::int64_t tokens) {
+    const std::int64_t panels = ceil_div(tokens, kColumns);
+    return {data, panels, data == nullptr ? 0 : size / (panels * kTileRows * kColumns)};
+  }
+  // The tile that begins at this row and token, or null.
+  const float* tile(std::int64_t row, std::int64_t token) const {
+    if (row / kTileRows >= row_tiles) return nullptr;
+    return data + (row / kTileRows * panels + token / kColumns) * kTileRows * kColumns;
+  }
 };
 
 // From the sum of products to the final logit. The largest bias is taken off all of them, which
@@ -121,11 +144,12 @@ Ahead fetch_share(const LinearLogprob& p, std::int64_t row, std::int64_t element
           p.weight.stride * static_cast<std::int64_t>(sizeof(T)), static_cast<int>(rows)};
 }
 
-// Sums of products of weight rows [first_row, first_row + rows) with the tokens of `panels` panels.
+// Sums of products of weight rows [first_row, first_row + rows) with the tokens of `panels` panels;
+// `logits` is a tile, `packed` the room for a panel of the weight.
 template <class T>
 void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std::int64_t first_row,
                      std::int64_t rows, std::int64_t first_panel, std::int64_t panels,
-                     const TileScratch& scratch) {
+                     float* packed, float* logits) {
   using Units = UnitsOf<T>;
   for (std::int64_t k = 0; k < larger(tokens.depth(), 1); k += kBlock) {
     const std::int64_t element = k * Units::kElements;
@@ -134,7 +158,7 @@ void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std:
     for (std::int64_t i = 0; i < rows; i += kRows) {
       const std::int64_t some = smaller(kRows, rows - i);
       pack_a(row_of<T>(p.weight, first_row + i) + element, p.weight.stride, some,
-             smaller(kBlock * Units::kElements, tokens.features - element), scratch.weight());
+             smaller(kBlock * Units::kElements, tokens.features - element), packed);
       // After the tile's last rows come its first rows in the next block of k, or the next tile.
       const bool wraps = i + kRows >= rows && !last_block;
       const std::int64_t next_row = first_row + (wraps ? 0 : i + kRows);
@@ -142,9 +166,9 @@ void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std:
           i + kRows < rows ? element : (last_block ? 0 : element + kBlock * Units::kElements);
       for (std::int64_t j = 0; j < panels; ++j) {
         const std::int64_t left = tokens.tokens - (first_panel + j) * kColumns;
-        multiply_panels<Units>(scratch.weight(), tokens.at(k, first_panel + j), block,
-                               static_cast<int>(some), left > kWidth ? kColumns : kWidth,
-                               scratch.logits(j) + i * kColumns, kColumns, k > 0,
+        multiply_panels<Units>(packed, tokens.at(k, first_panel + j), block, static_cast<int>(some),
+                               left > kWidth ? kColumns : kWidth,
+                               logits + (j * kTileRows + i) * kColumns, kColumns, k > 0,
                                fetch_share<T>(p, next_row, next_element, j, panels));
       }
     }

@@ -52,18 +52,22 @@ def linear_logprob(
     temperature: float,
     softcap: float | None,
     with_entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    keep_logits: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
     tokens = hidden.shape[0]
     logprob, lse = floats(tokens), floats(tokens)
     entropy = floats(tokens if with_entropy else 0)
+    logits = floats(keep_logits)
     _forward(
         **_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         logprob=logprob.data_ptr(),
         lse=lse.data_ptr(),
         entropy=entropy.data_ptr() if with_entropy else 0,
+        logits=logits.data_ptr(),
+        logits_size=keep_logits,
     )
-    return logprob, lse, entropy
+    return logprob, lse, entropy, logits
 
 
 @kernel("linear_logprob_backward")
@@ -77,6 +81,7 @@ def linear_logprob_backward(
     target: Tensor,
     lse: Tensor,
     entropy: Tensor,
+    logits: Tensor,
     ignore_index: int,
     temperature: float,
     softcap: float | None,
@@ -97,6 +102,8 @@ def linear_logprob_backward(
         grad_entropy=address(upstream[2]),
         lse=lse.data_ptr(),
         entropy=entropy.data_ptr(),
+        logits=logits.data_ptr(),
+        logits_size=logits.shape[0],
         grad_hidden=grad_hidden.data_ptr() if need_hidden else 0,
         grad_hidden_stride=hidden.shape[1],
         grad_weight=grad_weight.data_ptr() if need_weight else 0,

@@ -19,7 +19,8 @@ def linear_logprob(
     temperature: float,
     softcap: float | None,
     with_entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    keep_logits: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A cuBLAS product, then one read of it, for each tile. Any dtype, any size."""
     tiles = Tiles(hidden, weight, bias, target)
     logprob, lse, entropy = results(hidden, tiles.tokens, with_entropy)
@@ -39,7 +40,7 @@ def linear_logprob(
                 lse=lse[rows],
                 entropy=entropy[rows] if with_entropy else None,
             )
-    return logprob, lse, entropy
+    return logprob, lse, entropy, floats(hidden, keep_logits)
 
 
 def linear_logprob_backward(
@@ -52,6 +53,7 @@ def linear_logprob_backward(
     target: Tensor,
     lse: Tensor,
     entropy: Tensor,
+    logits: Tensor,
     ignore_index: int,
     temperature: float,
     softcap: float | None,
@@ -139,11 +141,12 @@ def fused_linear_logprob(
     temperature: float,
     softcap: float | None,
     with_entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    keep_logits: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits in registers only. Falls back to tiles for float32 and for odd numbers of features."""
     if not _fused_takes(hidden) or weight.shape[0] == 0:
         return linear_logprob(
-            hidden, weight, bias, target, ignore_index, temperature, softcap, with_entropy
+            hidden, weight, bias, target, ignore_index, temperature, softcap, with_entropy, keep_logits
         )
     hidden, weight = _for_tensor_cores(hidden), _for_tensor_cores(weight)
     tokens, vocab = hidden.shape[0], weight.shape[0]
@@ -168,7 +171,7 @@ def fused_linear_logprob(
         lse=lse,
         entropy=entropy if with_entropy else None,
     )
-    return logprob, lse, entropy
+    return logprob, lse, entropy, floats(hidden, keep_logits)
 
 
 OPS: Ops = {"linear_logprob": linear_logprob, "linear_logprob_backward": linear_logprob_backward}
