@@ -56,6 +56,22 @@ def test_what_else_is_asked_for(isa: str, dtype: torch.dtype) -> None:
         assert torch.equal(one[name], grads[name]), name
 
 
+@pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "temperature": 0.7}], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_kept_and_recomputed_logits(
+    isa: str, dtype: torch.dtype, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of none, some or all logits kept for the backward, the gradients are the same."""
+    case = linear_case(210, 40, 300, dtype, **options)
+    upstream = upstream_for(case)
+    expected, expected_grads = gradients(case, suder_ext.linear_logprob_stats, upstream)
+    for kept in (0, 1, 120 * 224, 230 * 224):
+        monkeypatch.setattr("suder_ext.functional.logprobs.LOGITS_KEPT", kept)
+        got, grads = gradients(case, suder_ext.linear_logprob_stats, upstream)
+        assert equal(got, expected), kept
+        assert equal(grads, expected_grads), kept
+
+
 def test_sequence_rewards_do_not_depend_on_the_batch(isa: str) -> None:
     case = linear_case(60, 16, 90, ignored=0.0)
     hidden, weight, bias = case.floats.values()

@@ -146,7 +146,15 @@ def fused_linear_logprob(
     """Logits in registers only. Falls back to tiles for float32 and for odd numbers of features."""
     if not _fused_takes(hidden) or weight.shape[0] == 0:
         return linear_logprob(
-            hidden, weight, bias, target, ignore_index, temperature, softcap, with_entropy, keep_logits
+            hidden,
+            weight,
+            bias,
+            target,
+            ignore_index,
+            temperature,
+            softcap,
+            with_entropy,
+            keep_logits,
         )
     hidden, weight = _for_tensor_cores(hidden), _for_tensor_cores(weight)
     tokens, vocab = hidden.shape[0], weight.shape[0]
