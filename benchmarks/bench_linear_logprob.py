@@ -13,16 +13,12 @@ the ratio to a bare torch.mm of the same product.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from timing import add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -109,20 +105,6 @@ def candidates(p: Problem, backward: bool, slow_peers: bool) -> dict[str, Callab
     return timed
 
 
-def interleaved(
-    timed: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Median seconds of each, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for round_number in range(rounds + 1):
-        for name, run in timed.items():
-            start = clock()
-            run()
-            if round_number > 0:
-                seconds[name].append(clock() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
 def error_of(function: Callable[[Problem], Tensor], p: Problem) -> float:
     """Largest difference from float64 on the same inputs, over at most 32 tokens."""
     some = p._replace(hidden=p.hidden[:32], target=p.target[:32])
@@ -139,8 +121,7 @@ def measure(shape: Shape, dtype: torch.dtype, args: argparse.Namespace) -> Itera
     """One row a candidate."""
     p = Problem.of(shape, dtype)
     timed = candidates(p, not args.forward_only, args.slow_peers)
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    medians = interleaved(timed, args.rounds, clock)
+    medians = interleaved(timed, args.rounds, clock_of(args))
     operations = _C.fma_loop(dtype=CODES[dtype], threads=torch.get_num_threads())
     peak = operations / medians.pop("peak")
     for name, seconds in medians.items():
@@ -185,16 +166,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="TOKENSxFEATURESxVOCABULARY; Janus-Pro: 576x2048x16384 and 128x2048x102400",
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=5)
+    add_arguments(parser)
     parser.add_argument("--forward-only", action="store_true")
     parser.add_argument(
         "--slow-peers", action="store_true", help="F.linear_cross_entropy too: up to 364x slower"
     )
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="processor time: for a machine that is not idle"
-    )
-    parser.add_argument("--json", type=Path, help="write the rows and the machine here")
     return parser.parse_args(arguments)
 
 
@@ -207,18 +183,7 @@ def main() -> None:
             some = list(measure(shape, DTYPES[name], args))
             print_rows(some)
             rows += some
-    if args.json is not None:
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "build": suder_ext.build_info(),
-            "torch": torch.__version__,
-            "threads": args.threads,
-            "clock": "processor" if args.cpu_time else "wall",
-            "rows": rows,
-        }
-        partial = args.json.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1))
-        partial.replace(args.json)
+    write_record(args, rows)
 
 
 if __name__ == "__main__":

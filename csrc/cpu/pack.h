@@ -39,10 +39,9 @@ Vec columnwise_units(const T* first, [[maybe_unused]] const T* second, std::int6
     if (second != nullptr) second = partial[1];
   }
   if constexpr (UnitsOf<T>::kElements == 2) {
-    const BitsVec low = __builtin_convertvector(load_as<HalfVec>(first), BitsVec);
+    const BitsVec low = widen(load_as<HalfVec>(first));
     const HalfVec none = {};
-    const BitsVec high =
-        __builtin_convertvector(second == nullptr ? none : load_as<HalfVec>(second), BitsVec);
+    const BitsVec high = widen(second == nullptr ? none : load_as<HalfVec>(second));
     return (Vec)(low | (high << 16));
   } else {
     return load_floats(first);

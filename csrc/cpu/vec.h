@@ -95,10 +95,26 @@ inline float horizontal_sum(Vec v) {
   return lanes[0];
 }
 
+// 16 bits to 32 and back (GCC makes two halves of these by itself).
+inline BitsVec widen(HalfVec v) {
+#if defined(__AVX512F__)
+  return (BitsVec)_mm512_cvtepu16_epi32((__m256i)v);
+#else
+  return __builtin_convertvector(v, BitsVec);
+#endif
+}
+inline HalfVec narrow(BitsVec v) {
+#if defined(__AVX512F__)
+  return (HalfVec)_mm512_cvtepi32_epi16((__m512i)v);
+#else
+  return __builtin_convertvector(v, HalfVec);
+#endif
+}
+
 // kWidth elements of any type, as float.
 inline Vec load_floats(const float* source) { return load(source); }
 inline Vec load_floats(const BFloat16* source) {
-  return (Vec)(__builtin_convertvector(load_as<HalfVec>(source), BitsVec) << 16);
+  return (Vec)(widen(load_as<HalfVec>(source)) << 16);
 }
 inline Vec load_floats(const Float16* source) {
 #if defined(__AVX512F__)
@@ -115,7 +131,7 @@ inline void store_floats(BFloat16* target, Vec v) {
   const BitsVec bits = (BitsVec)v;
   const BitsVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const BitsVec quiet = (bits >> 16) | 0x40u;
-  const HalfVec half = __builtin_convertvector(v == v ? rounded : quiet, HalfVec);
+  const HalfVec half = narrow(v == v ? rounded : quiet);
   std::memcpy(target, &half, sizeof(half));
 }
 inline void store_floats(Float16* target, Vec v) {

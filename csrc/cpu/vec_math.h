@@ -11,22 +11,37 @@ inline namespace SUDER_ISA {
 //
 // x = n ln2 + r with |r| <= ln2/2; exp(r) = 1 + r + r^2 q(r), the degree-4 polynomial q chosen for
 // the least relative error of the whole (3.1e-9) on that interval.
-inline Vec exp(Vec x) {
+//
+// Several vectors at a time, step by step: one chain of these operations leaves the multipliers
+// waiting, and the processor does not look far enough ahead to find the next.
+template <int kCount>
+inline void exp(Vec (&x)[kCount]) {
   const Vec low = broadcast(-86.5f);
   const Vec round = broadcast(0x1.8p23f + 127.0f);  // leaves n + 127 in the low bits of the sum
-  const Vec y = max(low, min(broadcast(88.0f), x));
-  const Vec shifted = fma(y, broadcast(0x1.715476p0f), round);
-  const Vec n = shifted - round;
-  Vec r = fma(n, broadcast(-0x1.62e4p-1f), y);  // exact: the constant has 14 bits, n has 8
-  r = fma(n, broadcast(-0x1.7f7d1cp-20f), r);
-  Vec q = broadcast(0x1.6a23d0p-10f);
-  q = fma(q, r, broadcast(0x1.123a20p-7f));
-  q = fma(q, r, broadcast(0x1.5558f2p-5f));
-  q = fma(q, r, broadcast(0x1.555492p-3f));
-  q = fma(q, r, broadcast(0x1.fffffcp-2f));
-  const Vec p = fma(q * r, r, r) + 1.0f;
-  const Vec power = (Vec)((BitsVec)shifted << 23);
-  return x < low ? Vec{} : p * power;
+  constexpr float kCoefficients[] = {0x1.123a20p-7f, 0x1.5558f2p-5f, 0x1.555492p-3f,
+                                     0x1.fffffcp-2f};
+  Vec shifted[kCount], r[kCount], q[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    const Vec y = max(low, min(broadcast(88.0f), x[i]));
+    shifted[i] = fma(y, broadcast(0x1.715476p0f), round);
+    const Vec n = shifted[i] - round;
+    r[i] = fma(n, broadcast(-0x1.62e4p-1f), y);  // exact: the constant has 14 bits, n has 8
+    r[i] = fma(n, broadcast(-0x1.7f7d1cp-20f), r[i]);
+    q[i] = broadcast(0x1.6a23d0p-10f);
+  }
+  for (float coefficient : kCoefficients) {
+    for (int i = 0; i < kCount; ++i) q[i] = fma(q[i], r[i], broadcast(coefficient));
+  }
+  for (int i = 0; i < kCount; ++i) {
+    const Vec p = fma(q[i] * r[i], r[i], r[i]) + 1.0f;
+    const Vec power = (Vec)((BitsVec)shifted[i] << 23);
+    x[i] = x[i] < low ? Vec{} : p * power;
+  }
+}
+inline Vec exp(Vec x) {
+  Vec one[] = {x};
+  exp(one);
+  return one[0];
 }
 
 // tanh within 4 ulp.

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cpu/isa.h"
+#include "cpu/workspace.h"
 
 namespace suder {
 
@@ -45,6 +46,9 @@ void logprob_backward(const LogprobBackward& params) {
   if (params.logits.rows > 0 && params.grad_entropy && !params.entropy) {
     throw std::invalid_argument("logprob_backward: grad_entropy needs the entropy");
   }
+  const Matrix& grad = params.grad_logits;
+  const std::int64_t bytes = params.dtype == DType::kFloat32 ? 4 : 2;
+  cpu::use_huge_pages(grad.data, grad.rows * grad.stride * bytes);
   SUDER_CALL_ISA(logprob_backward_cpu, params);
 }
 

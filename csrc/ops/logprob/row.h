@@ -13,6 +13,7 @@ namespace suder {
 inline namespace SUDER_ISA {
 
 inline constexpr std::int64_t kBlockLogits = 1024;
+inline constexpr int kGroup = 4;  // vectors whose exponentials are computed together
 // Threads take this many logits at a time; a call with fewer is not worth waking one.
 inline constexpr std::int64_t kTaskLogits = 1 << 16;
 // exp() of anything lower is 0, and 0 times this is 0, which 0 times -inf is not.
@@ -29,10 +30,11 @@ void for_each_row(const Logprob& p, F&& body) {
   });
 }
 
-// One block as float32, softcapped, with the last vector filled up by -inf.
+// One block as float32, softcapped, with the last group of vectors filled up by -inf.
 struct Block {
   alignas(64) float logit[kBlockLogits];
   std::int64_t first, size;
+  float highest;  // a NaN may be passed over
 
   template <bool kSoftcap, class T>
   void load_from(const T* row, std::int64_t begin, std::int64_t vocab, float softcap) {
@@ -41,37 +43,43 @@ struct Block {
     const T* source = row + begin;
     const float inverse = kSoftcap ? 1.0f / softcap : 0.0f;
     const auto cap = [&](Vec x) { return kSoftcap ? tanh(x * inverse) * softcap : x; };
+    Vec high = broadcast(-INFINITY);
     std::int64_t i = 0;
-    for (; i + kWidth <= size; i += kWidth) store(logit + i, cap(load_floats(source + i)));
-    if (i == size) return;
-    T tail[kWidth] = {};
-    for (std::int64_t j = i; j < size; ++j) tail[j - i] = source[j];
-    store(logit + i, cap(load_floats(tail)));
-    for (std::int64_t j = size; j < i + kWidth; ++j) logit[j] = -INFINITY;
+    for (; i + kWidth <= size; i += kWidth) {
+      const Vec x = cap(load_floats(source + i));
+      store(logit + i, x);
+      high = max(x, high);
+    }
+    if (i < size) {
+      T tail[kWidth] = {};
+      for (std::int64_t j = i; j < size; ++j) tail[j - i] = source[j];
+      store(logit + i, cap(load_floats(tail)));
+    }
+    for (std::int64_t j = size; j % (kGroup * kWidth) != 0; ++j) logit[j] = -INFINITY;
+    if (i < size) high = max(load(logit + i), high);
+    highest = -INFINITY;
+    for (int lane = 0; lane < kWidth; ++lane) highest = high[lane] > highest ? high[lane] : highest;
   }
 
   bool holds(std::int64_t index) const { return index >= first && index < first + size; }
 
-  float maximum() const {
-    Vec high = broadcast(-INFINITY);
-    for (std::int64_t i = 0; i < size; i += kWidth) high = max(load(logit + i), high);
-    float result = -INFINITY;
-    for (int lane = 0; lane < kWidth; ++lane) result = high[lane] > result ? high[lane] : result;
-    return result;
-  }
-
   // The log-sum-exp of (logit - origin) * inverse_temperature. NaN may slip through the maximum,
   // but not through the sum.
   template <bool kEntropy>
-  OnlineLse summarise(float highest, float origin, float inverse_temperature) const {
+  OnlineLse summarise(float origin, float inverse_temperature) const {
     const float from = highest == -INFINITY ? 0.0f : highest;
     const Vec negligible = broadcast(kNegligible);
     Vec sum{}, weighted{};
-    for (std::int64_t i = 0; i < size; i += kWidth) {
-      const Vec d = (load(logit + i) - from) * inverse_temperature;
-      const Vec e = exp(d);
-      sum += e;
-      if constexpr (kEntropy) weighted = fma(e, max(negligible, d), weighted);
+    for (std::int64_t i = 0; i < size; i += kGroup * kWidth) {
+      Vec d[kGroup], e[kGroup];
+      for (int j = 0; j < kGroup; ++j) {
+        d[j] = e[j] = (load(logit + i + j * kWidth) - from) * inverse_temperature;
+      }
+      exp(e);
+      for (int j = 0; j < kGroup; ++j) {
+        sum += e[j];
+        if constexpr (kEntropy) weighted = fma(e[j], max(negligible, d[j]), weighted);
+      }
     }
     return {(highest - origin) * inverse_temperature, horizontal_sum(sum),
             kEntropy ? horizontal_sum(weighted) : 0.0f};
@@ -94,13 +102,12 @@ RowLse row_lse(const Logprob& p, const T* row, std::int64_t target) {
   bool anchored = false;
   for (std::int64_t begin = 0; begin < p.logits.cols; begin += kBlockLogits) {
     block.load_from<kSoftcap>(row, begin, p.logits.cols, p.softcap);
-    const float highest = block.maximum();
-    if (!anchored && std::isfinite(highest)) {  // no finite logit before: nothing to shift
-      result.origin = highest;
+    if (!anchored && std::isfinite(block.highest)) {  // no finite logit before: nothing to shift
+      result.origin = block.highest;
       anchored = true;
     }
     result.state =
-        merge(result.state, block.summarise<kEntropy>(highest, result.origin, inverse_temperature));
+        merge(result.state, block.summarise<kEntropy>(result.origin, inverse_temperature));
     if (block.holds(target)) result.target_logit = block.logit[target - begin];
   }
   return result;

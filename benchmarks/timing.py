@@ -1,0 +1,73 @@
+"""What the CPU benchmarks share: candidates in turn, and a record that is written whole or not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import suder_ext
+
+
+def interleaved(
+    timed: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Median seconds of each, run one after another in every round; the first round is not counted.
+
+    A disturbance then meets all candidates, and the median of each leaves it out.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for round_number in range(rounds + 1):
+        for name, run in timed.items():
+            start = clock()
+            run()
+            if round_number > 0:
+                seconds[name].append(clock() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def add_arguments(parser: argparse.ArgumentParser, rounds: int = 5) -> None:
+    """--threads, --rounds, --cpu-time and --json."""
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time: for a machine that is not idle"
+    )
+    parser.add_argument("--json", type=Path, help="write the rows and the machine here")
+
+
+def clock_of(args: argparse.Namespace) -> Callable[[], float]:
+    """Processor or wall time, as asked for."""
+    return time.process_time if args.cpu_time else time.perf_counter
+
+
+def processor() -> str:
+    """The model's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def write_record(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """The rows, and what they were measured with, if --json names a file."""
+    if args.json is None:
+        return
+    record = {
+        "processor": processor(),
+        "build": suder_ext.build_info(),
+        "torch": torch.__version__,
+        "threads": args.threads,
+        "clock": "processor" if args.cpu_time else "wall",
+        "rows": rows,
+    }
+    partial = args.json.with_name(args.json.name + ".partial")
+    partial.write_text(json.dumps(record, indent=1))
+    partial.replace(args.json)
