@@ -23,7 +23,8 @@ struct RowGradient {
     return max(broadcast(kNegligible), z);
   }
 
-  Vec at(Vec log_p) const { return exp(log_p) * (lse - logprob - entropy * (log_p + row_entropy)); }
+  // From a probability and its logarithm.
+  Vec at(Vec p, Vec log_p) const { return p * (lse - logprob - entropy * (log_p + row_entropy)); }
 
   // At the target, 1 - p without cancellation.
   float at_target(float log_p) const {
@@ -72,15 +73,22 @@ void backward_row(const LogprobBackward& p, std::int64_t row) {
   Block block;
   for (std::int64_t begin = 0; begin < vocab; begin += kBlockLogits) {
     block.load_from<kSoftcap>(logits, begin, vocab, p.softcap);
-    std::int64_t i = 0;
-    for (; i < block.size; i += kWidth) {
-      const Vec logit = load(block.logit + i);
-      const Vec result = g.at(g.log_probability(logit, inverse_temperature)) *
-                         slope<kSoftcap>(logit, p.softcap, inverse_temperature);
-      if (i + kWidth <= block.size) {
-        store_floats(grad + begin + i, result);
-      } else {
-        for (int j = 0; i + j < block.size; ++j) grad[begin + i + j] = from_float<T>(result[j]);
+    for (std::int64_t i = 0; i < block.size; i += kGroup * kWidth) {
+      Vec log_p[kGroup], probability[kGroup];
+      for (int j = 0; j < kGroup; ++j) {
+        const Vec logit = load(block.logit + i + j * kWidth);
+        log_p[j] = probability[j] = g.log_probability(logit, inverse_temperature);
+      }
+      exp(probability);
+      for (int j = 0; j < kGroup; ++j) {
+        const std::int64_t at = i + j * kWidth;
+        const Vec result = g.at(probability[j], log_p[j]) *
+                           slope<kSoftcap>(load(block.logit + at), p.softcap, inverse_temperature);
+        if (at + kWidth <= block.size) {
+          store_floats(grad + begin + at, result);
+        } else {
+          for (int k = 0; at + k < block.size; ++k) grad[begin + at + k] = from_float<T>(result[k]);
+        }
       }
     }
     if (!block.holds(target)) continue;
