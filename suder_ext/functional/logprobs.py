@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
+from suder_ext._ops import eager
 from suder_ext.types import LogprobStats
 
 
@@ -51,6 +52,20 @@ def linear_logprob(
         IndexError: a target that is neither in `[0, V)` nor `ignore_index`, naming the first such
             row of the flattened batch.
     """
+    if _is_plain_linear(hidden, weight, target, bias):
+        _checks.scales(temperature, softcap)
+        results = eager.call(
+            "linear_logprob",
+            hidden,
+            weight,
+            bias,
+            target,
+            ignore_index,
+            temperature,
+            softcap,
+            False,
+        )
+        return results[0]
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     if not has_kernel("linear_logprob", hidden):
         return reference.linear_logprob(
@@ -89,6 +104,12 @@ def linear_logprob_stats(
         LogprobStats of three float32 `[...]`, each differentiable; rows with
         `target == ignore_index` give 0.0 in all three and no gradient.
     """
+    if _is_plain_linear(hidden, weight, target, bias):
+        _checks.scales(temperature, softcap)
+        results = eager.call(
+            "linear_logprob", hidden, weight, bias, target, ignore_index, temperature, softcap, True
+        )
+        return LogprobStats(*results)
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     if not has_kernel("linear_logprob", hidden):
         return reference.linear_logprob_stats(
@@ -133,6 +154,10 @@ def logprob(
     Raises:
         TypeError, ValueError, IndexError: as `linear_logprob`.
     """
+    if _is_plain(logits, target):
+        _checks.scales(temperature, softcap)
+        results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, False)
+        return results[0]
     _checks.logits(logits, target, temperature, softcap)
     if not has_kernel("logprob", logits):
         return reference.logprob(
@@ -155,6 +180,10 @@ def logprob_stats(
 
     Arguments and errors are those of `logprob`, results those of `linear_logprob_stats`.
     """
+    if _is_plain(logits, target):
+        _checks.scales(temperature, softcap)
+        results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, True)
+        return LogprobStats(*results)
     _checks.logits(logits, target, temperature, softcap)
     if not has_kernel("logprob", logits):
         return reference.logprob_stats(
@@ -163,6 +192,28 @@ def logprob_stats(
     rows, index = _rows(logits, target)
     results = _ops.logprob(rows, index, ignore_index, temperature, softcap, True)
     return LogprobStats(*(result.view(target.shape) for result in results))
+
+
+def _is_plain(logits: Tensor, target: Tensor) -> bool:
+    """Whether the CPU kernel can take the tensors as they are; then their check cannot fail."""
+    return (
+        eager.ready("logprob")
+        and (shape := eager.plain(2, eager.HEAD, logits)) is not None
+        and eager.plain(1, eager.INT64, target) == shape[:1]
+    )
+
+
+def _is_plain_linear(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> bool:
+    """The same for the tensors of the linear_* functions; autocast would cast them."""
+    return (
+        eager.ready("linear_logprob")
+        and (rows := eager.plain(2, eager.HEAD, hidden)) is not None
+        and (head := eager.plain(2, frozenset({hidden.dtype}), weight)) is not None
+        and rows[1] == head[1]
+        and eager.plain(1, eager.INT64, target) == rows[:1]
+        and (bias is None or eager.plain(1, frozenset({hidden.dtype}), bias) == head[:1])
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def _rows(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
+from suder_ext._ops import eager
 from suder_ext.functional.logprobs import linear_logprob
 from suder_ext.functional.sequences import sequence_reduce
 from suder_ext.preference_options import check_preference_options
@@ -58,23 +59,18 @@ def preference_loss(
     Raises:
         TypeError, ValueError: an argument that is not taken, or settings that make no loss.
     """
-    _checks.tensor("chosen_logprob", chosen_logprob, 1, _checks.FLOATS)
-    _checks.like("rejected_logprob", rejected_logprob, "chosen_logprob", chosen_logprob)
-    if ref_chosen_logprob is not None:
-        _checks.like("ref_chosen_logprob", ref_chosen_logprob, "chosen_logprob", chosen_logprob)
-    if ref_rejected_logprob is not None:
-        _checks.like("ref_rejected_logprob", ref_rejected_logprob, "chosen_logprob", chosen_logprob)
-    if chosen_length is not None:
-        _checks.length("chosen_length", chosen_length, "chosen_logprob", chosen_logprob)
-    if rejected_length is not None:
-        _checks.length("rejected_length", rejected_length, "chosen_logprob", chosen_logprob)
-    if not has_kernel(
-        "preference_loss",
+    tensors = (
         chosen_logprob,
         rejected_logprob,
         ref_chosen_logprob,
         ref_rejected_logprob,
-    ):
+        chosen_length,
+        rejected_length,
+    )
+    direct = _are_plain(*tensors)
+    if not direct:
+        _check(*tensors)
+    if not direct and not has_kernel("preference_loss", *tensors[:4]):
         return reference.preference_loss(
             chosen_logprob,
             rejected_logprob,
@@ -97,20 +93,53 @@ def preference_loss(
         has_lengths=chosen_length is not None and rejected_length is not None,
         has_reference=(ref_chosen_logprob is not None, ref_rejected_logprob is not None),
     )
-    loss, chosen_reward, rejected_reward, _, _, _ = _ops.preference_loss(
-        chosen_logprob.float(),
-        rejected_logprob.float(),
-        None if ref_chosen_logprob is None else ref_chosen_logprob.float(),
-        None if ref_rejected_logprob is None else ref_rejected_logprob.float(),
-        None if chosen_length is None else chosen_length.long(),
-        None if rejected_length is None else rejected_length.long(),
-        loss_type,
-        f_divergence,
-        beta,
-        label_smoothing,
-        margin,
+    options = loss_type, f_divergence, beta, label_smoothing, margin
+    if direct:
+        results = eager.call("preference_loss", *tensors, *options)
+    else:
+        logprobs = (None if t is None else t.float() for t in tensors[:4])
+        lengths = (None if t is None else t.long() for t in tensors[4:])
+        results = _ops.preference_loss(*logprobs, *lengths, *options)
+    return PreferenceLoss(*results[:3])
+
+
+def _are_plain(
+    chosen: Tensor,
+    rejected: Tensor,
+    ref_chosen: Tensor | None,
+    ref_rejected: Tensor | None,
+    chosen_length: Tensor | None,
+    rejected_length: Tensor | None,
+) -> bool:
+    """Whether the CPU kernel can take the tensors as they are; then no `_check` can fail."""
+    if not eager.ready("preference_loss"):
+        return False
+    ref = () if ref_chosen is None and ref_rejected is None else (ref_chosen, ref_rejected)
+    pairs = eager.plain(1, eager.FLOAT32, chosen, rejected, *ref)
+    return pairs is not None and (
+        (chosen_length is None and rejected_length is None)
+        or eager.plain(1, eager.INT64, chosen_length, rejected_length) == pairs
     )
-    return PreferenceLoss(loss, chosen_reward, rejected_reward)
+
+
+def _check(
+    chosen_logprob: Tensor,
+    rejected_logprob: Tensor,
+    ref_chosen_logprob: Tensor | None,
+    ref_rejected_logprob: Tensor | None,
+    chosen_length: Tensor | None,
+    rejected_length: Tensor | None,
+) -> None:
+    _checks.tensor("chosen_logprob", chosen_logprob, 1, _checks.FLOATS)
+    _checks.like("rejected_logprob", rejected_logprob, "chosen_logprob", chosen_logprob)
+    if ref_chosen_logprob is not None:
+        _checks.like("ref_chosen_logprob", ref_chosen_logprob, "chosen_logprob", chosen_logprob)
+    if ref_rejected_logprob is not None:
+        _checks.like("ref_rejected_logprob", ref_rejected_logprob, "chosen_logprob", chosen_logprob)
+    if chosen_length is not None:
+        _checks.length("chosen_length", chosen_length, "chosen_logprob", chosen_logprob)
+    if rejected_length is not None:
+        _checks.length("rejected_length", rejected_length, "chosen_logprob", chosen_logprob)
 
 
 def linear_preference_loss(

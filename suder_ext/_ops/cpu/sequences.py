@@ -23,16 +23,16 @@ def sequence_reduce(
     sequences = cu_seqlens.shape[0] - 1
     value, count = floats(sequences), integers(sequences)
     _forward(
-        logprob=logprob.data_ptr(),
-        tokens=logprob.shape[0],
-        cu_seqlens=cu_seqlens.data_ptr(),
-        sequences=sequences,
-        target=target.data_ptr(),
-        ignore_index=ignore_index,
-        mean=mean,
-        threads=torch.get_num_threads(),
-        value=value.data_ptr(),
-        count=count.data_ptr(),
+        logprob.data_ptr(),
+        logprob.shape[0],
+        cu_seqlens.data_ptr(),
+        sequences,
+        target.data_ptr(),
+        ignore_index,
+        mean,
+        torch.get_num_threads(),
+        value.data_ptr(),
+        count.data_ptr(),
     )
     return value, count
 
@@ -50,16 +50,16 @@ def sequence_reduce_backward(
     cu_seqlens = cu_seqlens.contiguous()
     grad_logprob = floats(target.shape[0])
     _backward(
-        grad_value=grad_value.data_ptr(),
-        tokens=target.shape[0],
-        cu_seqlens=cu_seqlens.data_ptr(),
-        sequences=count.shape[0],
-        target=target.data_ptr(),
-        ignore_index=ignore_index,
-        mean=mean,
-        threads=torch.get_num_threads(),
-        count=count.data_ptr(),
-        grad_logprob=grad_logprob.data_ptr(),
+        grad_value.data_ptr(),
+        target.shape[0],
+        cu_seqlens.data_ptr(),
+        count.shape[0],
+        target.data_ptr(),
+        ignore_index,
+        mean,
+        torch.get_num_threads(),
+        count.data_ptr(),
+        grad_logprob.data_ptr(),
     )
     return grad_logprob
 
@@ -73,12 +73,12 @@ def group_advantage(
     advantage = floats(reward.shape[0])
     best, worst = integers(groups), integers(groups)
     _advantage(
-        reward=reward.data_ptr(),
-        groups=groups,
-        group_size=group_size,
-        normalize=NORMALIZE_CODES[normalize],
-        advantage=advantage.data_ptr(),
-        best=best.data_ptr(),
-        worst=worst.data_ptr(),
+        reward.data_ptr(),
+        groups,
+        group_size,
+        NORMALIZE_CODES[normalize],
+        advantage.data_ptr(),
+        best.data_ptr(),
+        worst.data_ptr(),
     )
     return advantage, best, worst
