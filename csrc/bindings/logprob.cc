@@ -3,9 +3,9 @@
 // Called by position: names cost a small call more than its kernel. Tensors are addresses (0:
 // absent), float32 and int64 vectors contiguous, matrices with contiguous rows `*_stride` elements
 // apart. dtype: 0 float32, 1 bfloat16, 2 float16; it is that of logits and grad_logits. softcap 0:
-// none. May be absent: entropy, each upstream gradient (then it is zero). Every output is written
-// in full. Errors: ValueError (settings), IndexError (a target outside [0, vocab), naming the first
-// such row).
+// none. May be absent: lse, entropy, each upstream gradient (then it is zero). Every output is
+// written in full. Errors: ValueError (settings), IndexError (a target outside [0, vocab), naming
+// the first such row).
 #include "suder/logprob.h"
 
 #include "bindings/module.h"

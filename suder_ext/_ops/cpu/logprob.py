@@ -32,7 +32,7 @@ def _arguments(
     )
 
 
-@kernel("logprob")
+@kernel("logprob", for_backward=False)
 def logprob(
     logits: Tensor,
     target: Tensor,
@@ -40,16 +40,18 @@ def logprob(
     temperature: float,
     softcap: float | None,
     with_entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    for_backward: bool = True,
+) -> tuple[Tensor | None, ...]:
     logits, target = rows(logits), target.contiguous()
     tokens = logits.shape[0]
-    logprob, lse = floats(tokens), floats(tokens)
-    entropy = floats(tokens if with_entropy else 0)
+    logprob, lse, entropy = floats(tokens), None, None
+    if with_entropy or for_backward:
+        lse, entropy = floats(tokens), floats(tokens if with_entropy else 0)
     _forward(
         *_arguments(logits, target, ignore_index, temperature, softcap),
         logprob.data_ptr(),
-        lse.data_ptr(),
-        entropy.data_ptr() if with_entropy else 0,
+        address(lse),
+        address(entropy),
     )
     return logprob, lse, entropy
 

@@ -1,6 +1,6 @@
 """CPU kernels of preference_loss and policy_loss: allocate the results, pass addresses.
 
-The slopes are what only a backward reads; without a gradient they are None.
+The slopes are for the backward alone; where there will be none, they are None.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import CPU, address, floats, integers, kernel, vector
+from suder_ext._ops.cpu.call import address, integers, kernel, vector
 from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
 from suder_ext.types import PolicyLevel, PolicyReduction
 
@@ -25,7 +25,7 @@ LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
 SORTING = frozenset({"aot", "aot_unpaired"})
 
 
-@kernel("preference_loss", slopes=False)
+@kernel("preference_loss", for_backward=False)
 def preference_loss(
     chosen: Tensor,
     rejected: Tensor,
@@ -38,17 +38,18 @@ def preference_loss(
     beta: float,
     label_smoothing: float,
     margin: float,
-    slopes: bool = True,
+    for_backward: bool = True,
 ) -> tuple[Tensor | None, ...]:
     chosen, rejected = chosen.contiguous(), rejected.contiguous()
     ref_chosen, ref_rejected = vector(ref_chosen), vector(ref_rejected)
     chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
     pairs = chosen.shape[0]
-    loss, chosen_reward, rejected_reward = floats(pairs), floats(pairs), floats(pairs)
+    room = chosen.new_empty
+    loss, chosen_reward, rejected_reward = room(pairs), room(pairs), room(pairs)
     chosen_slope = rejected_slope = partner = None
-    if slopes:
-        chosen_slope, rejected_slope = floats(pairs), floats(pairs)
-    if slopes or loss_type in SORTING:
+    if for_backward:
+        chosen_slope, rejected_slope = room(pairs), room(pairs)
+    if for_backward or loss_type in SORTING:
         partner = integers(pairs if loss_type in SORTING else 0)
     _preference(
         chosen.data_ptr(),
@@ -93,8 +94,9 @@ def preference_loss_backward(
     upstream = vector(grad_loss), vector(grad_chosen_reward), vector(grad_rejected_reward)
     chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
     pairs = chosen_slope.shape[0]
-    grad_chosen, grad_rejected = floats(pairs), floats(pairs)
-    grad_ref_chosen, grad_ref_rejected = (floats(pairs * need_ref) for _ in range(2))
+    room = chosen_slope.new_empty
+    grad_chosen, grad_rejected = room(pairs), room(pairs)
+    grad_ref_chosen, grad_ref_rejected = room(pairs * need_ref), room(pairs * need_ref)
     _preference_backward(
         address(upstream[0]),
         address(upstream[1]),
@@ -115,7 +117,7 @@ def preference_loss_backward(
     return grad_chosen, grad_rejected, grad_ref_chosen, grad_ref_rejected
 
 
-@kernel("policy_loss", slopes=False)
+@kernel("policy_loss", for_backward=False)
 def policy_loss(
     logprob: Tensor,
     old_logprob: Tensor,
@@ -128,17 +130,18 @@ def policy_loss(
     reduction: str,
     level: str,
     max_length: int,
-    slopes: bool = True,
+    for_backward: bool = True,
 ) -> tuple[Tensor | None, ...]:
     logprob, old_logprob = logprob.contiguous(), old_logprob.contiguous()
     ref_logprob = vector(ref_logprob)
     advantage, cu_seqlens = advantage.contiguous(), cu_seqlens.contiguous()
     tokens, sequences = logprob.shape[0], advantage.shape[0]
-    loss = torch.empty((), dtype=torch.float32, device=CPU)
+    room = logprob.new_empty
+    loss = room(())
     ratio_slope = kl_slope = advantage_slope = None
-    if slopes:
-        ratio_slope, advantage_slope = floats(tokens), floats(sequences)
-        kl_slope = floats(0 if ref_logprob is None else tokens)
+    if for_backward:
+        ratio_slope, advantage_slope = room(tokens), room(sequences)
+        kl_slope = room(0 if ref_logprob is None else tokens)
     _policy(
         logprob.data_ptr(),
         old_logprob.data_ptr(),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import floats, integers, kernel
+from suder_ext._ops.cpu.call import integers, kernel
 
 assert compiled is not None
 _forward, _backward = compiled.sequence_reduce, compiled.sequence_reduce_backward
@@ -21,7 +21,7 @@ def sequence_reduce(
     logprob, target = logprob.contiguous(), target.contiguous()
     cu_seqlens = cu_seqlens.contiguous()
     sequences = cu_seqlens.shape[0] - 1
-    value, count = floats(sequences), integers(sequences)
+    value, count = logprob.new_empty(sequences), target.new_empty(sequences)
     _forward(
         logprob.data_ptr(),
         logprob.shape[0],
@@ -48,7 +48,7 @@ def sequence_reduce_backward(
 ) -> Tensor:
     grad_value, target = grad_value.contiguous(), target.contiguous()
     cu_seqlens = cu_seqlens.contiguous()
-    grad_logprob = floats(target.shape[0])
+    grad_logprob = grad_value.new_empty(target.shape[0])
     _backward(
         grad_value.data_ptr(),
         target.shape[0],
@@ -70,8 +70,9 @@ def group_advantage(
 ) -> tuple[Tensor, Tensor, Tensor]:
     reward = reward.contiguous()
     groups = reward.shape[0] // group_size
-    advantage = floats(reward.shape[0])
-    best, worst = integers(groups), integers(groups)
+    advantage = reward.new_empty(reward.shape[0])
+    best = integers(groups)
+    worst = torch.empty_like(best)
     _advantage(
         reward.data_ptr(),
         groups,
