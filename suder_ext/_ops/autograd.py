@@ -123,13 +123,15 @@ def _no_second_order(name: str) -> None:
     torch.library.register_autograd(f"suder::{name}_backward", backward, lib=library)
 
 
-def _recorded(name: str, setup: Callable[..., None], backward: Callable[..., Any]) -> Any:
+def _recorded(
+    name: str, setup: Callable[..., None], backward: Callable[..., Any], results: int
+) -> Any:
     """The CPU kernel with its gradient: half the cost of what register_autograd makes of them."""
 
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         output: tuple[Tensor, ...] = eager.kernels[name](*inputs)
         setup(ctx, inputs, output)
-        return output
+        return output[:results]  # the rest is saved, and what nobody gets needs no record
 
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function = type(f"suder_{name}", (torch.autograd.Function,), functions)
@@ -137,13 +139,13 @@ def _recorded(name: str, setup: Callable[..., None], backward: Callable[..., Any
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
-for _name, _backward, _setup in (
-    ("linear_logprob", _linear_logprob, _linear_logprob_setup),
-    ("logprob", _logprob, _logprob_setup),
-    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup),
-    ("preference_loss", _preference, _preference_setup),
-    ("policy_loss", _policy, _policy_setup),
+for _name, _backward, _setup, _results in (  # results: all but the slopes
+    ("linear_logprob", _linear_logprob, _linear_logprob_setup, 3),
+    ("logprob", _logprob, _logprob_setup, 3),
+    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 2),
+    ("preference_loss", _preference, _preference_setup, 3),
+    ("policy_loss", _policy, _policy_setup, 1),
 ):
     torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)
     _no_second_order(_name)
-    eager.with_grad[_name] = _recorded(_name, _setup, _backward)
+    eager.with_grad[_name] = _recorded(_name, _setup, _backward, _results)

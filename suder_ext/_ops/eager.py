@@ -108,7 +108,7 @@ def call_backward(op: str, *arguments: Any) -> Any:
     if (
         ready(op)
         and not torch.is_grad_enabled()
-        and _readable(value for value in arguments if isinstance(value, Tensor))
+        and _readable([value for value in arguments if isinstance(value, Tensor)])
     ):
         return kernels[op](*arguments)
     return getattr(torch.ops.suder, op).default(*arguments)
