@@ -164,7 +164,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["ops", "problems"], nargs="*", default=["ops", "problems"])
+    parser.add_argument("what", choices=["ops", "problems", "all"], nargs="?", default="all")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each number of the table")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 8, 64, 512, 8192])
@@ -177,8 +177,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse()
     torch.set_num_threads(1)
-    cases = list(op_cases()) if "ops" in args.what else []
-    if "problems" in args.what:
+    cases = list(op_cases()) if args.what != "problems" else []
+    if args.what != "ops":
         cases += problem_cases(args.tokens, args.vocabularies, args.dtypes)
     print(f"{'microseconds a call':<26} {'':<8} {'ours':>10} {'torch':>10} {'torch/ours':>10}")
     rows = []

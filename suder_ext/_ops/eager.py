@@ -2,8 +2,8 @@
 
 torch's dispatcher and its Python wrappers take several times as long as the kernel of a small
 problem. They are for those who must see an operator: compilers, modes, transforms, tracers and
-profilers. `ready` says that there is none of them, `plain` that the kernel can read the arguments
-where they lie; where either says no, torch.ops.suder runs, and the results have the same bits.
+profilers. `ready` says that there is none of them and that the arguments can be read where they
+lie, `shape` that they need no cast; else torch.ops.suder runs. The results have the same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INT64 = frozenset({torch.int64})
 HEAD = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 # Filled where the operators are registered (cpu/call.py, autograd.py). Whoever puts another
-# implementation in the CPU's place empties `kernels`, or it would never run.
+# implementation in the CPU's place empties `kernels`; else that one would never run.
 kernels: dict[str, Callable[..., Any]] = {}
 without_grad: dict[str, Callable[..., Any]] = {}  # the same, less what only a backward reads
 with_grad: dict[str, Callable[..., Any]] = {}  # the same, recorded by autograd
@@ -51,8 +51,8 @@ except ImportError:  # a torch that has other names for them: everything goes th
 _KINDS = frozenset({Tensor, torch.nn.Parameter})  # no subclass: it may want to see the operator
 
 
-def ready(op: str) -> bool:
-    """Whether calls of an operator may go past the dispatcher here and now."""
+def ready(op: str, *tensors: Tensor | None) -> bool:
+    """Whether an operator may go past the dispatcher here and now, with these arguments."""
     return (
         not torch.compiler.is_compiling()
         and _available
@@ -62,14 +62,15 @@ def ready(op: str) -> bool:
         and not _are_functorch_transforms_active()
         and not _is_tracing()
         and not _profiler_enabled()
+        and _readable(tensors)
     )
 
 
 def _readable(tensors: Iterable[Any]) -> bool:
-    """Whether each is a tensor whose memory holds its values: no lazy negative, zero or wrapper."""
+    """Whether each is absent or its memory holds its values: no lazy negative, zero or wrapper."""
     try:
         for tensor in tensors:
-            if (
+            if tensor is not None and (
                 type(tensor) not in _KINDS
                 or not tensor.is_cpu
                 or tensor.is_neg()
@@ -81,22 +82,24 @@ def _readable(tensors: Iterable[Any]) -> bool:
     return True
 
 
-def plain(rank: int, dtypes: Set[torch.dtype], *tensors: Tensor | None) -> torch.Size | None:
-    """The shape that all the tensors have, if a kernel can take them as they are, else None.
+def shape(
+    rank: int, dtypes: Set[torch.dtype], first: Tensor | None, *others: Tensor | None
+) -> torch.Size | None:
+    """The shape of all these `ready` tensors if a kernel can take them as they are, else None.
 
-    They have the rank, one of the dtypes and at least one element.
+    None is absent, they have the rank, one of the dtypes and at least one element.
     """
-    if not _readable(tensors):
+    if first is None or first.dtype not in dtypes:
         return None
-    shape: torch.Size = tensors[0].shape  # type: ignore[union-attr]
-    for tensor in tensors:
-        if tensor.dtype not in dtypes or tensor.shape != shape:  # type: ignore[union-attr]
+    size = first.shape
+    for tensor in others:
+        if tensor is None or tensor.dtype not in dtypes or tensor.shape != size:
             return None
-    return shape if len(shape) == rank and 0 not in shape else None
+    return size if len(size) == rank and 0 not in size else None
 
 
 def call(op: str, *arguments: Any) -> Any:
-    """Run an operator that is `ready` on `plain` tensors."""
+    """Run an operator that is `ready`, on tensors whose `shape` fits."""
     if torch.is_grad_enabled() and _any_requires_grad(*arguments[: DIFFERENTIABLE[op]]):
         return with_grad[op](*arguments)
     return without_grad[op](*arguments)
@@ -105,10 +108,7 @@ def call(op: str, *arguments: Any) -> Any:
 def call_backward(op: str, *arguments: Any) -> Any:
     """Run a backward operator inside a backward, the short way if that is possible."""
     # With create_graph=True the operator must be recorded: its own derivative is an error.
-    if (
-        ready(op)
-        and not torch.is_grad_enabled()
-        and _readable([value for value in arguments if isinstance(value, Tensor)])
-    ):
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    if not torch.is_grad_enabled() and ready(op, *tensors):
         return kernels[op](*arguments)
     return getattr(torch.ops.suder, op).default(*arguments)

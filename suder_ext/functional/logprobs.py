@@ -197,21 +197,21 @@ def logprob_stats(
 def _is_plain(logits: Tensor, target: Tensor) -> bool:
     """Whether the CPU kernel can take the tensors as they are; then their check cannot fail."""
     return (
-        eager.ready("logprob")
-        and (shape := eager.plain(2, eager.HEAD, logits)) is not None
-        and eager.plain(1, eager.INT64, target) == shape[:1]
+        eager.ready("logprob", logits, target)
+        and (shape := eager.shape(2, eager.HEAD, logits)) is not None
+        and eager.shape(1, eager.INT64, target) == shape[:1]
     )
 
 
 def _is_plain_linear(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> bool:
     """The same for the tensors of the linear_* functions; autocast would cast them."""
     return (
-        eager.ready("linear_logprob")
-        and (rows := eager.plain(2, eager.HEAD, hidden)) is not None
-        and (head := eager.plain(2, frozenset({hidden.dtype}), weight)) is not None
+        eager.ready("linear_logprob", hidden, weight, target, bias)
+        and (rows := eager.shape(2, eager.HEAD, hidden)) is not None
+        and (head := eager.shape(2, frozenset({hidden.dtype}), weight)) is not None
         and rows[1] == head[1]
-        and eager.plain(1, eager.INT64, target) == rows[:1]
-        and (bias is None or eager.plain(1, frozenset({hidden.dtype}), bias) == head[:1])
+        and eager.shape(1, eager.INT64, target) == rows[:1]
+        and (bias is None or eager.shape(1, frozenset({hidden.dtype}), bias) == head[:1])
         and not torch.is_autocast_enabled("cpu")
     )
 

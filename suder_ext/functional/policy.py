@@ -110,14 +110,15 @@ def _is_plain(
     ref_logprob: Tensor | None,
 ) -> bool:
     """Whether the CPU kernel can take the tensors as they are; then no `_check` can fail."""
-    if not eager.ready("policy_loss"):
+    if not eager.ready("policy_loss", logprob, old_logprob, ref_logprob, advantage, cu_seqlens):
         return False
-    tokens = (logprob, old_logprob) if ref_logprob is None else (logprob, old_logprob, ref_logprob)
-    offsets = eager.plain(1, eager.INT64, cu_seqlens)
+    if ref_logprob is None:
+        ref_logprob = old_logprob
+    offsets = eager.shape(1, eager.INT64, cu_seqlens)
     return (
         offsets is not None
-        and eager.plain(1, eager.FLOAT32, *tokens) is not None
-        and eager.plain(1, eager.FLOAT32, advantage) == (offsets[0] - 1,)
+        and eager.shape(1, eager.FLOAT32, logprob, old_logprob, ref_logprob) is not None
+        and eager.shape(1, eager.FLOAT32, advantage) == (offsets[0] - 1,)
     )
 
 

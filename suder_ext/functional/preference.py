@@ -109,13 +109,17 @@ def _are_plain(
     rejected_length: Tensor | None,
 ) -> bool:
     """Whether the CPU kernel can take the tensors as they are; then no `_check` can fail."""
-    if not eager.ready("preference_loss"):
+    tensors = chosen, rejected, ref_chosen, ref_rejected, chosen_length, rejected_length
+    if not eager.ready("preference_loss", *tensors):
         return False
-    ref = () if ref_chosen is None and ref_rejected is None else (ref_chosen, ref_rejected)
-    pairs = eager.plain(1, eager.FLOAT32, chosen, rejected, *ref)
-    return pairs is not None and (
-        (chosen_length is None and rejected_length is None)
-        or eager.plain(1, eager.INT64, chosen_length, rejected_length) == pairs
+    if ref_chosen is None and ref_rejected is None:
+        pairs = eager.shape(1, eager.FLOAT32, chosen, rejected)
+    else:
+        pairs = eager.shape(1, eager.FLOAT32, chosen, rejected, ref_chosen, ref_rejected)
+    if chosen_length is None and rejected_length is None:
+        return pairs is not None
+    return pairs is not None and pairs == eager.shape(
+        1, eager.INT64, chosen_length, rejected_length
     )
 
 

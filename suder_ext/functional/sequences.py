@@ -114,7 +114,7 @@ def group_advantage(
     Raises:
         TypeError, ValueError: an argument that is not taken.
     """
-    direct = eager.ready("group_advantage") and eager.plain(1, eager.FLOAT32, reward)
+    direct = eager.ready("group_advantage", reward) and eager.shape(1, eager.FLOAT32, reward)
     if not direct:
         _checks.tensor("reward", reward, 1, _checks.FLOATS)
     _checks.choice("normalize", normalize, ("std", "mean", None))
@@ -192,10 +192,10 @@ def _divides(group_size: int, candidates: int) -> None:
 def _reduces_directly(logprob: Tensor, target: Tensor, cu_seqlens: Tensor) -> bool:
     """Whether the CPU kernel can be called as it is: then no check below can fail."""
     return (
-        eager.ready("sequence_reduce")
-        and (tokens := eager.plain(1, eager.FLOAT32, logprob)) is not None
-        and eager.plain(1, eager.INT64, target) == tokens
-        and eager.plain(1, eager.INT64, cu_seqlens) is not None
+        eager.ready("sequence_reduce", logprob, target, cu_seqlens)
+        and (tokens := eager.shape(1, eager.FLOAT32, logprob)) is not None
+        and eager.shape(1, eager.INT64, target) == tokens
+        and eager.shape(1, eager.INT64, cu_seqlens) is not None
     )
 
 

@@ -206,8 +206,11 @@ def test_transforms_and_odd_tensors_go_the_long_way(fastest: str) -> None:
             got = suder_ext.preference_loss(value, b).loss
         assert taken == [], name
         assert torch.equal(got, suder_ext.preference_loss(plain, b).loss), name
-    for value in (a.to_sparse(), torch.empty(4, device="meta"), None, a.double()):
-        assert eager.plain(1, eager.FLOAT32, a, value) is None
+    assert eager.ready("preference_loss", a, b)
+    for value in (a.to_sparse(), torch.empty(4, device="meta"), [1.0]):
+        assert not eager.ready("preference_loss", a, value)
+    for other in (None, a.double(), a[:3], a[:, None]):
+        assert eager.shape(1, eager.FLOAT32, a, other) is None
     with short_ways() as taken:  # torch warns on stderr
         torch.func.vmap(lambda reward: suder_ext.group_advantage(reward, 2))(torch.randn(3, 4))
     assert taken == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,16 +15,20 @@ from suder_ext._ops.schemas import library
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-def kernel(op: str, **without_grad: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(
+    op: str, *, can_save_less: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the CPU kernel of torch.ops.suder.<op>.
 
-    `without_grad`: what else to tell it where no gradient can be asked for later.
+    `can_save_less`: its last parameter is whether to make what only a backward reads.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         library.impl(op, function, "CPU")
         eager.kernels[op] = function
-        eager.without_grad[op] = partial(function, **without_grad) if without_grad else function
+        eager.without_grad[op] = function
+        if can_save_less:
+            eager.without_grad[op] = lambda *arguments: function(*arguments, False)
         if op in _load.kernel_devices:
             _load.kernel_devices[op] |= {"cpu"}
         return function

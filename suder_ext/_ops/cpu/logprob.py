@@ -32,7 +32,7 @@ def _arguments(
     )
 
 
-@kernel("logprob", for_backward=False)
+@kernel("logprob", can_save_less=True)
 def logprob(
     logits: Tensor,
     target: Tensor,

@@ -25,7 +25,7 @@ LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
 SORTING = frozenset({"aot", "aot_unpaired"})
 
 
-@kernel("preference_loss", for_backward=False)
+@kernel("preference_loss", can_save_less=True)
 def preference_loss(
     chosen: Tensor,
     rejected: Tensor,
@@ -47,8 +47,10 @@ def preference_loss(
     room = chosen.new_empty
     loss, chosen_reward, rejected_reward = room(pairs), room(pairs), room(pairs)
     chosen_slope = rejected_slope = partner = None
+    slopes = 0, 0
     if for_backward:
         chosen_slope, rejected_slope = room(pairs), room(pairs)
+        slopes = chosen_slope.data_ptr(), rejected_slope.data_ptr()
     if for_backward or loss_type in SORTING:
         partner = integers(pairs if loss_type in SORTING else 0)
     _preference(
@@ -68,8 +70,7 @@ def preference_loss(
         loss.data_ptr(),
         chosen_reward.data_ptr(),
         rejected_reward.data_ptr(),
-        address(chosen_slope),
-        address(rejected_slope),
+        *slopes,
         address(partner),
     )
     return loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope, partner
@@ -117,7 +118,7 @@ def preference_loss_backward(
     return grad_chosen, grad_rejected, grad_ref_chosen, grad_ref_rejected
 
 
-@kernel("policy_loss", for_backward=False)
+@kernel("policy_loss", can_save_less=True)
 def policy_loss(
     logprob: Tensor,
     old_logprob: Tensor,
