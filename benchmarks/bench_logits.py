@@ -70,10 +70,11 @@ def main() -> None:
                 twice = "backward" in name or name == "copy"
                 limit = timed["copy" if twice else "read"]
                 rate = gigabytes * (1 + twice) / seconds
+                milliseconds = seconds * 1e3
                 print(
-                    f"    {name:<24}{seconds * 1e3:9.2f} ms {rate:7.1f} GB/s {seconds / limit:6.2f}x"
+                    f"    {name:<24}{milliseconds:9.2f} ms {rate:7.1f} GB/s {seconds / limit:6.2f}x"
                 )
-                rows.append({"shape": shape, "dtype": dtype, "name": name, "ms": seconds * 1e3})
+                rows.append({"shape": shape, "dtype": dtype, "name": name, "ms": milliseconds})
     write_record(args, rows)
 
 

@@ -67,7 +67,8 @@ def choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name} takes one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _scales(temperature: float, softcap: float | None) -> None:
+def scales(temperature: float, softcap: float | None) -> None:
+    """Settings of the final logits."""
     positive("temperature", temperature)
     if softcap is not None:
         positive("softcap", softcap)
@@ -83,7 +84,7 @@ def logits(
         raise ValueError(f"{name} takes shape [..., V] with V >= 1, got {list(logits.shape)}")
     shape("target", target, logits.shape[:-1], f"that of {name} without its last dimension")
     same_device("target", target, name, logits)
-    _scales(temperature, softcap)
+    scales(temperature, softcap)
 
 
 def linear(
@@ -113,7 +114,7 @@ def linear(
         tensor(names[2], bias, 1, FLOATS)
         shape(names[2], bias, weight.shape[:1], f"the V of {names[1]}")
         same_device(names[2], bias, names[0], hidden)
-    _scales(temperature, softcap)
+    scales(temperature, softcap)
     hidden, weight, bias = autocast(hidden, weight, bias)
     same_dtype(names[1], weight, names[0], hidden)
     if bias is not None:

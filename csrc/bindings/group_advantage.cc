@@ -1,8 +1,9 @@
 // _C.group_advantage.
 //
-// Keyword arguments only. Tensors are addresses, contiguous: reward and advantage float32
-// [groups * group_size], best and worst int64 [groups]. normalize: 0 none, 1 "std", 2 "mean". Every
-// output is written in full. Errors: ValueError (group_size).
+// Called by position: names cost a small call more than its kernel. Tensors are addresses,
+// contiguous: reward and advantage float32 [groups * group_size], best and worst int64 [groups].
+// normalize: 0 none, 1 "std", 2 "mean". Every output is written in full. Errors: ValueError
+// (group_size).
 #include "suder/group_advantage.h"
 
 #include "bindings/module.h"
@@ -30,9 +31,8 @@ void run(Address reward, Int groups, Int group_size, int normalize, Address adva
 }
 
 const Binding binding([](py::module_& module) {
-  module.def("group_advantage", &run, py::kw_only(), py::arg("reward"), py::arg("groups"),
-             py::arg("group_size"), py::arg("normalize"), py::arg("advantage"), py::arg("best"),
-             py::arg("worst"));
+  module.def("group_advantage", &run, py::arg("reward"), py::arg("groups"), py::arg("group_size"),
+             py::arg("normalize"), py::arg("advantage"), py::arg("best"), py::arg("worst"));
 });
 
 }  // namespace

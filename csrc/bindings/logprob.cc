@@ -1,10 +1,11 @@
 // _C.logprob and _C.logprob_backward.
 //
-// Keyword arguments only. Tensors are addresses (0: absent), float32 and int64 vectors contiguous,
-// matrices with contiguous rows `*_stride` elements apart. dtype: 0 float32, 1 bfloat16, 2 float16;
-// it is that of logits and grad_logits. softcap 0: none. May be absent: entropy, each upstream
-// gradient (then it is zero). Every output is written in full. Errors: ValueError (settings),
-// IndexError (a target outside [0, vocab), naming the first such row).
+// Called by position: names cost a small call more than its kernel. Tensors are addresses (0:
+// absent), float32 and int64 vectors contiguous, matrices with contiguous rows `*_stride` elements
+// apart. dtype: 0 float32, 1 bfloat16, 2 float16; it is that of logits and grad_logits. softcap 0:
+// none. May be absent: lse, entropy, each upstream gradient (then it is zero). Every output is
+// written in full. Errors: ValueError (settings), IndexError (a target outside [0, vocab), naming
+// the first such row).
 #include "suder/logprob.h"
 
 #include "bindings/module.h"
@@ -59,16 +60,15 @@ void backward(Address logits, Int tokens, Int vocab, Int logits_stride, int dtyp
 }
 
 const Binding binding([](py::module_& module) {
-  module.def("logprob", &forward, py::kw_only(), py::arg("logits"), py::arg("tokens"),
-             py::arg("vocab"), py::arg("logits_stride"), py::arg("dtype"), py::arg("target"),
-             py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
-             py::arg("threads"), py::arg("logprob"), py::arg("lse"), py::arg("entropy"));
-  module.def("logprob_backward", &backward, py::kw_only(), py::arg("logits"), py::arg("tokens"),
-             py::arg("vocab"), py::arg("logits_stride"), py::arg("dtype"), py::arg("target"),
-             py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
-             py::arg("threads"), py::arg("grad_logprob"), py::arg("grad_lse"),
-             py::arg("grad_entropy"), py::arg("lse"), py::arg("entropy"), py::arg("grad_logits"),
-             py::arg("grad_logits_stride"));
+  module.def("logprob", &forward, py::arg("logits"), py::arg("tokens"), py::arg("vocab"),
+             py::arg("logits_stride"), py::arg("dtype"), py::arg("target"), py::arg("ignore_index"),
+             py::arg("temperature"), py::arg("softcap"), py::arg("threads"), py::arg("logprob"),
+             py::arg("lse"), py::arg("entropy"));
+  module.def("logprob_backward", &backward, py::arg("logits"), py::arg("tokens"), py::arg("vocab"),
+             py::arg("logits_stride"), py::arg("dtype"), py::arg("target"), py::arg("ignore_index"),
+             py::arg("temperature"), py::arg("softcap"), py::arg("threads"),
+             py::arg("grad_logprob"), py::arg("grad_lse"), py::arg("grad_entropy"), py::arg("lse"),
+             py::arg("entropy"), py::arg("grad_logits"), py::arg("grad_logits_stride"));
 });
 
 }  // namespace

@@ -1,8 +1,9 @@
 // _C.policy_loss.
 //
-// Keyword arguments only. Tensors are addresses (0: absent), float32 and contiguous, cu_seqlens
-// int64. reduction: 0 "sequence", 1 "token", 2 "constant"; level: 0 "token", 1 "sequence";
-// max_length 0: the longest sequence. ref_logprob and kl_slope may be absent, both or neither.
+// Called by position: names cost a small call more than its kernel. Tensors are addresses (0:
+// absent), float32 and contiguous, cu_seqlens int64. reduction: 0 "sequence", 1 "token", 2
+// "constant"; level: 0 "token", 1 "sequence"; max_length 0: the longest sequence. May be absent:
+// ref_logprob, and kl_slope with it; all slopes, where no gradient is wanted.
 //
 // loss [1] is the value; its gradients are loss' upstream gradient times
 //   logprob: ratio_slope + kl_slope [tokens]    old_logprob: -ratio_slope    ref_logprob: -kl_slope
@@ -48,7 +49,7 @@ void run(Address logprob, Address old_logprob, Address ref_logprob, Int tokens, 
 }
 
 const Binding binding([](py::module_& module) {
-  module.def("policy_loss", &run, py::kw_only(), py::arg("logprob"), py::arg("old_logprob"),
+  module.def("policy_loss", &run, py::arg("logprob"), py::arg("old_logprob"),
              py::arg("ref_logprob"), py::arg("tokens"), py::arg("advantage"), py::arg("cu_seqlens"),
              py::arg("sequences"), py::arg("clip_low"), py::arg("clip_high"), py::arg("kl_coef"),
              py::arg("reduction"), py::arg("level"), py::arg("max_length"), py::arg("threads"),

@@ -1,10 +1,11 @@
 // _C.preference_loss and _C.preference_loss_backward.
 //
-// Keyword arguments only. Tensors are addresses (0: absent), contiguous [pairs]: float32, but int64
-// for lengths and partner. loss_type and f_divergence: positions in LOSS_TYPES and F_DIVERGENCES of
-// suder_ext/preference_options.py, which also checks the options. May be absent: ref_* (both),
-// lengths where the loss needs none, partner except for "aot" and "aot_unpaired" (output of the
-// first, input of the second), and in the backward upstream gradients (zero) and grad_ref_* (not
+// Called by position: names cost a small call more than its kernel. Tensors are addresses (0:
+// absent), contiguous [pairs]: float32, but int64 for lengths and partner. loss_type and
+// f_divergence: positions in LOSS_TYPES and F_DIVERGENCES of suder_ext/preference_options.py, which
+// also checks the options. May be absent: ref_* (both), lengths where the loss needs none, partner
+// except for "aot" and "aot_unpaired" (output of the first, input of the second), the forward's
+// slopes (both, not wanted), and in the backward upstream gradients (zero) and grad_ref_* (not
 // wanted). Every other output is written in full. Errors: ValueError (something needed is absent).
 #include "suder/preference_loss.h"
 
@@ -72,14 +73,14 @@ void backward(Address grad_loss, Address grad_chosen_reward, Address grad_reject
 }
 
 const Binding binding([](py::module_& module) {
-  module.def("preference_loss", &forward, py::kw_only(), py::arg("chosen"), py::arg("rejected"),
+  module.def("preference_loss", &forward, py::arg("chosen"), py::arg("rejected"),
              py::arg("ref_chosen"), py::arg("ref_rejected"), py::arg("pairs"), py::arg("loss_type"),
              py::arg("f_divergence"), py::arg("beta"), py::arg("label_smoothing"),
              py::arg("margin"), py::arg("chosen_length"), py::arg("rejected_length"),
              py::arg("threads"), py::arg("loss"), py::arg("chosen_reward"),
              py::arg("rejected_reward"), py::arg("chosen_slope"), py::arg("rejected_slope"),
              py::arg("partner"));
-  module.def("preference_loss_backward", &backward, py::kw_only(), py::arg("grad_loss"),
+  module.def("preference_loss_backward", &backward, py::arg("grad_loss"),
              py::arg("grad_chosen_reward"), py::arg("grad_rejected_reward"), py::arg("pairs"),
              py::arg("loss_type"), py::arg("beta"), py::arg("chosen_length"),
              py::arg("rejected_length"), py::arg("chosen_slope"), py::arg("rejected_slope"),

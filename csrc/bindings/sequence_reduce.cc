@@ -1,8 +1,8 @@
 // _C.sequence_reduce and _C.sequence_reduce_backward.
 //
-// Keyword arguments only. Tensors are addresses, contiguous: float32, but int64 for target,
-// cu_seqlens and count. Every output is written in full. Errors: ValueError (cu_seqlens not sorted
-// from 0 to tokens).
+// Called by position: names cost a small call more than its kernel. Tensors are addresses,
+// contiguous: float32, but int64 for target, cu_seqlens and count. Every output is written in full.
+// Errors: ValueError (cu_seqlens not sorted from 0 to tokens).
 #include "suder/sequence_reduce.h"
 
 #include "bindings/module.h"
@@ -49,12 +49,12 @@ void backward(Address grad_value, Int tokens, Address cu_seqlens, Int sequences,
 }
 
 const Binding binding([](py::module_& module) {
-  module.def("sequence_reduce", &forward, py::kw_only(), py::arg("logprob"), py::arg("tokens"),
+  module.def("sequence_reduce", &forward, py::arg("logprob"), py::arg("tokens"),
              py::arg("cu_seqlens"), py::arg("sequences"), py::arg("target"),
              py::arg("ignore_index"), py::arg("mean"), py::arg("threads"), py::arg("value"),
              py::arg("count"));
-  module.def("sequence_reduce_backward", &backward, py::kw_only(), py::arg("grad_value"),
-             py::arg("tokens"), py::arg("cu_seqlens"), py::arg("sequences"), py::arg("target"),
+  module.def("sequence_reduce_backward", &backward, py::arg("grad_value"), py::arg("tokens"),
+             py::arg("cu_seqlens"), py::arg("sequences"), py::arg("target"),
              py::arg("ignore_index"), py::arg("mean"), py::arg("threads"), py::arg("count"),
              py::arg("grad_logprob"));
 });

@@ -6,11 +6,13 @@ silent zero.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from suder_ext._ops import eager
 from suder_ext._ops.schemas import library
 
 Grad = Tensor | None
@@ -24,12 +26,10 @@ def _linear_logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tenso
     ctx.options = options
 
 
-def _linear_logprob(
-    ctx: Any, logprob: Grad, lse: Grad, entropy: Grad, logits: Grad
-) -> tuple[Any, ...]:
+def _linear_logprob(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     need = ctx.needs_input_grad
-    grads = torch.ops.suder.linear_logprob_backward(
-        logprob, lse, entropy, *ctx.saved_tensors, *ctx.options, need[0], need[1], need[2]
+    grads = eager.call_backward(
+        "linear_logprob_backward", *upstream[:3], *ctx.saved_tensors, *ctx.options, *need[:3]
     )
     hidden, weight, bias = (
         grad if wanted else None for grad, wanted in zip(grads, need[:3], strict=True)
@@ -45,7 +45,9 @@ def _logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _logprob(ctx: Any, logprob: Grad, lse: Grad, entropy: Grad) -> tuple[Any, ...]:
-    grad = torch.ops.suder.logprob_backward(logprob, lse, entropy, *ctx.saved_tensors, *ctx.options)
+    grad = eager.call_backward(
+        "logprob_backward", logprob, lse, entropy, *ctx.saved_tensors, *ctx.options
+    )
     return grad, None, None, None, None, None
 
 
@@ -58,8 +60,8 @@ def _sequence_reduce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tens
 def _sequence_reduce(ctx: Any, value: Grad, count: Grad) -> tuple[Any, ...]:
     if value is None:
         return (None,) * 5
-    grad = torch.ops.suder.sequence_reduce_backward(
-        value, *ctx.saved_tensors, ctx.mean, ctx.ignore_index
+    grad = eager.call_backward(
+        "sequence_reduce_backward", value, *ctx.saved_tensors, ctx.mean, ctx.ignore_index
     )
     return grad, None, None, None, None
 
@@ -73,8 +75,13 @@ def _preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, .
 
 def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     need = ctx.needs_input_grad
-    grads = torch.ops.suder.preference_loss_backward(
-        *upstream[:3], *ctx.saved_tensors, ctx.loss_type, ctx.beta, need[2] or need[3]
+    grads = eager.call_backward(
+        "preference_loss_backward",
+        *upstream[:3],
+        *ctx.saved_tensors,
+        ctx.loss_type,
+        ctx.beta,
+        need[2] or need[3],
     )
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
     return *wanted, *(None,) * 7
@@ -89,7 +96,7 @@ def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
     if loss is None:
         return (None,) * 11
-    grads = torch.ops.suder.policy_loss_backward(loss, *ctx.saved_tensors)
+    grads = eager.call_backward("policy_loss_backward", loss, *ctx.saved_tensors)
     need = ctx.needs_input_grad
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
     return *wanted, *(None,) * 7
@@ -109,12 +116,29 @@ def _no_second_order(name: str) -> None:
     torch.library.register_autograd(f"suder::{name}_backward", backward, lib=library)
 
 
-for _name, _backward, _setup in (
-    ("linear_logprob", _linear_logprob, _linear_logprob_setup),
-    ("logprob", _logprob, _logprob_setup),
-    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup),
-    ("preference_loss", _preference, _preference_setup),
-    ("policy_loss", _policy, _policy_setup),
+def _recorded(
+    name: str, setup: Callable[..., None], backward: Callable[..., Any], results: int
+) -> Any:
+    """The CPU kernel with its gradient: half the cost of what register_autograd makes of them."""
+
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output: tuple[Tensor, ...] = eager.kernels[name](*inputs)
+        setup(ctx, inputs, output)
+        return output[:results]  # the rest is saved, and what nobody gets needs no record
+
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function = type(f"suder_{name}", (torch.autograd.Function,), functions)
+    # Not its own apply, which first looks for wrappers of functorch: `eager` has done so.
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+
+for _name, _backward, _setup, _results in (  # results: all but the slopes
+    ("linear_logprob", _linear_logprob, _linear_logprob_setup, 3),
+    ("logprob", _logprob, _logprob_setup, 3),
+    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 2),
+    ("preference_loss", _preference, _preference_setup, 3),
+    ("policy_loss", _policy, _policy_setup, 1),
 ):
     torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)
     _no_second_order(_name)
+    eager.with_grad[_name] = _recorded(_name, _setup, _backward, _results)

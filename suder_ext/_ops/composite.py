@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from suder_ext._ops import eager
 from suder_ext._ops.schemas import library
 
 
@@ -27,3 +28,4 @@ def policy_loss_backward(
 
 for _device in ("CPU", "CUDA"):
     library.impl("policy_loss_backward", policy_loss_backward, _device)
+eager.kernels["policy_loss_backward"] = policy_loss_backward

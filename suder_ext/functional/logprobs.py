@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
+from suder_ext._ops import eager
 from suder_ext.types import LogprobStats
 
 # 24 MiB of float32 logits, kept on the CPU from a forward for its backward, which computes again
@@ -56,6 +57,11 @@ def linear_logprob(
         IndexError: a target that is neither in `[0, V)` nor `ignore_index`, naming the first such
             row of the flattened batch.
     """
+    if _is_plain_linear(hidden, weight, target, bias):
+        _checks.scales(temperature, softcap)
+        options = ignore_index, temperature, softcap, False, _room_for_logits(hidden, weight, bias)
+        logprob, *_ = eager.call("linear_logprob", hidden, weight, bias, target, *options)
+        return logprob
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     if not has_kernel("linear_logprob", hidden):
         return reference.linear_logprob(
@@ -95,6 +101,11 @@ def linear_logprob_stats(
         LogprobStats of three float32 `[...]`, each differentiable; rows with
         `target == ignore_index` give 0.0 in all three and no gradient.
     """
+    if _is_plain_linear(hidden, weight, target, bias):
+        _checks.scales(temperature, softcap)
+        options = ignore_index, temperature, softcap, True, _room_for_logits(hidden, weight, bias)
+        results = eager.call("linear_logprob", hidden, weight, bias, target, *options)
+        return LogprobStats(*results[:3])
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     if not has_kernel("linear_logprob", hidden):
         return reference.linear_logprob_stats(
@@ -140,6 +151,10 @@ def logprob(
     Raises:
         TypeError, ValueError, IndexError: as `linear_logprob`.
     """
+    if _is_plain(logits, target):
+        _checks.scales(temperature, softcap)
+        results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, False)
+        return results[0]
     _checks.logits(logits, target, temperature, softcap)
     if not has_kernel("logprob", logits):
         return reference.logprob(
@@ -162,6 +177,10 @@ def logprob_stats(
 
     Arguments and errors are those of `logprob`, results those of `linear_logprob_stats`.
     """
+    if _is_plain(logits, target):
+        _checks.scales(temperature, softcap)
+        results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, True)
+        return LogprobStats(*results)
     _checks.logits(logits, target, temperature, softcap)
     if not has_kernel("logprob", logits):
         return reference.logprob_stats(
@@ -181,6 +200,28 @@ def _room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int
     # Kernels keep whole tiles: 32 tokens by 112 entries of the vocabulary at most.
     tokens, vocab = -(-hidden.shape[0] // 32) * 32, -(-weight.shape[0] // 112) * 112
     return min(LOGITS_KEPT, tokens * vocab)
+
+
+def _is_plain(logits: Tensor, target: Tensor) -> bool:
+    """Whether the CPU kernel can take the tensors as they are; then their check cannot fail."""
+    return (
+        eager.ready("logprob", logits, target)
+        and (shape := eager.shape(2, eager.HEAD, logits)) is not None
+        and eager.shape(1, eager.INT64, target) == shape[:1]
+    )
+
+
+def _is_plain_linear(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> bool:
+    """The same for the tensors of the linear_* functions; autocast would cast them."""
+    return (
+        eager.ready("linear_logprob", hidden, weight, target, bias)
+        and (rows := eager.shape(2, eager.HEAD, hidden)) is not None
+        and (head := eager.shape(2, frozenset({hidden.dtype}), weight)) is not None
+        and rows[1] == head[1]
+        and eager.shape(1, eager.INT64, target) == rows[:1]
+        and (bias is None or eager.shape(1, frozenset({hidden.dtype}), bias) == head[:1])
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def _rows(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

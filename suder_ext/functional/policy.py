@@ -6,6 +6,7 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
+from suder_ext._ops import eager
 from suder_ext.reference.policy import check_policy_options
 from suder_ext.types import PolicyLevel, PolicyReduction
 
@@ -56,14 +57,9 @@ def policy_loss(
     Raises:
         TypeError, ValueError: an argument that is not taken, naming it.
     """
-    _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
-    _checks.like("old_logprob", old_logprob, "logprob", logprob)
-    if ref_logprob is not None:
-        _checks.like("ref_logprob", ref_logprob, "logprob", logprob)
-    _checks.cu_seqlens(cu_seqlens, "logprob", logprob)
-    _checks.tensor("advantage", advantage, 1, _checks.FLOATS)
-    _checks.shape("advantage", advantage, (cu_seqlens.shape[0] - 1,), "the B of cu_seqlens[B+1]")
-    _checks.same_device("advantage", advantage, "logprob", logprob)
+    direct = _is_plain(logprob, old_logprob, advantage, cu_seqlens, ref_logprob)
+    if not direct:
+        _check(logprob, old_logprob, advantage, cu_seqlens, ref_logprob)
     check_policy_options(
         clip=clip,
         clip_high=clip_high,
@@ -73,7 +69,7 @@ def policy_loss(
         level=level,
         max_length=max_length,
     )
-    if not has_kernel("policy_loss", logprob, old_logprob, advantage, ref_logprob):
+    if not direct and not has_kernel("policy_loss", logprob, old_logprob, advantage, ref_logprob):
         _checks.cu_seqlens_values(cu_seqlens, logprob.shape[0])
         return reference.policy_loss(
             logprob,
@@ -88,17 +84,56 @@ def policy_loss(
             level=level,
             max_length=max_length,
         )
+    if kl_coef == 0:  # then the reference plays no part, not even a NaN in it
+        ref_logprob = None
+    clips = clip, clip if clip_high is None else clip_high
+    options = *clips, kl_coef, reduction, level, max_length or 0
+    if direct:
+        return eager.call(
+            "policy_loss", logprob, old_logprob, ref_logprob, advantage, cu_seqlens, *options
+        )[0]
     return _ops.policy_loss(
         logprob.float(),
         old_logprob.float(),
-        # Without a coefficient the reference plays no part, not even a NaN in it.
-        None if ref_logprob is None or kl_coef == 0 else ref_logprob.float(),
+        None if ref_logprob is None else ref_logprob.float(),
         advantage.float(),
         cu_seqlens.long(),
-        clip,
-        clip if clip_high is None else clip_high,
-        kl_coef,
-        reduction,
-        level,
-        max_length or 0,
+        *options,
     )[0]
+
+
+def _is_plain(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    advantage: Tensor,
+    cu_seqlens: Tensor,
+    ref_logprob: Tensor | None,
+) -> bool:
+    """Whether the CPU kernel can take the tensors as they are; then no `_check` can fail."""
+    if not eager.ready("policy_loss", logprob, old_logprob, ref_logprob, advantage, cu_seqlens):
+        return False
+    if ref_logprob is None:
+        ref_logprob = old_logprob
+    offsets = eager.shape(1, eager.INT64, cu_seqlens)
+    return (
+        offsets is not None
+        and eager.shape(1, eager.FLOAT32, logprob, old_logprob, ref_logprob) is not None
+        and eager.shape(1, eager.FLOAT32, advantage) == (offsets[0] - 1,)
+    )
+
+
+def _check(
+    logprob: Tensor,
+    old_logprob: Tensor,
+    advantage: Tensor,
+    cu_seqlens: Tensor,
+    ref_logprob: Tensor | None,
+) -> None:
+    _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
+    _checks.like("old_logprob", old_logprob, "logprob", logprob)
+    if ref_logprob is not None:
+        _checks.like("ref_logprob", ref_logprob, "logprob", logprob)
+    _checks.cu_seqlens(cu_seqlens, "logprob", logprob)
+    _checks.tensor("advantage", advantage, 1, _checks.FLOATS)
+    _checks.shape("advantage", advantage, (cu_seqlens.shape[0] - 1,), "the B of cu_seqlens[B+1]")
+    _checks.same_device("advantage", advantage, "logprob", logprob)

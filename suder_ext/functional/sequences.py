@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
+from suder_ext._ops import eager
 from suder_ext.functional.logprobs import linear_logprob
 from suder_ext.types import Normalization, Rewards, SequenceReduction
 
@@ -82,6 +83,8 @@ def sequence_reduce(
     Raises:
         TypeError, ValueError: a dtype, shape, device or cu_seqlens that is not taken.
     """
+    if _reduces_directly(logprob, target, cu_seqlens):
+        return eager.call("sequence_reduce", logprob, target, cu_seqlens, mean, ignore_index)
     _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
     _checks.tensor("target", target, 1, _checks.INTS)
     _packed("logprob", logprob, target, cu_seqlens)
@@ -111,9 +114,13 @@ def group_advantage(
     Raises:
         TypeError, ValueError: an argument that is not taken.
     """
-    _checks.tensor("reward", reward, 1, _checks.FLOATS)
+    direct = eager.ready("group_advantage", reward) and eager.shape(1, eager.FLOAT32, reward)
+    if not direct:
+        _checks.tensor("reward", reward, 1, _checks.FLOATS)
     _checks.choice("normalize", normalize, ("std", "mean", None))
     _divides(group_size, reward.shape[0])
+    if direct:
+        return eager.call("group_advantage", reward, group_size, normalize or "none")
     if not has_kernel("group_advantage", reward):
         return reference.group_advantage(reward, group_size, normalize)
     return _ops.group_advantage(reward.detach().float(), group_size, normalize or "none")
@@ -180,6 +187,16 @@ def _divides(group_size: int, candidates: int) -> None:
             f"group_size takes a number of at least 1 that divides the number of candidates "
             f"({candidates}), got {group_size}"
         )
+
+
+def _reduces_directly(logprob: Tensor, target: Tensor, cu_seqlens: Tensor) -> bool:
+    """Whether the CPU kernel can be called as it is: then no check below can fail."""
+    return (
+        eager.ready("sequence_reduce", logprob, target, cu_seqlens)
+        and (tokens := eager.shape(1, eager.FLOAT32, logprob)) is not None
+        and eager.shape(1, eager.INT64, target) == tokens
+        and eager.shape(1, eager.INT64, cu_seqlens) is not None
+    )
 
 
 def _reduce(

@@ -9,6 +9,7 @@ from unittest import mock
 
 import suder_ext
 from suder_ext import _load
+from suder_ext._ops import eager
 from tests.ops.emulated import EMULATED, use_emulated
 
 ISAS: list[str] = list(suder_ext.build_info()["isas"])
@@ -21,7 +22,10 @@ def use_backend(name: str) -> Iterator[None]:
     """Run suder_ext's public functions on one backend; SUDER_CPU_ISA is read at every call."""
     if name == "reference":
         nowhere = dict.fromkeys(_load.kernel_devices, frozenset[str]())
-        with mock.patch.object(_load, "kernel_devices", nowhere):
+        with (
+            mock.patch.object(_load, "kernel_devices", nowhere),
+            mock.patch.dict(eager.kernels, clear=True),
+        ):
             yield
     elif name in EMULATED:
         with use_emulated(name):

@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 
+from suder_ext._ops import eager
 from suder_ext._ops.cuda import call, linear_logprob, logprob, losses, sequences, tiles
 
 FOLDER = Path(
@@ -53,6 +54,7 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
     with (
         torch.library._scoped_library("suder", "IMPL") as library,
         mock.patch.object(call, "kernels", kernels),
+        mock.patch.dict(eager.kernels, clear=True),  # the CPU's, which would go past the dispatcher
         # Small tiles: every loop over them is taken more than once.
         mock.patch.object(tiles, "TILE_TOKENS", 16),
         mock.patch.object(tiles, "TILE_VOCAB", 512),

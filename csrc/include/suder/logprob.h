@@ -23,7 +23,7 @@ struct Logprob {
 // All three are 0 where target == ignore_index.
 struct LogprobForward : Logprob {
   float* logprob = nullptr;  // [N]
-  float* lse = nullptr;      // [N]
+  float* lse = nullptr;      // [N], or absent
   float* entropy = nullptr;  // [N], or absent
 };
 

@@ -29,9 +29,10 @@ struct PolicyLoss {
   std::int64_t max_length = 0;  // of kConstant; 0: the longest sequence
   int threads = 1;
 
-  float* loss = nullptr;             // [1]
+  float* loss = nullptr;  // [1]
+  // Slopes are absent where no gradient is wanted.
   float* ratio_slope = nullptr;      // [T] d loss / d (logprob - old_logprob)
-  float* kl_slope = nullptr;         // [T] d loss / d (logprob - ref_logprob), or absent
+  float* kl_slope = nullptr;         // [T] d loss / d (logprob - ref_logprob)
   float* advantage_slope = nullptr;  // [B] d loss / d advantage
 };
 

@@ -55,9 +55,10 @@ struct PreferenceLoss : PreferenceLossOptions {
   float* loss = nullptr;             // [B]
   float* chosen_reward = nullptr;    // [B]
   float* rejected_reward = nullptr;  // [B]
-  float* chosen_slope = nullptr;     // [B] d loss[i] / d chosen[i]
-  float* rejected_slope = nullptr;   // [B] d loss[i] / d rejected[i], or [partner[i]]: kAotUnpaired
-  std::int64_t* partner = nullptr;   // [B], for the sorting losses
+  // Slopes are absent where no gradient is wanted.
+  float* chosen_slope = nullptr;    // [B] d loss[i] / d chosen[i]
+  float* rejected_slope = nullptr;  // [B] d loss[i] / d rejected[i], or [partner[i]]: kAotUnpaired
+  std::int64_t* partner = nullptr;  // [B], for the sorting losses
 };
 
 struct PreferenceLossBackward : PreferenceLossOptions {

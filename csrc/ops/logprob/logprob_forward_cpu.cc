@@ -8,7 +8,8 @@ template <bool kSoftcap, bool kEntropy, class T>
 void forward_row(const LogprobForward& p, std::int64_t row) {
   const std::int64_t target = p.target[row];
   if (target == p.ignore_index) {
-    p.logprob[row] = p.lse[row] = 0.0f;
+    p.logprob[row] = 0.0f;
+    if (p.lse) p.lse[row] = 0.0f;
     if constexpr (kEntropy) p.entropy[row] = 0.0f;
     return;
   }
@@ -16,7 +17,7 @@ void forward_row(const LogprobForward& p, std::int64_t row) {
   const RowLse r = row_lse<kSoftcap, kEntropy>(p, logits, target);
   const float z = (r.target_logit - r.origin) * (1.0f / p.temperature);
   p.logprob[row] = log_probability(z, r.state);
-  p.lse[row] = static_cast<float>(double{r.origin} / p.temperature + lse(r.state));
+  if (p.lse) p.lse[row] = static_cast<float>(double{r.origin} / p.temperature + lse(r.state));
   if constexpr (kEntropy) p.entropy[row] = entropy(r.state);
 }
 

@@ -40,14 +40,14 @@ double add_kl(const PolicyLoss& p, std::int64_t begin, std::int64_t end, double 
     const double d = static_cast<double>(p.ref_logprob[t]) - p.logprob[t];
     const double e = std::expm1(d);
     sum += e - d;
-    p.kl_slope[t] = static_cast<float>(-weight * p.kl_coef * e);
+    if (p.kl_slope) p.kl_slope[t] = static_cast<float>(-weight * p.kl_coef * e);
   }
   return p.kl_coef * sum;
 }
 
 double one_sequence(const PolicyLoss& p, std::int64_t sequence) {
   const std::int64_t begin = p.cu_seqlens[sequence], end = p.cu_seqlens[sequence + 1];
-  p.advantage_slope[sequence] = 0.0f;
+  if (p.advantage_slope) p.advantage_slope[sequence] = 0.0f;
   if (begin == end) return 0.0;
   const double length = static_cast<double>(end - begin);
   const double weight = token_weight(p, end - begin), advantage = p.advantage[sequence];
@@ -61,17 +61,17 @@ double one_sequence(const PolicyLoss& p, std::int64_t sequence) {
     value = length * s.value;
     advantage_slope = length * s.advantage_slope;
     const float slope = static_cast<float>(weight * s.log_ratio_slope);
-    for (std::int64_t t = begin; t < end; ++t) p.ratio_slope[t] = slope;
+    for (std::int64_t t = begin; p.ratio_slope && t < end; ++t) p.ratio_slope[t] = slope;
   } else {
     for (std::int64_t t = begin; t < end; ++t) {
       const Surrogate s =
           surrogate(p, static_cast<double>(p.logprob[t]) - p.old_logprob[t], advantage);
       value += s.value;
       advantage_slope += s.advantage_slope;
-      p.ratio_slope[t] = static_cast<float>(weight * s.log_ratio_slope);
+      if (p.ratio_slope) p.ratio_slope[t] = static_cast<float>(weight * s.log_ratio_slope);
     }
   }
-  p.advantage_slope[sequence] = static_cast<float>(weight * advantage_slope);
+  if (p.advantage_slope) p.advantage_slope[sequence] = static_cast<float>(weight * advantage_slope);
   if (p.ref_logprob != nullptr) value += add_kl(p, begin, end, weight);
   return weight * value;
 }

@@ -33,8 +33,8 @@ void forward_pair(const PreferenceLoss& p, std::int64_t i, double likelihood_sca
   }
   const PairLoss result = pair_loss(p, pair);
   p.loss[i] = static_cast<float>(result.loss);
-  p.chosen_slope[i] = static_cast<float>(result.chosen_slope);
-  p.rejected_slope[i] = static_cast<float>(result.rejected_slope);
+  if (p.chosen_slope) p.chosen_slope[i] = static_cast<float>(result.chosen_slope);
+  if (p.rejected_slope) p.rejected_slope[i] = static_cast<float>(result.rejected_slope);
   const bool mean = averages_rewards(p.type);
   p.chosen_reward[i] =
       static_cast<float>(p.beta * chosen * (mean ? pair.inverse_chosen_length : 1.0));

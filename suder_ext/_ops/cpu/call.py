@@ -9,16 +9,26 @@ import torch
 from torch import Tensor
 
 from suder_ext import _load
+from suder_ext._ops import eager
 from suder_ext._ops.schemas import library
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-def kernel(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as the CPU kernel of torch.ops.suder.<op>."""
+def kernel(
+    op: str, *, can_save_less: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the CPU kernel of torch.ops.suder.<op>.
+
+    `can_save_less`: its last parameter is whether to make what only a backward reads.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         library.impl(op, function, "CPU")
+        eager.kernels[op] = function
+        eager.without_grad[op] = function
+        if can_save_less:
+            eager.without_grad[op] = lambda *arguments: function(*arguments, False)
         if op in _load.kernel_devices:
             _load.kernel_devices[op] |= {"cpu"}
         return function
@@ -31,10 +41,10 @@ CPU = torch.device("cpu")
 
 def floats(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Room for a result, whatever torch's default dtype and device are."""
-    return torch.empty(size, dtype=dtype, device=CPU)
+    return torch.empty(*size, dtype=dtype, device=CPU)
 
 
-def integers(*size: int) -> Tensor:
+def integers(size: int) -> Tensor:
     """Room for counts or indices."""
     return torch.empty(size, dtype=torch.int64, device=CPU)
 

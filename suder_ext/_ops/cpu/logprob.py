@@ -16,23 +16,23 @@ _forward, _backward = compiled.logprob, compiled.logprob_backward
 
 def _arguments(
     logits: Tensor, target: Tensor, ignore_index: int, temperature: float, softcap: float | None
-) -> dict[str, Any]:
+) -> tuple[Any, ...]:
     """What forward and backward share. The tensors must outlive the call: keep them in locals."""
-    return {
-        "logits": logits.data_ptr(),
-        "tokens": logits.shape[0],
-        "vocab": logits.shape[1],
-        "logits_stride": logits.stride(0),
-        "dtype": DTYPE_CODES[logits.dtype],
-        "target": target.data_ptr(),
-        "ignore_index": ignore_index,
-        "temperature": temperature,
-        "softcap": softcap or 0.0,
-        "threads": torch.get_num_threads(),
-    }
+    return (
+        logits.data_ptr(),
+        logits.shape[0],
+        logits.shape[1],
+        logits.stride(0),
+        DTYPE_CODES[logits.dtype],
+        target.data_ptr(),
+        ignore_index,
+        temperature,
+        softcap or 0.0,
+        torch.get_num_threads(),
+    )
 
 
-@kernel("logprob")
+@kernel("logprob", can_save_less=True)
 def logprob(
     logits: Tensor,
     target: Tensor,
@@ -40,16 +40,18 @@ def logprob(
     temperature: float,
     softcap: float | None,
     with_entropy: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    for_backward: bool = True,
+) -> tuple[Tensor | None, ...]:
     logits, target = rows(logits), target.contiguous()
     tokens = logits.shape[0]
-    logprob, lse = floats(tokens), floats(tokens)
-    entropy = floats(tokens if with_entropy else 0)
+    logprob, lse, entropy = floats(tokens), None, None
+    if with_entropy or for_backward:
+        lse, entropy = floats(tokens), floats(tokens if with_entropy else 0)
     _forward(
-        **_arguments(logits, target, ignore_index, temperature, softcap),
-        logprob=logprob.data_ptr(),
-        lse=lse.data_ptr(),
-        entropy=entropy.data_ptr() if with_entropy else 0,
+        *_arguments(logits, target, ignore_index, temperature, softcap),
+        logprob.data_ptr(),
+        address(lse),
+        address(entropy),
     )
     return logprob, lse, entropy
 
@@ -71,13 +73,13 @@ def logprob_backward(
     upstream = vector(grad_logprob), vector(grad_lse), vector(grad_entropy)
     grad_logits = floats(*logits.shape, dtype=logits.dtype)
     _backward(
-        **_arguments(logits, target, ignore_index, temperature, softcap),
-        grad_logprob=address(upstream[0]),
-        grad_lse=address(upstream[1]),
-        grad_entropy=address(upstream[2]),
-        lse=lse.data_ptr(),
-        entropy=entropy.data_ptr(),
-        grad_logits=grad_logits.data_ptr(),
-        grad_logits_stride=logits.shape[1],
+        *_arguments(logits, target, ignore_index, temperature, softcap),
+        address(upstream[0]),
+        address(upstream[1]),
+        address(upstream[2]),
+        lse.data_ptr(),
+        entropy.data_ptr(),
+        grad_logits.data_ptr(),
+        logits.shape[1],
     )
     return grad_logits

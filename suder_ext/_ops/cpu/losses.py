@@ -1,4 +1,7 @@
-"""CPU kernels of preference_loss and policy_loss: allocate the results, pass addresses."""
+"""CPU kernels of preference_loss and policy_loss: allocate the results, pass addresses.
+
+The slopes are for the backward alone; where there will be none, they are None.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import address, floats, integers, kernel, vector
+from suder_ext._ops.cpu.call import address, integers, kernel, vector
 from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
 from suder_ext.types import PolicyLevel, PolicyReduction
 
@@ -22,7 +25,7 @@ LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
 SORTING = frozenset({"aot", "aot_unpaired"})
 
 
-@kernel("preference_loss")
+@kernel("preference_loss", can_save_less=True)
 def preference_loss(
     chosen: Tensor,
     rejected: Tensor,
@@ -35,35 +38,40 @@ def preference_loss(
     beta: float,
     label_smoothing: float,
     margin: float,
-) -> tuple[Tensor, ...]:
+    for_backward: bool = True,
+) -> tuple[Tensor | None, ...]:
     chosen, rejected = chosen.contiguous(), rejected.contiguous()
     ref_chosen, ref_rejected = vector(ref_chosen), vector(ref_rejected)
     chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
     pairs = chosen.shape[0]
-    loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope = (
-        floats(pairs) for _ in range(5)
-    )
-    partner = integers(pairs if loss_type in SORTING else 0)
+    room = chosen.new_empty
+    loss, chosen_reward, rejected_reward = room(pairs), room(pairs), room(pairs)
+    chosen_slope = rejected_slope = partner = None
+    slopes = 0, 0
+    if for_backward:
+        chosen_slope, rejected_slope = room(pairs), room(pairs)
+        slopes = chosen_slope.data_ptr(), rejected_slope.data_ptr()
+    if for_backward or loss_type in SORTING:
+        partner = integers(pairs if loss_type in SORTING else 0)
     _preference(
-        chosen=chosen.data_ptr(),
-        rejected=rejected.data_ptr(),
-        ref_chosen=address(ref_chosen),
-        ref_rejected=address(ref_rejected),
-        pairs=pairs,
-        loss_type=LOSS_CODES[loss_type],
-        f_divergence=F_DIVERGENCE_CODES[f_divergence],
-        beta=beta,
-        label_smoothing=label_smoothing,
-        margin=margin,
-        chosen_length=address(chosen_length),
-        rejected_length=address(rejected_length),
-        threads=torch.get_num_threads(),
-        loss=loss.data_ptr(),
-        chosen_reward=chosen_reward.data_ptr(),
-        rejected_reward=rejected_reward.data_ptr(),
-        chosen_slope=chosen_slope.data_ptr(),
-        rejected_slope=rejected_slope.data_ptr(),
-        partner=partner.data_ptr(),
+        chosen.data_ptr(),
+        rejected.data_ptr(),
+        address(ref_chosen),
+        address(ref_rejected),
+        pairs,
+        LOSS_CODES[loss_type],
+        F_DIVERGENCE_CODES[f_divergence],
+        beta,
+        label_smoothing,
+        margin,
+        address(chosen_length),
+        address(rejected_length),
+        torch.get_num_threads(),
+        loss.data_ptr(),
+        chosen_reward.data_ptr(),
+        rejected_reward.data_ptr(),
+        *slopes,
+        address(partner),
     )
     return loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope, partner
 
@@ -87,29 +95,30 @@ def preference_loss_backward(
     upstream = vector(grad_loss), vector(grad_chosen_reward), vector(grad_rejected_reward)
     chosen_length, rejected_length = vector(chosen_length), vector(rejected_length)
     pairs = chosen_slope.shape[0]
-    grad_chosen, grad_rejected = floats(pairs), floats(pairs)
-    grad_ref_chosen, grad_ref_rejected = (floats(pairs * need_ref) for _ in range(2))
+    room = chosen_slope.new_empty
+    grad_chosen, grad_rejected = room(pairs), room(pairs)
+    grad_ref_chosen, grad_ref_rejected = room(pairs * need_ref), room(pairs * need_ref)
     _preference_backward(
-        grad_loss=address(upstream[0]),
-        grad_chosen_reward=address(upstream[1]),
-        grad_rejected_reward=address(upstream[2]),
-        pairs=pairs,
-        loss_type=LOSS_CODES[loss_type],
-        beta=beta,
-        chosen_length=address(chosen_length),
-        rejected_length=address(rejected_length),
-        chosen_slope=chosen_slope.data_ptr(),
-        rejected_slope=rejected_slope.data_ptr(),
-        partner=partner.data_ptr(),
-        grad_chosen=grad_chosen.data_ptr(),
-        grad_rejected=grad_rejected.data_ptr(),
-        grad_ref_chosen=grad_ref_chosen.data_ptr() if need_ref else 0,
-        grad_ref_rejected=grad_ref_rejected.data_ptr() if need_ref else 0,
+        address(upstream[0]),
+        address(upstream[1]),
+        address(upstream[2]),
+        pairs,
+        LOSS_CODES[loss_type],
+        beta,
+        address(chosen_length),
+        address(rejected_length),
+        chosen_slope.data_ptr(),
+        rejected_slope.data_ptr(),
+        partner.data_ptr(),
+        grad_chosen.data_ptr(),
+        grad_rejected.data_ptr(),
+        grad_ref_chosen.data_ptr() if need_ref else 0,
+        grad_ref_rejected.data_ptr() if need_ref else 0,
     )
     return grad_chosen, grad_rejected, grad_ref_chosen, grad_ref_rejected
 
 
-@kernel("policy_loss")
+@kernel("policy_loss", can_save_less=True)
 def policy_loss(
     logprob: Tensor,
     old_logprob: Tensor,
@@ -122,38 +131,36 @@ def policy_loss(
     reduction: str,
     level: str,
     max_length: int,
-) -> tuple[Tensor, ...]:
-    logprob, old_logprob, ref_logprob = (
-        logprob.contiguous(),
-        old_logprob.contiguous(),
-        vector(ref_logprob),
-    )
+    for_backward: bool = True,
+) -> tuple[Tensor | None, ...]:
+    logprob, old_logprob = logprob.contiguous(), old_logprob.contiguous()
+    ref_logprob = vector(ref_logprob)
     advantage, cu_seqlens = advantage.contiguous(), cu_seqlens.contiguous()
     tokens, sequences = logprob.shape[0], advantage.shape[0]
-    loss, ratio_slope, advantage_slope = (
-        floats(),
-        floats(tokens),
-        floats(sequences),
-    )
-    kl_slope = floats(0 if ref_logprob is None else tokens)
+    room = logprob.new_empty
+    loss = room(())
+    ratio_slope = kl_slope = advantage_slope = None
+    if for_backward:
+        ratio_slope, advantage_slope = room(tokens), room(sequences)
+        kl_slope = room(0 if ref_logprob is None else tokens)
     _policy(
-        logprob=logprob.data_ptr(),
-        old_logprob=old_logprob.data_ptr(),
-        ref_logprob=address(ref_logprob),
-        tokens=tokens,
-        advantage=advantage.data_ptr(),
-        cu_seqlens=cu_seqlens.data_ptr(),
-        sequences=sequences,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        kl_coef=kl_coef,
-        reduction=REDUCTION_CODES[reduction],
-        level=LEVEL_CODES[level],
-        max_length=max_length,
-        threads=torch.get_num_threads(),
-        loss=loss.data_ptr(),
-        ratio_slope=ratio_slope.data_ptr(),
-        kl_slope=0 if ref_logprob is None else kl_slope.data_ptr(),
-        advantage_slope=advantage_slope.data_ptr(),
+        logprob.data_ptr(),
+        old_logprob.data_ptr(),
+        address(ref_logprob),
+        tokens,
+        advantage.data_ptr(),
+        cu_seqlens.data_ptr(),
+        sequences,
+        clip_low,
+        clip_high,
+        kl_coef,
+        REDUCTION_CODES[reduction],
+        LEVEL_CODES[level],
+        max_length,
+        torch.get_num_threads(),
+        loss.data_ptr(),
+        address(ratio_slope),
+        address(kl_slope),
+        address(advantage_slope),
     )
     return loss, ratio_slope, kl_slope, advantage_slope

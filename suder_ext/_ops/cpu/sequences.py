@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import floats, integers, kernel
+from suder_ext._ops.cpu.call import integers, kernel
 
 assert compiled is not None
 _forward, _backward = compiled.sequence_reduce, compiled.sequence_reduce_backward
@@ -21,18 +21,18 @@ def sequence_reduce(
     logprob, target = logprob.contiguous(), target.contiguous()
     cu_seqlens = cu_seqlens.contiguous()
     sequences = cu_seqlens.shape[0] - 1
-    value, count = floats(sequences), integers(sequences)
+    value, count = logprob.new_empty(sequences), target.new_empty(sequences)
     _forward(
-        logprob=logprob.data_ptr(),
-        tokens=logprob.shape[0],
-        cu_seqlens=cu_seqlens.data_ptr(),
-        sequences=sequences,
-        target=target.data_ptr(),
-        ignore_index=ignore_index,
-        mean=mean,
-        threads=torch.get_num_threads(),
-        value=value.data_ptr(),
-        count=count.data_ptr(),
+        logprob.data_ptr(),
+        logprob.shape[0],
+        cu_seqlens.data_ptr(),
+        sequences,
+        target.data_ptr(),
+        ignore_index,
+        mean,
+        torch.get_num_threads(),
+        value.data_ptr(),
+        count.data_ptr(),
     )
     return value, count
 
@@ -48,18 +48,18 @@ def sequence_reduce_backward(
 ) -> Tensor:
     grad_value, target = grad_value.contiguous(), target.contiguous()
     cu_seqlens = cu_seqlens.contiguous()
-    grad_logprob = floats(target.shape[0])
+    grad_logprob = grad_value.new_empty(target.shape[0])
     _backward(
-        grad_value=grad_value.data_ptr(),
-        tokens=target.shape[0],
-        cu_seqlens=cu_seqlens.data_ptr(),
-        sequences=count.shape[0],
-        target=target.data_ptr(),
-        ignore_index=ignore_index,
-        mean=mean,
-        threads=torch.get_num_threads(),
-        count=count.data_ptr(),
-        grad_logprob=grad_logprob.data_ptr(),
+        grad_value.data_ptr(),
+        target.shape[0],
+        cu_seqlens.data_ptr(),
+        count.shape[0],
+        target.data_ptr(),
+        ignore_index,
+        mean,
+        torch.get_num_threads(),
+        count.data_ptr(),
+        grad_logprob.data_ptr(),
     )
     return grad_logprob
 
@@ -70,15 +70,16 @@ def group_advantage(
 ) -> tuple[Tensor, Tensor, Tensor]:
     reward = reward.contiguous()
     groups = reward.shape[0] // group_size
-    advantage = floats(reward.shape[0])
-    best, worst = integers(groups), integers(groups)
+    advantage = reward.new_empty(reward.shape[0])
+    best = integers(groups)
+    worst = torch.empty_like(best)
     _advantage(
-        reward=reward.data_ptr(),
-        groups=groups,
-        group_size=group_size,
-        normalize=NORMALIZE_CODES[normalize],
-        advantage=advantage.data_ptr(),
-        best=best.data_ptr(),
-        worst=worst.data_ptr(),
+        reward.data_ptr(),
+        groups,
+        group_size,
+        NORMALIZE_CODES[normalize],
+        advantage.data_ptr(),
+        best.data_ptr(),
+        worst.data_ptr(),
     )
     return advantage, best, worst
