@@ -24,6 +24,7 @@ struct MmaOperands {
 template <typename T>
 class MmaMainloop {
  public:
+  using Operands = MmaOperands<T>;
   static constexpr int kRows = 128, kColumns = 256, kThreads = 256;
   static constexpr int kRowWarps = 2, kColumnWarps = 4;             // warps by rows and by columns
   static constexpr int kRowTiles = kRows / kRowWarps / 16;          // 16-row fragments of a warp
@@ -34,7 +35,12 @@ class MmaMainloop {
   // n * 8 + lane % 4 * 2 + i % 2 of its warp's part.
   using Sums = float[kRowTiles][kColumnTiles][4];
 
-  __device__ MmaMainloop(const MmaOperands<T>& operands, std::int64_t first_row,
+  static Operands operands(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride,
+                           std::int64_t rows, std::int64_t columns, std::int64_t depth) {
+    return {a, b, rows, columns, depth, a_stride, b_stride};
+  }
+
+  __device__ MmaMainloop(const Operands& operands, std::int64_t first_row,
                          unsigned char* shared)
       : p_(operands),
         first_row_(first_row),
@@ -143,7 +149,7 @@ class MmaMainloop {
     }
   }
 
-  const MmaOperands<T>& p_;
+  const Operands& p_;
   std::int64_t first_row_;
   unsigned char* shared_;
   int lane_, warp_;

@@ -9,11 +9,9 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace suder::cuda {
+#include "cuda/shared_address.cuh"
 
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace suder::cuda {
 
 // 16 bytes from global to shared memory, past the L1 cache; zeros arrive where `valid` is false.
 __device__ inline void cp_async_16(void* shared, const void* global, bool valid) {
