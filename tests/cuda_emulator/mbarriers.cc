@@ -1,0 +1,117 @@
+#include "mbarriers.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "async_order.h"
+
+namespace suder::emulator::mbarriers {
+namespace {
+
+struct Copy {
+  std::uint32_t phase;
+  std::size_t bytes;
+  std::function<void()> land;
+};
+
+struct Barrier {
+  const std::uint64_t* address;
+  unsigned arrivals, missing;
+  std::int64_t bytes = 0;  // announced and not yet arrived
+  std::uint32_t phase = 0;
+  async_order::Facts arriving, over;  // what the arrivals of this phase know, and of those before
+  std::vector<Copy> copies;
+  unsigned maker;
+  std::uint64_t made_in;  // interval between block barriers
+};
+
+std::vector<Barrier> barriers;  // of the running block
+
+unsigned find(const std::uint64_t* address, Site site) {
+  check_shared(address, 8, 8, site);
+  for (unsigned i = 0; i < barriers.size(); ++i) {
+    const Barrier& barrier = barriers[i];
+    if (barrier.address != address) continue;
+    if (barrier.maker != position().thread && barrier.made_in == position().block_interval) {
+      fail("an mbarrier is used before a block barrier has shown it to this thread", site);
+    }
+    return i;
+  }
+  fail("an mbarrier is used that was never initialised", site);
+}
+
+void end_phase_if_complete(Barrier& barrier) {
+  if (barrier.missing != 0 || barrier.bytes != 0) return;
+  ++barrier.phase;
+  barrier.missing = barrier.arrivals;
+  barrier.over.learn(barrier.arriving);
+}
+
+void arrive(Barrier& barrier, Site site) {
+  if (barrier.missing == 0) fail("more arrivals than the mbarrier was made for", site);
+  barrier.arriving.learn(async_order::known(position().thread));
+  --barrier.missing;
+  end_phase_if_complete(barrier);
+}
+
+void land_copies(Barrier& barrier, Site site) {
+  for (const Copy& copy : std::exchange(barrier.copies, {})) {
+    if (copy.phase != barrier.phase) {
+      fail("a bulk copy ends in another phase than it began in: fewer bytes were announced", site);
+    }
+    copy.land();
+    barrier.bytes -= static_cast<std::int64_t>(copy.bytes);
+    end_phase_if_complete(barrier);
+  }
+}
+
+}  // namespace
+
+void init(const std::uint64_t* address, unsigned arrivals, Site site) {
+  check_shared(address, 8, 8, site);
+  if (barriers.size() == 32) fail("more mbarriers than the emulator keeps", site);
+  barriers.push_back({address, arrivals, arrivals, 0, 0, {}, {}, {}, position().thread,
+                      position().block_interval});
+}
+
+void arrive(const std::uint64_t* address, Site site) { arrive(barriers[find(address, site)], site); }
+
+void arrive_expect(const std::uint64_t* address, unsigned bytes, Site site) {
+  Barrier& barrier = barriers[find(address, site)];
+  barrier.bytes += bytes;
+  arrive(barrier, site);
+}
+
+void wait(const std::uint64_t* address, unsigned parity, Site site) {
+  const unsigned index = find(address, site);
+  // Indices, not references: other threads may make barriers meanwhile.
+  const auto over = [&] { return barriers[index].phase % 2 != parity; };
+  for (land_copies(barriers[index], site); !over(); land_copies(barriers[index], site)) {
+    wait_until([&] { return over() || !barriers[index].copies.empty(); }, site);
+  }
+  async_order::Facts& mine = async_order::known(position().thread);
+  mine.learn(barriers[index].over);
+  mine.phases[index] = std::max(mine.phases[index], barriers[index].phase);
+}
+
+void copy(const std::uint64_t* address, void* shared, std::size_t bytes,
+          std::function<void()> land, Site site) {
+  const unsigned index = find(address, site);
+  check_shared(shared, bytes, 128, site);
+  async_order::copy(shared, bytes, index, barriers[index].phase, site);
+  std::memset(shared, 0xFF, bytes);  // from now on nobody may count on what was there
+  barriers[index].copies.push_back({barriers[index].phase, bytes, std::move(land)});
+}
+
+void begin_block() { barriers.clear(); }
+
+std::string end_block() {
+  for (const Barrier& barrier : barriers) {
+    if (!barrier.copies.empty()) return "the block ended with a bulk copy under way";
+  }
+  return "";
+}
+
+}  // namespace suder::emulator::mbarriers
