@@ -11,6 +11,7 @@
 
 #include "cuda/mbarrier.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/shared_address.cuh"
 #include "cuda/tma.cuh"
 #include "cuda/wgmma.cuh"
 

@@ -12,8 +12,7 @@ namespace {
 
 struct Copy {
   std::uint32_t phase;
-  std::size_t bytes;
-  std::function<void()> land;
+  TileCopy tile;
 };
 
 struct Barrier {
@@ -61,8 +60,8 @@ void land_copies(Barrier& barrier, Site site) {
     if (copy.phase != barrier.phase) {
       fail("a bulk copy ends in another phase than it began in: fewer bytes were announced", site);
     }
-    copy.land();
-    barrier.bytes -= static_cast<std::int64_t>(copy.bytes);
+    copy.tile.land();
+    barrier.bytes -= static_cast<std::int64_t>(copy.tile.bytes());
     end_phase_if_complete(barrier);
   }
 }
@@ -96,13 +95,12 @@ void wait(const std::uint64_t* address, unsigned parity, Site site) {
   mine.phases[index] = std::max(mine.phases[index], barriers[index].phase);
 }
 
-void copy(const std::uint64_t* address, void* shared, std::size_t bytes,
-          std::function<void()> land, Site site) {
+void copy(const std::uint64_t* address, const TileCopy& tile, Site site) {
   const unsigned index = find(address, site);
-  check_shared(shared, bytes, 128, site);
-  async_order::copy(shared, bytes, index, barriers[index].phase, site);
-  std::memset(shared, 0xFF, bytes);  // from now on nobody may count on what was there
-  barriers[index].copies.push_back({barriers[index].phase, bytes, std::move(land)});
+  check_shared(tile.shared, tile.bytes(), 1024, site);
+  async_order::copy(tile.shared, tile.bytes(), index, barriers[index].phase, site);
+  std::memset(tile.shared, 0xFF, tile.bytes());  // nobody may count on what was there any more
+  barriers[index].copies.push_back({barriers[index].phase, tile});
 }
 
 void begin_block() { barriers.clear(); }

@@ -1,5 +1,8 @@
 #include "warp_groups.h"
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -33,6 +36,23 @@ int wanted_pending = 0;  // the argument of the wait that a warp is at
 Site here;
 
 Warp& own() { return warps[position().warp]; }
+
+// The value of each of the 65536 elements of a format.
+template <class Convert>
+std::vector<float> values_of(Convert convert) {
+  std::vector<float> values(65536);
+  for (unsigned bits = 0; bits < values.size(); ++bits) {
+    values[bits] = convert(static_cast<std::uint16_t>(bits));
+  }
+  return values;
+}
+
+const float* values_of(const Product& product) {
+  static const std::vector<float> tables[] = {
+      values_of([](std::uint16_t bits) { return __bfloat162float({bits}); }),
+      values_of([](std::uint16_t bits) { return __half2float({bits}); })};
+  return tables[product.half].data();
+}
 
 // An operand in shared memory, as its descriptor tells (PTX manual, "Matrix descriptor").
 class Operand {
@@ -109,8 +129,8 @@ void finish(const Product& product) {
   while (warp.sums[slot].lanes[0] != product.sums) ++slot;
   Sums& sums = warp.sums[slot];
   static float a[kRows * kDepth], b[kColumns * kDepth], across[kDepth][kColumns];
-  operand_a(product).read(kRows, product.values, a);
-  Operand(product.b, 0).read(kColumns, product.values, b);
+  operand_a(product).read(kRows, values_of(product), a);
+  Operand(product.b, 0).read(kColumns, values_of(product), b);
   for (int n = 0; n < kColumns; ++n) {
     for (int k = 0; k < kDepth; ++k) across[k][n] = b[n * kDepth + k];
   }

@@ -15,7 +15,7 @@ struct Product {
   std::uint64_t a, b;
   bool add;
   float* sums;
-  const float* values;  // the value of each of the 65536 elements
+  bool half;  // elements are half, not bfloat16
 };
 
 void multiply(Product product, Site site);

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <type_traits>
-#include <vector>
 
 #include "cuda/matrix_descriptor.cuh"
 #include "warp_groups.h"
@@ -28,26 +27,9 @@ void wgmma_wait(Site site = Site::current()) {
 using WgmmaSums = float[32][4];
 
 template <typename T>
-[[gnu::no_sanitize("thread")]] const float* element_values() {
-  static const std::vector<float> values = [] {
-    std::vector<float> all(65536);
-    for (unsigned bits = 0; bits < all.size(); ++bits) {
-      const T element{static_cast<std::uint16_t>(bits)};
-      if constexpr (std::is_same_v<T, __half>) {
-        all[bits] = __half2float(element);
-      } else {
-        all[bits] = __bfloat162float(element);
-      }
-    }
-    return all;
-  }();
-  return values.data();
-}
-
-template <typename T>
 void wgmma_64x256x16(WgmmaSums& sums, std::uint64_t a, std::uint64_t b, bool add,
                      Site site = Site::current()) {
-  suder::emulator::warp_groups::multiply({a, b, add, &sums[0][0], element_values<T>()}, site);
+  suder::emulator::warp_groups::multiply({a, b, add, &sums[0][0], std::is_same_v<T, __half>}, site);
 }
 
 template <int kRegisters>
