@@ -87,8 +87,9 @@ void wait(const std::uint64_t* address, unsigned parity, Site site) {
   const unsigned index = find(address, site);
   // Indices, not references: other threads may make barriers meanwhile.
   const auto over = [&] { return barriers[index].phase % 2 != parity; };
-  for (land_copies(barriers[index], site); !over(); land_copies(barriers[index], site)) {
+  while (!over()) {
     wait_until([&] { return over() || !barriers[index].copies.empty(); }, site);
+    if (!over()) land_copies(barriers[index], site);
   }
   async_order::Facts& mine = async_order::known(position().thread);
   mine.learn(barriers[index].over);
