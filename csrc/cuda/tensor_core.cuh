@@ -54,4 +54,11 @@ __device__ inline void mma_16816(float (&accumulator)[4], const std::uint32_t (&
   }
 }
 
+// 2^x in one instruction, off by 2^-22 of it; results under 2^-126 are 0.
+__device__ inline float exp2_approx(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+  return result;
+}
+
 }  // namespace suder::cuda

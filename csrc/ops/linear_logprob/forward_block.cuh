@@ -12,12 +12,13 @@
 #include "cuda/fused_forward.h"
 #include "cuda/launch.cuh"
 #include "cuda/row_results.cuh"
+#include "cuda/tensor_core.cuh"
 #include "cuda/vec.cuh"
 #include "ops/logprob/final_logit.cuh"
 
 namespace suder::cuda {
 
-inline constexpr std::int64_t kTileColumns = 256;
+inline constexpr int kTileColumns = 256;
 inline constexpr std::int64_t kMostSplits = 64;  // enough to fill a card with the tokens of one image
 inline constexpr std::int64_t kRowGroup = 16;    // token blocks that share a split's weights in L2
 
@@ -63,25 +64,32 @@ __device__ void start_states(BlockStates<Mainloop>& states, const ForwardArgumen
   }
 }
 
-// One row of a warp's tile: this thread's values, then the four lanes that share the row.
+// One row of a warp's tile: this thread's values, then the four lanes that share the row. Where the
+// tensor cores are fast this is what they wait for, so an element costs seven instructions, one of
+// them a power of two. Sums are of differences to the maximum, rounded once: see online_lse.h.
 template <int kTiles>
 __device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inverse_temperature) {
   OnlineLse s;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-      s.max = sums[n][2 * half + i] > s.max ? sums[n][2 * half + i] : s.max;
+    for (int i = 0; i < 2; ++i) s.max = fmaxf(s.max, sums[n][2 * half + i]);  // never NaN
   }
   for (int lanes = 1; lanes <= 2; lanes *= 2) {
-    const float other = __shfl_xor_sync(kAllLanes, s.max, lanes);
-    s.max = other > s.max ? other : s.max;
+    s.max = fmaxf(s.max, __shfl_xor_sync(kAllLanes, s.max, lanes));
   }
+  constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
+  const float max = s.max == -INFINITY ? 0.0f : s.max, scale = inverse_temperature * kLog2E;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) add(s, sums[n][2 * half + i], inverse_temperature);
+    for (int i = 0; i < 2; ++i) {
+      const float bits = (sums[n][2 * half + i] - max) * scale, e = exp2_approx(bits);
+      s.sum += e;
+      s.weighted = fmaf(e, fmaxf(bits, -200.0f), s.weighted);  // 0 * -inf is not 0
+    }
   }
+  s.weighted *= kLn2;
   for (int lanes = 1; lanes <= 2; lanes *= 2) {
     s.sum += __shfl_xor_sync(kAllLanes, s.sum, lanes);
     s.weighted += __shfl_xor_sync(kAllLanes, s.weighted, lanes);
@@ -89,26 +97,47 @@ __device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inv
   return s;
 }
 
-// Turns products into final logits, in place; columns past the vocabulary become -inf.
-template <typename Mainloop>
-__device__ void finish_logits(typename Mainloop::Sums& sums, const ForwardArguments<typename Mainloop::Operands>& a,
-                              std::int64_t column) {
+// Calls change(z, c) for every sum z, c being its column from this thread's first.
+template <typename Mainloop, typename Change>
+__device__ void for_each_sum(typename Mainloop::Sums& sums, Change change) {
 #pragma unroll
   for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const std::int64_t c = column + n * 8 + i;
-      const bool real = c < a.operands.columns;
-      const float bias = a.bias != nullptr && real ? a.bias[c] : 0.0f;
+    for (int m = 0; m < Mainloop::kRowTiles; ++m) {
 #pragma unroll
-      for (int m = 0; m < Mainloop::kRowTiles; ++m) {
+      for (int i = 0; i < 4; ++i) change(sums[m][n][i], n * 8 + i % 2);
+    }
+  }
+}
+
+// Turns products into final logits, in place; columns past the vocabulary become -inf. What a call
+// does not ask for costs a branch a tile.
+template <typename Mainloop>
+__device__ void finish_logits(typename Mainloop::Sums& sums,
+                              const ForwardArguments<typename Mainloop::Operands>& a,
+                              std::int64_t column) {
+  const std::int64_t there = a.operands.columns - column;
+  const int left = there < kTileColumns ? static_cast<int>(there) : kTileColumns;
+  if (a.bias != nullptr) {
+    const float* bias = a.bias + column;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float& z = sums[m][n][2 * half + i];
-          z = real ? a.final_logit.capped(z + bias) : -INFINITY;
+    for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float value = n * 8 + i < left ? bias[n * 8 + i] : 0.0f;
+#pragma unroll
+        for (int m = 0; m < Mainloop::kRowTiles; ++m) {
+          sums[m][n][i] += value;
+          sums[m][n][2 + i] += value;
         }
       }
     }
+  }
+  if (a.final_logit.softcap > 0.0f) {
+    for_each_sum<Mainloop>(sums, [&](float& z, int) { z = a.final_logit.capped(z); });
+  }
+  if (left < Mainloop::kColumnTiles * 8) {
+    for_each_sum<Mainloop>(sums, [&](float& z, int c) { z = c < left ? z : -INFINITY; });
   }
 }
 
@@ -122,11 +151,15 @@ __device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop:
     for (int half = 0; half < 2; ++half) {
       const int row = first_row + m * 16 + half * 8;
       const std::int64_t target = states.target[row] - column;
+      if (target >= 0 && target < Mainloop::kColumnTiles * 8) {  // in one tile of a row's many
 #pragma unroll
-      for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
+        for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          if (target == n * 8 + i) states.target_logit[row] = sums[m][n][2 * half + i];
+          for (int i = 0; i < 2; ++i) {
+            if (static_cast<int>(target) == n * 8 + i) {
+              states.target_logit[row] = sums[m][n][2 * half + i];
+            }
+          }
         }
       }
       const OnlineLse part = row_lse(sums[m], half, inverse_temperature);
