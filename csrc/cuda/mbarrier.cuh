@@ -29,10 +29,10 @@ __device__ inline void mbarrier_arrive(std::uint64_t* barrier) {
 }
 // Arrives, and lets the phase end only after so many more bytes have been copied.
 __device__ inline void mbarrier_arrive_expect(std::uint64_t* barrier, unsigned bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 
 __device__ inline void mbarrier_wait(std::uint64_t* barrier, unsigned parity) {

@@ -40,8 +40,7 @@ class MmaMainloop {
     return {a, b, rows, columns, depth, a_stride, b_stride};
   }
 
-  __device__ MmaMainloop(const Operands& operands, std::int64_t first_row,
-                         unsigned char* shared)
+  __device__ MmaMainloop(const Operands& operands, std::int64_t first_row, unsigned char* shared)
       : p_(operands),
         first_row_(first_row),
         shared_(shared),

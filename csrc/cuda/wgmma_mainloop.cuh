@@ -67,6 +67,7 @@ class WgmmaMainloop {
     if (warp_ < kGroupThreads / kWarpSize) {
       shrink_registers<kLoaderRegisters>();
       if (threadIdx.x == 0) load(first_tile, end_tile, steps);
+      __syncwarp();  // the block's next barrier takes whole warps
     } else {
       grow_registers<kMultiplierRegisters>();
       multiply(first_tile, end_tile, steps, epilogue);
@@ -74,9 +75,11 @@ class WgmmaMainloop {
   }
 
  private:
-  // The block starts with kThreads times as many as fit; what the loader gives the others take.
-  static constexpr int kLoaderRegisters = 40, kMultiplierRegisters = 232;
-  static_assert(kLoaderRegisters + kGroups * kMultiplierRegisters <= 65536 / kGroupThreads);
+  // The loader gives back registers and the others take them: together no more than the block
+  // starts with, 168 a thread (.ci/cuda_gates.py sees to it), or they would wait for ever.
+  static constexpr int kStartRegisters = 168, kLoaderRegisters = 40, kMultiplierRegisters = 232;
+  static_assert(kLoaderRegisters + kGroups * kMultiplierRegisters <=
+                (kGroups + 1) * kStartRegisters);
   // Eight rows of 128 bytes: the swizzle's period, at which stages and operands must begin.
   static constexpr int kRowBytes = kDepth * 2, kAtomBytes = 8 * kRowBytes;
   static_assert(kRowBytes == 128 && kStageBytes % kAtomBytes == 0);
@@ -94,7 +97,7 @@ class WgmmaMainloop {
 
   __device__ void start_barriers() const {
     for (int stage = 0; stage < kStages; ++stage) {
-      mbarrier_init(full_ + stage, 1);                                   // the loading thread
+      mbarrier_init(full_ + stage, 1);                                     // the loading thread
       mbarrier_init(empty_ + stage, kGroups * kGroupThreads / kWarpSize);  // every reading warp
     }
     mbarrier_fence_init();
@@ -128,6 +131,8 @@ class WgmmaMainloop {
       int reading = at.stage;
       for (int step = 0; step < steps; ++step, at.advance()) {
         mbarrier_wait(full_ + at.stage, at.parity);
+        __syncwarp();  // lanes may leave the wait, or an epilogue, one by one; wgmma takes whole
+                       // warps
         wgmma_fence();
         const std::uint64_t a = operand(a_place(at.stage) + group * 64 * kRowBytes);
         const std::uint64_t b = operand(b_place(at.stage));

@@ -1,6 +1,6 @@
-// What orders asynchronous accesses of shared memory: bulk copies that write it, and the products of
-// warp groups that read it. A wait for a barrier tells a thread that copies have landed, a wait for
-// products that operands have been read; arrivals and barriers pass on what a thread knows. An
+// What orders asynchronous accesses of shared memory: bulk copies that write it, and the products
+// of warp groups that read it. A wait for a barrier tells a thread that copies have landed, a wait
+// for products that operands have been read; arrivals and barriers pass on what a thread knows. An
 // access that its thread does not know to be safe is reported, whether or not it did harm.
 #pragma once
 
@@ -12,7 +12,8 @@
 
 namespace suder::emulator::async_order {
 
-// What a thread knows: how many phases of each barrier are over, and how many products of each warp.
+// What a thread knows: how many phases of each barrier are over, and how many products of each
+// warp.
 struct Facts {
   std::array<std::uint32_t, 32> phases{}, products{};
   void learn(const Facts& other);

@@ -1,5 +1,7 @@
 #include "emulator.h"
 
+#include <sanitizer/asan_interface.h>
+
 #include <cstring>
 #include <memory>
 #include <new>
@@ -94,6 +96,8 @@ void fiber_main() {
 
 void make_fibers() {
   if (!machine.stacks) machine.stacks.reset(new unsigned char[kStackBytes * kMaxThreads]);
+  // Fibers that a failed launch left behind had marked parts of their stacks.
+  ASAN_UNPOISON_MEMORY_REGION(machine.stacks.get(), kStackBytes * kMaxThreads);
   machine.threads = std::vector<Thread>(kMaxThreads);
   for (unsigned i = 0; i < kMaxThreads; ++i) {
     machine.threads[i].fiber =
@@ -286,8 +290,8 @@ std::string run(dim3 grid, dim3 block, std::size_t shared_bytes,
                 const std::function<void()>& body) {
   if (std::string limit = check_limits(grid, block, shared_bytes); !limit.empty()) return limit;
   if (machine.threads.empty()) make_fibers();
-  machine.shared.reset(new (std::align_val_t{kSharedBase})
-                           unsigned char[shared_bytes + 2 * kGuard]);
+  machine.shared.reset(
+      new (std::align_val_t{kSharedBase}) unsigned char[shared_bytes + 2 * kGuard]);
   machine.shared_bytes = shared_bytes;
   machine.body = &body;
   machine.error.clear();

@@ -1,5 +1,5 @@
-// The emulator's mbarriers, TMA loads and wgmma: a small pipeline is right, and each way in which one
-// can be wrong is caught, or shows in its result.
+// The emulator's mbarriers, TMA loads and wgmma: a small pipeline is right, and each way in which
+// one can be wrong is caught, or shows in its result.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -130,7 +130,8 @@ Outcome run(Convert convert, int rows, int columns, int depth, Bug bug) {
   std::vector<T> a(static_cast<std::size_t>(rows * stride), convert(NAN));
   std::vector<T> b(static_cast<std::size_t>(columns * stride), convert(NAN));
   for (int k = 0; k < depth; ++k) {
-    for (int i = 0; i < rows; ++i) a[static_cast<std::size_t>(i * stride + k)] = convert(value_a(i, k));
+    for (int i = 0; i < rows; ++i)
+      a[static_cast<std::size_t>(i * stride + k)] = convert(value_a(i, k));
     for (int j = 0; j < columns; ++j) {
       b[static_cast<std::size_t>(j * stride + k)] = convert(value_b(j, k));
     }
@@ -143,7 +144,8 @@ Outcome run(Convert convert, int rows, int columns, int depth, Bug bug) {
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kColumns; ++j) {
       float sum = 0;
-      for (int k = 0; k < depth && i < rows && j < columns; ++k) sum += value_a(i, k) * value_b(j, k);
+      for (int k = 0; k < depth && i < rows && j < columns; ++k)
+        sum += value_a(i, k) * value_b(j, k);
       outcome.wrong += outcome.c[static_cast<std::size_t>(i * kColumns + j)] != sum;
     }
   }
@@ -157,9 +159,9 @@ Outcome run_bug(Bug bug) {
 void test_features() {
   const auto bf16 = [](float x) { return __float2bfloat16_rn(x); };
   const auto half = [](float x) { return __float2half_rn(x); };
-  for (const Outcome& outcome : {run<__nv_bfloat16>(bf16, 64, 256, 192, Bug::kNone),
-                                 run<__half>(half, 64, 256, 64, Bug::kNone),
-                                 run<__half>(half, 37, 201, 72, Bug::kNone)}) {
+  for (const Outcome& outcome :
+       {run<__nv_bfloat16>(bf16, 64, 256, 192, Bug::kNone),
+        run<__half>(half, 64, 256, 64, Bug::kNone), run<__half>(half, 37, 201, 72, Bug::kNone)}) {
     expect_report(outcome.message + "clean", "clean", "a pipeline of TMA and wgmma");
     expect(outcome.message.empty() && outcome.wrong == 0, "a pipeline's product is right");
   }

@@ -71,11 +71,21 @@ void land_copies(Barrier& barrier, Site site) {
 void init(const std::uint64_t* address, unsigned arrivals, Site site) {
   check_shared(address, 8, 8, site);
   if (barriers.size() == 32) fail("more mbarriers than the emulator keeps", site);
-  barriers.push_back({address, arrivals, arrivals, 0, 0, {}, {}, {}, position().thread,
+  barriers.push_back({address,
+                      arrivals,
+                      arrivals,
+                      0,
+                      0,
+                      {},
+                      {},
+                      {},
+                      position().thread,
                       position().block_interval});
 }
 
-void arrive(const std::uint64_t* address, Site site) { arrive(barriers[find(address, site)], site); }
+void arrive(const std::uint64_t* address, Site site) {
+  arrive(barriers[find(address, site)], site);
+}
 
 void arrive_expect(const std::uint64_t* address, unsigned bytes, Site site) {
   Barrier& barrier = barriers[find(address, site)];

@@ -70,8 +70,10 @@ class Operand {
   // of 128, 64 or 32 bytes and exchanged by the bits of the address above the row.
   std::uint32_t address(int row, int k) const {
     row += first_row_;
-    const auto group = static_cast<std::uint32_t>(row / 8), within = static_cast<std::uint32_t>(row % 8);
-    const auto chunk = static_cast<std::uint32_t>(k / 8), byte = static_cast<std::uint32_t>(k % 8) * 2;
+    const auto group = static_cast<std::uint32_t>(row / 8),
+               within = static_cast<std::uint32_t>(row % 8);
+    const auto chunk = static_cast<std::uint32_t>(k / 8),
+               byte = static_cast<std::uint32_t>(k % 8) * 2;
     if (mode_ == 0) return start_ + group * stride_ + chunk * leading_ + within * 16 + byte;
     const std::uint32_t width = 256u >> mode_;
     const std::uint32_t plain = start_ + group * stride_ + within * width + chunk * 16 + byte;
@@ -118,7 +120,8 @@ template <class Visit>
 void for_each_sum(Sums& sums, Visit visit) {
   for (int row = 0; row < kRows; ++row) {
     for (int column = 0; column < kColumns; ++column) {
-      visit(lane_sum(sums, row, column), sums.values[static_cast<std::size_t>(row * kColumns + column)]);
+      visit(lane_sum(sums, row, column),
+            sums.values[static_cast<std::size_t>(row * kColumns + column)]);
     }
   }
 }

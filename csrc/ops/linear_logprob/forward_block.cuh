@@ -19,8 +19,9 @@
 namespace suder::cuda {
 
 inline constexpr int kTileColumns = 256;
-inline constexpr std::int64_t kMostSplits = 64;  // enough to fill a card with the tokens of one image
-inline constexpr std::int64_t kRowGroup = 16;    // token blocks that share a split's weights in L2
+inline constexpr std::int64_t kMostSplits =
+    64;                                        // enough to fill a card with the tokens of one image
+inline constexpr std::int64_t kRowGroup = 16;  // token blocks that share a split's weights in L2
 
 struct Splits {
   std::int64_t tiles, tiles_each, count;
@@ -52,7 +53,8 @@ struct BlockStates {
 };
 
 template <typename Mainloop>
-__device__ void start_states(BlockStates<Mainloop>& states, const ForwardArguments<typename Mainloop::Operands>& a,
+__device__ void start_states(BlockStates<Mainloop>& states,
+                             const ForwardArguments<typename Mainloop::Operands>& a,
                              std::int64_t first_row) {
   for (int row = static_cast<int>(threadIdx.x); row < Mainloop::kRows; row += Mainloop::kThreads) {
     for (int i = 0; i < Mainloop::kColumnWarps; ++i) states.lse[row][i] = OnlineLse{};
@@ -203,7 +205,8 @@ __device__ void forward_block(const ForwardArguments<typename Mainloop::Operands
 }
 
 template <typename Mainloop>
-inline constexpr std::size_t kForwardShared = Mainloop::kSharedBytes + sizeof(BlockStates<Mainloop>);
+inline constexpr std::size_t kForwardShared =
+    Mainloop::kSharedBytes + sizeof(BlockStates<Mainloop>);
 
 // Starts `kernel`, whose blocks call forward_block, and the merge of its states.
 template <typename Mainloop, typename T, typename Kernel>

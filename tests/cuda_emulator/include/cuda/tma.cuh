@@ -1,4 +1,5 @@
-// Stands in for csrc/cuda/tma.cuh: the PTX manual's "cp.async.bulk.tensor" with the 128-byte swizzle.
+// Stands in for csrc/cuda/tma.cuh: the PTX manual's "cp.async.bulk.tensor" with the 128-byte
+// swizzle.
 #pragma once
 
 #include <cuda_bf16.h>
