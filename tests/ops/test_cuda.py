@@ -17,7 +17,16 @@ import suder_ext
 from suder_ext._ops.cuda import call, linear_logprob, logprob, losses, sequences
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
-from tests.ops.cases import DTYPES, OUTPUTS, gradients, linear_case, logits_case, upstream_for
+from tests.ops.cases import (
+    DTYPES,
+    OUTPUTS,
+    gradients,
+    linear_case,
+    logits_case,
+    oracle,
+    upstream_for,
+)
+from tests.ops.compare import assert_close
 from tests.ops.emulated import EMULATED, load, use_emulated
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
@@ -71,6 +80,19 @@ def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) 
         )
         for name, value in part.run(suder_ext.linear_logprob_stats)._asdict().items():
             assert torch.equal(value, getattr(whole, name)[rows]), (name, rows)
+
+
+@pytest.mark.parametrize("shape", [(5, 712, 300), (3, 200, 20000)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_steps_and_tiles(
+    emulated: str, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    """Rings of stages go round, and a block takes more than one tile of the vocabulary."""
+    case = linear_case(*shape, dtype)
+    expected, _ = oracle(case, upstream_for(case))
+    got = case.run(suder_ext.linear_logprob_stats)._asdict()
+    for name in OUTPUTS:
+        assert_close(got[name], expected[name], name, dtype)
 
 
 def test_rows_that_overlap_are_taken(emulated: str) -> None:
