@@ -24,6 +24,14 @@ __device__ inline unsigned char* dynamic_shared() {
   return suder_dynamic_shared;
 }
 
+// Of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "device");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device");
+  return count;
+}
+
 // Puts the kernel on the stream and returns; nothing here waits for the device, so that launches
 // can be captured into a CUDA graph. Arguments are converted to the kernel's parameter types.
 template <typename... P, typename... A>

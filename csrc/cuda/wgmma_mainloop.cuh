@@ -1,6 +1,7 @@
 // The products of mma_mainloop.cuh by Hopper's means (sm_90a): one warp group loads, by TMA, into a
-// ring of shared-memory stages; two multiply, by wgmma, 64 of the block's 128 rows each. The loads
-// run on across tiles, so that a tile's epilogue overlaps the next one's loads.
+// ring of shared-memory stages; two multiply, by wgmma, 64 of the block's 128 rows each. There is a
+// block for every multiprocessor, which takes part after part of the task; the loads run on across
+// tiles and parts, so that an epilogue overlaps the next one's loads.
 //
 // Sums run over the depth in a fixed order, the same for every row, wherever in a tile it lies.
 #pragma once
@@ -43,9 +44,14 @@ class WgmmaMainloop {
             tensor_map(b, columns, depth, b_stride, kColumns, kDepth), rows, columns, depth};
   }
 
-  __device__ WgmmaMainloop(const Operands& operands, std::int64_t first_row, unsigned char* shared)
+  // How many to start for so many parts.
+  static unsigned blocks(std::int64_t parts) {
+    const std::int64_t most = multiprocessors();
+    return static_cast<unsigned>(parts < most ? parts : most);
+  }
+
+  __device__ WgmmaMainloop(const Operands& operands, unsigned char* shared)
       : p_(operands),
-        first_row_(first_row),
         shared_(shared),
         full_(reinterpret_cast<std::uint64_t*>(shared + kStages * kStageBytes)),
         empty_(full_ + kStages),
@@ -57,20 +63,25 @@ class WgmmaMainloop {
   __device__ int row() const { return (warp_ - kGroupThreads / kWarpSize) * 16 + lane_ / 4; }
   __device__ int column() const { return lane_ % 4 * 2; }
 
-  // Calls epilogue(tile, sums), in the groups that multiply, for every tile of kColumns columns in
-  // [first_tile, end_tile). All threads of the block must call it together.
-  template <typename Epilogue>
-  __device__ void run(std::int64_t first_tile, std::int64_t end_tile, Epilogue&& epilogue) {
+  // The threads that read one another's rows, and those rows: a warp and its 16.
+  static constexpr int kSharers = kWarpSize, kSharedRows = 16;
+  __device__ int sharer() const { return lane_; }
+  __device__ int first_shared_row() const { return (warp_ - kGroupThreads / kWarpSize) * 16; }
+  __device__ void sync_sharers() const { __syncwarp(); }
+
+  // The block's parts of the task: in the groups that multiply, for every tile of kColumns columns,
+  // task.add(tile, sums). All threads of the block must call it together.
+  template <typename Task>
+  __device__ void run(const Task& task) const {
     if (threadIdx.x == 0) start_barriers();
     __syncthreads();
     const auto steps = static_cast<int>((p_.depth + kDepth - 1) / kDepth);
     if (warp_ < kGroupThreads / kWarpSize) {
       shrink_registers<kLoaderRegisters>();
-      if (threadIdx.x == 0) load(first_tile, end_tile, steps);
-      __syncwarp();  // the block's next barrier takes whole warps
+      if (threadIdx.x == 0) load(task, steps);
     } else {
       grow_registers<kMultiplierRegisters>();
-      multiply(first_tile, end_tile, steps, epilogue);
+      multiply(task, steps);
     }
   }
 
@@ -106,50 +117,62 @@ class WgmmaMainloop {
   __device__ unsigned char* a_place(int stage) const { return shared_ + stage * kStageBytes; }
   __device__ unsigned char* b_place(int stage) const { return a_place(stage) + kRows * kRowBytes; }
 
-  __device__ void load(std::int64_t first_tile, std::int64_t end_tile, int steps) const {
+  template <typename Task>
+  __device__ void load(const Task& task, int steps) const {
     prefetch_tensor_map(&p_.a);
     prefetch_tensor_map(&p_.b);
     Place at;
-    for (std::int64_t tile = first_tile; tile < end_tile; ++tile) {
-      for (int step = 0; step < steps; ++step, at.advance()) {
-        std::uint64_t* full = full_ + at.stage;
-        mbarrier_wait(empty_ + at.stage, at.parity ^ 1);
-        mbarrier_arrive_expect(full, kStageBytes);
-        tma_load(a_place(at.stage), &p_.a, full, first_row_, step * kDepth);
-        tma_load(b_place(at.stage), &p_.b, full, tile * kColumns, step * kDepth);
+    for (std::int64_t index = blockIdx.x; index < task.parts(); index += gridDim.x) {
+      const auto part = task.part(index);
+      for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
+        for (int step = 0; step < steps; ++step, at.advance()) {
+          std::uint64_t* full = full_ + at.stage;
+          mbarrier_wait(empty_ + at.stage, at.parity ^ 1);
+          mbarrier_arrive_expect(full, kStageBytes);
+          tma_load(a_place(at.stage), &p_.a, full, part.first_row, step * kDepth);
+          tma_load(b_place(at.stage), &p_.b, full, tile * kColumns, step * kDepth);
+        }
       }
     }
   }
 
-  template <typename Epilogue>
-  __device__ void multiply(std::int64_t first_tile, std::int64_t end_tile, int steps,
-                           Epilogue&& epilogue) const {
-    const int group = warp_ * kWarpSize / kGroupThreads - 1;
+  template <typename Task>
+  __device__ void multiply(const Task& task, int steps) const {
     Place at;
     Sums sums;
-    for (std::int64_t tile = first_tile; tile < end_tile; ++tile) {
-      int reading = at.stage;
-      for (int step = 0; step < steps; ++step, at.advance()) {
-        mbarrier_wait(full_ + at.stage, at.parity);
-        __syncwarp();  // lanes may leave the wait, or an epilogue, one by one; wgmma takes whole
-                       // warps
-        wgmma_fence();
-        const std::uint64_t a = operand(a_place(at.stage) + group * 64 * kRowBytes);
-        const std::uint64_t b = operand(b_place(at.stage));
-#pragma unroll
-        for (int k = 0; k < kRowBytes; k += 32) {  // 16 elements
-          wgmma_64x256x16<T>(sums[0], advance(a, k), advance(b, k), step > 0 || k > 0);
-        }
-        wgmma_commit();
-        // The step before is done; this one's products run on beside the next one's wait.
-        wgmma_wait<1>();
-        if (step > 0) release(reading);
-        reading = at.stage;
+    for (std::int64_t index = blockIdx.x; index < task.parts(); index += gridDim.x) {
+      const auto part = task.part(index);
+      task.begin(part, *this);
+      for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
+        multiply_tile(sums, at, steps);
+        task.add(tile, sums, *this);
       }
-      wgmma_wait<0>();
-      release(reading);
-      epilogue(tile, sums);
+      task.end(part, *this);
     }
+  }
+
+  __device__ void multiply_tile(Sums& sums, Place& at, int steps) const {
+    const int group = warp_ * kWarpSize / kGroupThreads - 1;
+    int reading = at.stage;
+    for (int step = 0; step < steps; ++step, at.advance()) {
+      mbarrier_wait(full_ + at.stage, at.parity);
+      __syncwarp();  // lanes may leave the wait, or an epilogue, one by one; wgmma takes whole
+                     // warps
+      wgmma_fence();
+      const std::uint64_t a = operand(a_place(at.stage) + group * 64 * kRowBytes);
+      const std::uint64_t b = operand(b_place(at.stage));
+#pragma unroll
+      for (int k = 0; k < kRowBytes; k += 32) {  // 16 elements
+        wgmma_64x256x16<T>(sums[0], advance(a, k), advance(b, k), step > 0 || k > 0);
+      }
+      wgmma_commit();
+      // The step before is done; this one's products run on beside the next one's wait.
+      wgmma_wait<1>();
+      if (step > 0) release(reading);
+      reading = at.stage;
+    }
+    wgmma_wait<0>();
+    release(reading);
   }
 
   __device__ static std::uint64_t operand(const unsigned char* place) {
@@ -161,7 +184,6 @@ class WgmmaMainloop {
   }
 
   const Operands& p_;
-  std::int64_t first_row_;
   unsigned char* shared_;
   std::uint64_t *full_, *empty_;
   int warp_, lane_;

@@ -128,7 +128,7 @@ def test_no_races() -> None:
         with use_emulated(name, kernels):
             for dtype in DTYPES:
                 for case in (
-                    linear_case(18, 40, 530, dtype, softcap=3.0),
+                    linear_case(18, 40, 1030, dtype, softcap=3.0),
                     logits_case(5, 70, dtype),
                 ):
                     stats = (

@@ -1,7 +1,6 @@
-// What the fused forward does with products, whatever computes them: a block takes its rows through
-// one split of the vocabulary and leaves one state per token. A second kernel joins the splits in
-// their order. The splits depend on the vocabulary alone, so a token gets the same bits in every
-// batch.
+// What the fused forward does with products, whatever computes them: 128 tokens go through one
+// split of the vocabulary and leave one state each. A second kernel joins the splits in their
+// order. The splits depend on the vocabulary alone, so a token gets the same bits in every batch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,9 +18,9 @@
 namespace suder::cuda {
 
 inline constexpr int kTileColumns = 256;
-inline constexpr std::int64_t kMostSplits =
-    64;                                        // enough to fill a card with the tokens of one image
-inline constexpr std::int64_t kRowGroup = 16;  // token blocks that share a split's weights in L2
+// Enough splits to fill a card with the tokens of one image; and how many blocks of tokens share a
+// split's weights in L2.
+inline constexpr std::int64_t kMostSplits = 64, kRowGroup = 16;
 
 struct Splits {
   std::int64_t tiles, tiles_each, count;
@@ -51,20 +50,6 @@ struct BlockStates {
   float target_logit[Mainloop::kRows];
   std::int64_t target[Mainloop::kRows];
 };
-
-template <typename Mainloop>
-__device__ void start_states(BlockStates<Mainloop>& states,
-                             const ForwardArguments<typename Mainloop::Operands>& a,
-                             std::int64_t first_row) {
-  for (int row = static_cast<int>(threadIdx.x); row < Mainloop::kRows; row += Mainloop::kThreads) {
-    for (int i = 0; i < Mainloop::kColumnWarps; ++i) states.lse[row][i] = OnlineLse{};
-    states.target_logit[row] = NAN;
-    const bool real = first_row + row < a.operands.rows;
-    const std::int64_t target = real ? a.target[first_row + row] : -1;
-    // Not one of the columns that fill up the last tile.
-    states.target[row] = target < a.operands.columns ? target : -1;
-  }
-}
 
 // One row of a warp's tile: this thread's values, then the four lanes that share the row. Where the
 // tensor cores are fast this is what they wait for, so an element costs seven instructions, one of
@@ -171,37 +156,73 @@ __device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop:
   }
 }
 
+// What is computed in one go: kRows tokens, and tiles of one split.
+struct ForwardPart {
+  std::int64_t first_row, split, first_tile, end_tile;
+};
+
+// What a mainloop is asked to do. Threads that share rows (a warp, or the block) call begin and end
+// together; who they are is the mainloop's to say.
+template <typename Mainloop>
+struct ForwardTask {
+  const ForwardArguments<typename Mainloop::Operands>& a;
+  BlockStates<Mainloop>& states;
+
+  __device__ std::int64_t parts() const { return a.row_blocks * a.splits.count; }
+
+  // Parts computed at the same time share splits: row blocks of one group first, then splits, then
+  // groups.
+  __device__ ForwardPart part(std::int64_t index) const {
+    const std::int64_t group = index / (kRowGroup * a.splits.count);
+    const std::int64_t within = index % (kRowGroup * a.splits.count);
+    const std::int64_t left = a.row_blocks - group * kRowGroup;
+    const std::int64_t group_rows = left < kRowGroup ? left : kRowGroup;
+    const std::int64_t split = within / group_rows, first_tile = split * a.splits.tiles_each;
+    const std::int64_t end_tile = first_tile + a.splits.tiles_each;
+    return {(group * kRowGroup + within % group_rows) * Mainloop::kRows, split, first_tile,
+            end_tile < a.splits.tiles ? end_tile : a.splits.tiles};
+  }
+
+  __device__ void begin(const ForwardPart& part, const Mainloop& mainloop) const {
+    for (int i = mainloop.sharer(); i < Mainloop::kSharedRows; i += Mainloop::kSharers) {
+      const int row = mainloop.first_shared_row() + i;
+      for (int warp = 0; warp < Mainloop::kColumnWarps; ++warp) states.lse[row][warp] = OnlineLse{};
+      states.target_logit[row] = NAN;
+      const bool real = part.first_row + row < a.operands.rows;
+      const std::int64_t target = real ? a.target[part.first_row + row] : -1;
+      // Not one of the columns that fill up the last tile.
+      states.target[row] = target < a.operands.columns ? target : -1;
+    }
+    mainloop.sync_sharers();
+  }
+
+  __device__ void add(std::int64_t tile, typename Mainloop::Sums& sums,
+                      const Mainloop& mainloop) const {
+    const std::int64_t column = tile * Mainloop::kColumns + mainloop.column();
+    finish_logits<Mainloop>(sums, a, column);
+    add_tile(states, sums, mainloop.row(), column, a.final_logit.inverse_temperature);
+  }
+
+  __device__ void end(const ForwardPart& part, const Mainloop& mainloop) const {
+    mainloop.sync_sharers();
+    for (int i = mainloop.sharer(); i < Mainloop::kSharedRows; i += Mainloop::kSharers) {
+      const int row = mainloop.first_shared_row() + i;
+      if (part.first_row + row >= a.operands.rows) return;
+      OnlineLse lse = states.lse[row][0];
+      for (int warp = 1; warp < Mainloop::kColumnWarps; ++warp) {
+        lse = merge(lse, states.lse[row][warp], a.final_logit.inverse_temperature);
+      }
+      a.state[part.split * a.operands.rows + part.first_row + row] = {lse,
+                                                                      states.target_logit[row]};
+    }
+  }
+};
+
 template <typename Mainloop>
 __device__ void forward_block(const ForwardArguments<typename Mainloop::Operands>& a) {
-  // Blocks that run together share splits: row blocks of one group first, then splits, then groups.
-  const std::int64_t group = blockIdx.x / (kRowGroup * a.splits.count);
-  const std::int64_t within = blockIdx.x % (kRowGroup * a.splits.count);
-  const std::int64_t left = a.row_blocks - group * kRowGroup;
-  const std::int64_t group_rows = left < kRowGroup ? left : kRowGroup;
-  const std::int64_t first_row = (group * kRowGroup + within % group_rows) * Mainloop::kRows;
-  const std::int64_t split = within / group_rows;
-
   unsigned char* shared = dynamic_shared();
   auto& states = *reinterpret_cast<BlockStates<Mainloop>*>(shared + Mainloop::kSharedBytes);
-  start_states(states, a, first_row);  // the mainloop's first barrier shows it to all
-
-  Mainloop mainloop(a.operands, first_row, shared);
-  const std::int64_t first_tile = split * a.splits.tiles_each;
-  const std::int64_t end_tile = first_tile + a.splits.tiles_each;
-  mainloop.run(first_tile, end_tile < a.splits.tiles ? end_tile : a.splits.tiles,
-               [&](std::int64_t tile, typename Mainloop::Sums& sums) {
-                 const std::int64_t column = tile * Mainloop::kColumns + mainloop.column();
-                 finish_logits<Mainloop>(sums, a, column);
-                 add_tile(states, sums, mainloop.row(), column, a.final_logit.inverse_temperature);
-               });
-  __syncthreads();
-  const std::int64_t row = threadIdx.x;
-  if (row >= Mainloop::kRows || first_row + row >= a.operands.rows) return;
-  OnlineLse lse = states.lse[row][0];
-  for (int i = 1; i < Mainloop::kColumnWarps; ++i) {
-    lse = merge(lse, states.lse[row][i], a.final_logit.inverse_temperature);
-  }
-  a.state[split * a.operands.rows + first_row + row] = {lse, states.target_logit[row]};
+  Mainloop(a.operands, shared).run(ForwardTask<Mainloop>{a, states});
 }
 
 template <typename Mainloop>
@@ -230,7 +251,7 @@ void run_forward(Kernel kernel, const FusedForward& p, Stream stream) {
       splits,
       row_blocks,
       state};
-  launch(kernel, {static_cast<unsigned>(row_blocks * splits.count)}, {Mainloop::kThreads},
+  launch(kernel, {Mainloop::blocks(row_blocks * splits.count)}, {Mainloop::kThreads},
          kForwardShared<Mainloop>, stream, arguments);
   merge_row_states({state, splits.count, p.hidden.rows},
                    {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature},
