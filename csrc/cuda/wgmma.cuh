@@ -79,6 +79,13 @@ __device__ inline void wgmma_64x256x16(WgmmaSums& sums, std::uint64_t a, std::ui
   }
 }
 
+// After the wait for the products of these sums: the compiler, which knows nothing of the wait,
+// must not use them earlier.
+__device__ inline void wgmma_settle(WgmmaSums& sums) {
+#pragma unroll
+  for (int n = 0; n < 32; ++n) asm volatile("" : SUDER_SUMS(n)::"memory");
+}
+
 #undef SUDER_WGMMA_64x256x16
 #undef SUDER_ALL_SUMS
 #undef SUDER_SUMS

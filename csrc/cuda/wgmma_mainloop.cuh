@@ -156,8 +156,7 @@ class WgmmaMainloop {
     int reading = at.stage;
     for (int step = 0; step < steps; ++step, at.advance()) {
       mbarrier_wait(full_ + at.stage, at.parity);
-      __syncwarp();  // lanes may leave the wait, or an epilogue, one by one; wgmma takes whole
-                     // warps
+      __syncwarp();  // wgmma takes whole warps; lanes may have left the wait one by one
       wgmma_fence();
       const std::uint64_t a = operand(a_place(at.stage) + group * 64 * kRowBytes);
       const std::uint64_t b = operand(b_place(at.stage));
@@ -172,6 +171,7 @@ class WgmmaMainloop {
       reading = at.stage;
     }
     wgmma_wait<0>();
+    wgmma_settle(sums[0]);
     release(reading);
   }
 

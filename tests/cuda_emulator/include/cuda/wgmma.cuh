@@ -32,6 +32,8 @@ void wgmma_64x256x16(WgmmaSums& sums, std::uint64_t a, std::uint64_t b, bool add
   suder::emulator::warp_groups::multiply({a, b, add, &sums[0][0], std::is_same_v<T, __half>}, site);
 }
 
+inline void wgmma_settle(WgmmaSums& /*sums*/) {}
+
 template <int kRegisters>
 void shrink_registers() {
   static_assert(kRegisters % 8 == 0 && kRegisters >= 24 && kRegisters <= 256);
