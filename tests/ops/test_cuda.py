@@ -82,7 +82,7 @@ def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) 
             assert torch.equal(value, getattr(whole, name)[rows]), (name, rows)
 
 
-@pytest.mark.parametrize("shape", [(5, 712, 300), (3, 200, 20000)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 712, 300), (3, 136, 20000)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_many_steps_and_tiles(
     emulated: str, shape: tuple[int, int, int], dtype: torch.dtype
