@@ -55,7 +55,7 @@ build_module() {
 nvidia-smi >"$out/card.txt" 2>&1
 export PYTHONPATH=$PWD:$PWD/python
 step "build" 150 bash -c "$(declare -f build_module); python=$python build=$build; build_module"
-for kernel in tiles fused; do
+for kernel in tiles fused mma; do
   SUDER_CUDA_KERNEL=$kernel step "tests, $kernel" 90 "$python" -m pytest -q -x tests/gpu
 done
 for tool in memcheck racecheck initcheck synccheck; do

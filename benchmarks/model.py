@@ -4,8 +4,10 @@ The predictions are written down before a GPU run and compared with it after
 (`benchmarks/gpu_check.sh` puts both side by side). Run `python benchmarks/model.py --gpu h100`.
 
 Sources of the limits: H100 SXM data sheet (989.5 TFLOP/s dense bf16, 3.35 TB/s); 800 TFLOP/s is
-what a good product sustains there (fast.cu, cuBLAS at 8192^3); 3.0 TB/s a copy as measured; L2
-bandwidth and the share of the peak that mma.sync reaches on Hopper are estimates, marked so.
+what a good product sustains there (fast.cu, cuBLAS at 8192^3); 3.0 TB/s a copy as measured; what
+TMA draws from L2 without clusters is worked out from fast.cu's kernel 6 (192x192 tiles, 777 TFLOP/s
+at 8192^3); L2 bandwidth for other kernels and the share of the peak that mma.sync reaches on Hopper
+are estimates, marked so.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 
@@ -28,15 +31,18 @@ class Card:
     multiprocessors: int
     exponentials: float  # per second: 16 a clock and multiprocessor
     launch: float  # seconds between dependent kernels of one stream
+    tma: float = 8.1e12  # bytes/s from L2 by TMA: 777e12 / (2 * 192 * 192) * (192 + 192) * 2
+    issue: float = 132 * 4 * 32 * 1.755e9  # thread instructions a second
 
 
 CARDS = {
     "h100": Card(800e12, 560e12, 3.0e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
     "h200": Card(800e12, 560e12, 4.3e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
 }
-# Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/mma_mainloop.cuh).
+# Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/*_mainloop.cuh).
 TILE_TOKENS, TILE_VOCAB = 512, 16384
 BLOCK_ROWS, BLOCK_COLUMNS, MOST_SPLITS = 128, 256, 64
+EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is not unrolled
 
 
 @dataclass(frozen=True)
@@ -97,17 +103,29 @@ def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
     return Work("tiles, forward and backward", f"{n}x{d}x{v}", 6.0 * n * d * v, dram, 0.0, seconds)
 
 
-def fused_forward(card: Card, n: int, d: int, v: int) -> Work:
-    """mma.sync; logits in registers; 16 bytes a token and split."""
+def fused_forward(card: Card, n: int, d: int, v: int, *, wgmma: bool) -> Work:
+    """Logits in registers; 16 bytes a token and split.
+
+    By mma.sync, or by wgmma, whose products run at the pace of a bare product's or at that of their
+    operands from L2, whichever is slower. In both, no epilogue overlaps a product: that of wgmma
+    would, between its two warp groups, if they drift apart.
+    """
     tiles = math.ceil(v / BLOCK_COLUMNS)
     each = math.ceil(tiles / MOST_SPLITS)
     splits = math.ceil(tiles / each)
     rows = math.ceil(n / BLOCK_ROWS)
-    padded = 2.0 * rows * BLOCK_ROWS * d * tiles * BLOCK_COLUMNS
-    epilogue = rows * BLOCK_ROWS * tiles * BLOCK_COLUMNS / card.exponentials
-    seconds = (padded / card.mma_sync + epilogue) * waves(rows * splits, card) + 2 * card.launch
+    elements = 1.0 * rows * BLOCK_ROWS * tiles * BLOCK_COLUMNS
+    depth = math.ceil(d / 64) * 64
+    l2 = 2.0 * rows * tiles * (BLOCK_ROWS + BLOCK_COLUMNS) * depth
+    if wgmma:
+        product = max(2.0 * elements * depth / card.product, l2 / card.tma)
+    else:
+        product = 2.0 * elements * d / card.mma_sync
+    epilogue = elements * max(1 / card.exponentials, EPILOGUE_INSTRUCTIONS / card.issue)
+    seconds = (product + epilogue) * waves(rows * splits, card) + 2 * card.launch
     dram = 2.0 * (n * d + v * d) + 32.0 * n * splits
-    return Work("fused forward", f"{n}x{d}x{v}", 2.0 * n * d * v, dram, 0.0, seconds)
+    name = f"fused forward, {'wgmma' if wgmma else 'mma.sync'}"
+    return Work(name, f"{n}x{d}x{v}", 2.0 * n * d * v, dram, l2, seconds)
 
 
 def logits_forward(card: Card, n: int, v: int) -> Work:
@@ -125,7 +143,8 @@ def logits_backward(card: Card, n: int, v: int) -> Work:
 def predictions(card: Card) -> list[Work]:
     """All kernels at the shapes of the benchmark."""
     shapes = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
-    linear = (bare_product, fused_forward, tiles_forward, tiles_both)
+    fused = (partial(fused_forward, wgmma=True), partial(fused_forward, wgmma=False))
+    linear = (bare_product, *fused, tiles_forward, tiles_both)
     works = [model(card, *shape) for shape in shapes for model in linear]
     for v in (16384, 102400):
         works += [logits_forward(card, 8192, v), logits_backward(card, 8192, v)]

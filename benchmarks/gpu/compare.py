@@ -32,7 +32,8 @@ SHAPES = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 
 OPTIONS = (-100, 1.0, None, False)
 PREDICTED = {
     "bare product": "bare product, bf16 out",
-    "ours, fused": "fused forward",
+    "ours, fused": "fused forward, wgmma",
+    "ours, mma.sync": "fused forward, mma.sync",
     "ours, tiles": "tiles, forward",
     "ours, logits": "logprob from logits, forward",
 }
@@ -53,6 +54,7 @@ def forward(n: int, d: int, v: int) -> list[Row]:
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden @ weight.t(),
         "ours, fused": lambda: ours.fused_linear_logprob(*arguments),
+        "ours, mma.sync": lambda: ours.mma_linear_logprob(*arguments),
         "ours, tiles": lambda: ours.linear_logprob(*arguments),
     }
     found, _ = peers.available()

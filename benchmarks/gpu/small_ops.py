@@ -12,8 +12,8 @@ import suder_ext
 
 def linear(dtype: torch.dtype) -> None:
     """Ragged in every direction; float32 goes by tiles, 16-bit inputs to the tensor cores."""
-    hidden = torch.randn(130, 72, device="cuda", dtype=dtype, requires_grad=True)
-    weight = torch.randn(700, 72, device="cuda", dtype=dtype, requires_grad=True)
+    hidden = torch.randn(130, 328, device="cuda", dtype=dtype, requires_grad=True)
+    weight = torch.randn(700, 328, device="cuda", dtype=dtype, requires_grad=True)
     bias = torch.randn(700, device="cuda", dtype=dtype, requires_grad=True)
     target = torch.randint(700, (130,), device="cuda")
     target[3] = -100

@@ -83,9 +83,8 @@ const Binding binding([](py::module_& module) {
              py::arg("target"), py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
              py::arg("threads"), py::arg("grad_logprob"), py::arg("grad_lse"),
              py::arg("grad_entropy"), py::arg("lse"), py::arg("entropy"), py::arg("logits"),
-             py::arg("logits_size"), py::arg("grad_hidden"),
-             py::arg("grad_hidden_stride"), py::arg("grad_weight"), py::arg("grad_weight_stride"),
-             py::arg("grad_bias"));
+             py::arg("logits_size"), py::arg("grad_hidden"), py::arg("grad_hidden_stride"),
+             py::arg("grad_weight"), py::arg("grad_weight_stride"), py::arg("grad_bias"));
 });
 
 }  // namespace

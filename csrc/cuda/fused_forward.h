@@ -23,9 +23,13 @@ struct FusedForward {
   float* logprob = nullptr;
   float* lse = nullptr;
   float* entropy = nullptr;  // or absent
+  bool hopper = false;       // by wgmma: compute capability 9.0 only, where hopper_compiled()
 };
 
 std::int64_t fused_forward_workspace(std::int64_t tokens, std::int64_t vocab);
 void fused_forward(const FusedForward& params, Stream stream);
+
+bool hopper_compiled();
+void hopper_forward(const FusedForward& params, Stream stream);
 
 }  // namespace suder::cuda

@@ -18,10 +18,18 @@ inline void check(cudaError_t status, const char* what) {
   }
 }
 
-// The block's dynamic shared memory, 128-byte aligned.
+// The block's dynamic shared memory, aligned for the 128-byte swizzle of TMA.
 __device__ inline unsigned char* dynamic_shared() {
-  extern __shared__ __align__(128) unsigned char suder_dynamic_shared[];
+  extern __shared__ __align__(1024) unsigned char suder_dynamic_shared[];
   return suder_dynamic_shared;
+}
+
+// Of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "device");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device");
+  return count;
 }
 
 // Puts the kernel on the stream and returns; nothing here waits for the device, so that launches

@@ -24,6 +24,7 @@ struct MmaOperands {
 template <typename T>
 class MmaMainloop {
  public:
+  using Operands = MmaOperands<T>;
   static constexpr int kRows = 128, kColumns = 256, kThreads = 256;
   static constexpr int kRowWarps = 2, kColumnWarps = 4;             // warps by rows and by columns
   static constexpr int kRowTiles = kRows / kRowWarps / 16;          // 16-row fragments of a warp
@@ -34,10 +35,16 @@ class MmaMainloop {
   // n * 8 + lane % 4 * 2 + i % 2 of its warp's part.
   using Sums = float[kRowTiles][kColumnTiles][4];
 
-  __device__ MmaMainloop(const MmaOperands<T>& operands, std::int64_t first_row,
-                         unsigned char* shared)
+  static Operands operands(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride,
+                           std::int64_t rows, std::int64_t columns, std::int64_t depth) {
+    return {a, b, rows, columns, depth, a_stride, b_stride};
+  }
+
+  // How many to start for so many parts.
+  static unsigned blocks(std::int64_t parts) { return static_cast<unsigned>(parts); }
+
+  __device__ MmaMainloop(const Operands& operands, unsigned char* shared)
       : p_(operands),
-        first_row_(first_row),
         shared_(shared),
         lane_(static_cast<int>(threadIdx.x) % kWarpSize),
         warp_(static_cast<int>(threadIdx.x) / kWarpSize) {}
@@ -46,17 +53,26 @@ class MmaMainloop {
   __device__ int row() const { return warp_ / kColumnWarps * kRowTiles * 16 + lane_ / 4; }
   __device__ int column() const { return warp_ % kColumnWarps * kColumnTiles * 8 + lane_ % 4 * 2; }
 
-  // Calls epilogue(tile, sums) for every tile of kColumns columns in [first_tile, end_tile).
-  // All threads of the block must call it together.
-  template <typename Epilogue>
-  __device__ void run(std::int64_t first_tile, std::int64_t end_tile, Epilogue&& epilogue) {
+  // The threads that read one another's rows, and those rows: the block and all.
+  static constexpr int kSharers = kThreads, kSharedRows = kRows;
+  __device__ int sharer() const { return static_cast<int>(threadIdx.x); }
+  __device__ int first_shared_row() const { return 0; }
+  __device__ void sync_sharers() const { __syncthreads(); }
+
+  // The block's part of the task: for every tile of kColumns columns, task.add(tile, sums).
+  template <typename Task>
+  __device__ void run(const Task& task) {
+    const auto part = task.part(blockIdx.x);
+    const std::int64_t end_tile = part.end_tile;
     const std::int64_t steps = (p_.depth + kDepth - 1) / kDepth;
-    load_tile_ = first_tile;
+    first_row_ = part.first_row;
+    load_tile_ = part.first_tile;
     load_k_ = 0;
     for (int stage = 0; stage < kStages - 1; ++stage) load_next(stage, end_tile);
+    task.begin(part, *this);
     int stage = 0;
     Sums sums;
-    for (std::int64_t tile = first_tile; tile < end_tile; ++tile) {
+    for (std::int64_t tile = part.first_tile; tile < end_tile; ++tile) {
       clear(sums);
       for (std::int64_t step = 0; step < steps; ++step) {
         cp_async_wait<kStages - 2>();
@@ -65,9 +81,10 @@ class MmaMainloop {
         multiply(stage, sums);
         stage = stage == kStages - 1 ? 0 : stage + 1;
       }
-      epilogue(tile, sums);
+      task.add(tile, sums, *this);
     }
     cp_async_wait<0>();
+    task.end(part, *this);
   }
 
  private:
@@ -143,11 +160,10 @@ class MmaMainloop {
     }
   }
 
-  const MmaOperands<T>& p_;
-  std::int64_t first_row_;
+  const Operands& p_;
   unsigned char* shared_;
   int lane_, warp_;
-  std::int64_t load_tile_ = 0, load_k_ = 0;
+  std::int64_t first_row_ = 0, load_tile_ = 0, load_k_ = 0;
 };
 
 }  // namespace suder::cuda

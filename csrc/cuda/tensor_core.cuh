@@ -9,11 +9,9 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace suder::cuda {
+#include "cuda/shared_address.cuh"
 
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace suder::cuda {
 
 // 16 bytes from global to shared memory, past the L1 cache; zeros arrive where `valid` is false.
 __device__ inline void cp_async_16(void* shared, const void* global, bool valid) {
@@ -54,6 +52,13 @@ __device__ inline void mma_16816(float (&accumulator)[4], const std::uint32_t (&
         : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
+}
+
+// 2^x in one instruction, off by 2^-22 of it; results under 2^-126 are 0.
+__device__ inline float exp2_approx(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+  return result;
 }
 
 }  // namespace suder::cuda

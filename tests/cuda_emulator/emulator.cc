@@ -1,18 +1,26 @@
 #include "emulator.h"
 
+#include <sanitizer/asan_interface.h>
+
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "async_copy.h"
+#include "async_order.h"
 #include "fiber.h"
+#include "mbarriers.h"
 #include "race_log.h"
+#include "warp_groups.h"
 
 namespace suder::emulator {
 namespace {
 
 constexpr unsigned kWarp = 32, kMaxThreads = 1024;
 constexpr std::size_t kMaxShared = 232448;  // sm_90; launches above it fail on every GPU
+// Where a block's dynamic shared memory begins: its alignment, and its first PTX address.
+constexpr std::size_t kSharedBase = 1024;
 // Bytes around shared memory that nobody may touch; AddressSanitizer brings its own.
 #ifdef __SANITIZE_ADDRESS__
 constexpr std::size_t kGuard = 0;
@@ -22,12 +30,19 @@ constexpr std::size_t kGuard = 4096;
 constexpr std::size_t kStackBytes = 64 * 1024;
 #endif
 
-enum class State { kReady, kAtBarrier, kAtWarpOp, kDone };
+enum class State { kReady, kAtBarrier, kAtWarpOp, kWaiting, kDone };
+
+struct FreeAligned {
+  void operator()(unsigned char* memory) const {
+    ::operator delete[](memory, std::align_val_t{kSharedBase});
+  }
+};
 
 struct Thread {
   std::unique_ptr<Fiber> fiber;
   State state = State::kDone;
   Site site;
+  const std::function<bool()>* ready = nullptr;  // what a kWaiting thread waits for
 };
 
 struct PendingWarpOp {
@@ -47,7 +62,7 @@ struct Machine {
   std::unique_ptr<unsigned char[]> stacks;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
-  std::unique_ptr<unsigned char[]> shared;
+  std::unique_ptr<unsigned char[], FreeAligned> shared;
   std::size_t shared_bytes = 0;
   const std::function<void()>* body = nullptr;
   Builtins builtins;
@@ -81,6 +96,8 @@ void fiber_main() {
 
 void make_fibers() {
   if (!machine.stacks) machine.stacks.reset(new unsigned char[kStackBytes * kMaxThreads]);
+  // Fibers that a failed launch left behind had marked parts of their stacks.
+  ASAN_UNPOISON_MEMORY_REGION(machine.stacks.get(), kStackBytes * kMaxThreads);
   machine.threads = std::vector<Thread>(kMaxThreads);
   for (unsigned i = 0; i < kMaxThreads; ++i) {
     machine.threads[i].fiber =
@@ -108,6 +125,13 @@ void enter(unsigned index) {
 }
 
 std::string describe_stuck_block() {
+  for (unsigned i = 0; i < machine.block_threads; ++i) {
+    const Thread& thread = machine.threads[i];
+    if (thread.state == State::kWaiting) {
+      return "deadlock: nothing can end the wait at " + place(thread.site) + " (thread " +
+             std::to_string(i) + ", block " + std::to_string(machine.position.block) + ")";
+    }
+  }
   for (unsigned i = 0; i < machine.block_threads; ++i) {
     const Thread& thread = machine.threads[i];
     if (thread.state == State::kAtWarpOp) {
@@ -139,7 +163,9 @@ void run_block(unsigned threads) {
     done = 0;
     for (unsigned turn = 0; turn < threads; ++turn) {
       const unsigned i = machine.reverse ? threads - 1 - turn : turn;
-      if (machine.threads[i].state == State::kReady) {
+      Thread& thread = machine.threads[i];
+      if (thread.state == State::kWaiting && (*thread.ready)()) thread.state = State::kReady;
+      if (thread.state == State::kReady) {
         enter(i);
         moved = true;
         if (!machine.error.empty()) return;
@@ -169,6 +195,13 @@ std::string check_limits(dim3 grid, dim3 block, std::size_t shared_bytes) {
 const Builtins& builtins() { return machine.builtins; }
 const Position& position() { return machine.position; }
 unsigned char* shared_memory() { return machine.shared.get() + kGuard; }
+std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(static_cast<const unsigned char*>(pointer) - shared_memory() +
+                                    kSharedBase);
+}
+const unsigned char* shared_pointer(std::uint32_t address) {
+  return shared_memory() + address - kSharedBase;
+}
 SharedRange shared_range() { return {shared_memory(), machine.shared_bytes}; }
 void set_reverse_order(bool reverse) { machine.reverse = reverse; }
 
@@ -180,6 +213,11 @@ bool on_fiber_stack(const void* address) {
 void fail(const std::string& message, Site site) {
   machine.error = message + " at " + place(site) + who();
   for (;;) give_way(State::kDone, site);
+}
+
+void wait_until(const std::function<bool()>& ready, Site site) {
+  current().ready = &ready;
+  give_way(State::kWaiting, site);
 }
 
 void check_shared(const void* address, std::size_t bytes, std::size_t alignment, Site site) {
@@ -210,6 +248,7 @@ void sync_block(Site site) {
   }
   machine.waiting_at_barrier = 0;
   ++machine.position.block_interval;
+  async_order::join_block();
   for (unsigned i = 0; i < machine.block_threads; ++i) machine.threads[i].state = State::kReady;
 }
 
@@ -237,7 +276,10 @@ void sync_warp(unsigned mask, WarpOp op, void* payload, void (*combine)(void* co
     return;
   }
   if (combine) combine(pending.payloads);
-  if (op == WarpOp::kSync) machine.position.warp_interval = ++warp.interval;
+  if (op == WarpOp::kSync) {
+    machine.position.warp_interval = ++warp.interval;
+    async_order::join_warp(machine.position.warp, mask);
+  }
   warp.pending.erase(warp.pending.begin() + static_cast<std::ptrdiff_t>(slot));
   for (unsigned i = 0; i < kWarp; ++i) {
     if (mask >> i & 1) machine.threads[first + i].state = State::kReady;
@@ -248,7 +290,8 @@ std::string run(dim3 grid, dim3 block, std::size_t shared_bytes,
                 const std::function<void()>& body) {
   if (std::string limit = check_limits(grid, block, shared_bytes); !limit.empty()) return limit;
   if (machine.threads.empty()) make_fibers();
-  machine.shared.reset(new unsigned char[shared_bytes + 2 * kGuard]);
+  machine.shared.reset(
+      new (std::align_val_t{kSharedBase}) unsigned char[shared_bytes + 2 * kGuard]);
   machine.shared_bytes = shared_bytes;
   machine.body = &body;
   machine.error.clear();
@@ -265,7 +308,13 @@ std::string run(dim3 grid, dim3 block, std::size_t shared_bytes,
         machine.position.block = number++;
         ++machine.position.block_interval;
         race_log::begin_block();
-        run_block(block.x * block.y * block.z);
+        const unsigned threads = block.x * block.y * block.z;
+        async_order::begin_block(threads);
+        mbarriers::begin_block();
+        warp_groups::begin_block(threads);
+        run_block(threads);
+        if (machine.error.empty()) machine.error = mbarriers::end_block();
+        if (machine.error.empty()) machine.error = warp_groups::end_block();
         if (!machine.error.empty()) {
           // Fibers are stuck inside the kernel: the next launch gets new ones.
           machine.threads.clear();

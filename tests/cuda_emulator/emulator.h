@@ -34,16 +34,29 @@ std::string run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::func
 // it has a race.
 void set_reverse_order(bool reverse);
 
-// The dynamic shared memory of the running block.
+// The dynamic shared memory of the running block, and the 32-bit addresses of PTX for it.
 unsigned char* shared_memory();
+std::uint32_t shared_address(const void* pointer);
+const unsigned char* shared_pointer(std::uint32_t address);
 
 void sync_block(Site site);
 
 // Waits until every lane of `mask` has come to the same operation; the last one runs `combine` on
 // all lanes' payloads (null for lanes outside the mask). Payloads live on the lanes' stacks.
-enum class WarpOp { kSync, kShuffle, kVote, kLoadMatrix, kMatrixProduct };
+enum class WarpOp {
+  kSync,
+  kShuffle,
+  kVote,
+  kLoadMatrix,
+  kMatrixProduct,
+  kGroupProduct,
+  kGroupWait
+};
 void sync_warp(unsigned mask, WarpOp op, void* payload, void (*combine)(void* const* payloads),
                Site site);
+
+// Gives way to the other threads until `ready()` holds.
+void wait_until(const std::function<bool()>& ready, Site site);
 
 // Stops the launch and makes run() return the message, with the thread and the place added.
 [[noreturn]] void fail(const std::string& message, Site site = Site::current());

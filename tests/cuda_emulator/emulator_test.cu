@@ -10,42 +10,9 @@
 #include "cuda/launch.cuh"
 #include "cuda/tensor_core.cuh"
 #include "race_log.h"
+#include "test_support.h"
 
 namespace {
-
-using suder::cuda::launch;
-
-int failures = 0;
-
-void expect(bool condition, const char* what) {
-  if (!condition) {
-    std::printf("FAILED: %s\n", what);
-    ++failures;
-  }
-}
-
-// Runs `body` as a kernel in both thread orders; "" or the first report.
-template <class Kernel, class... A>
-std::string report(Kernel kernel, dim3 grid, dim3 block, std::size_t shared, A... arguments) {
-  for (const bool reverse : {false, true}) {
-    suder::emulator::set_reverse_order(reverse);
-    try {
-      launch(kernel, grid, block, shared, 0, arguments...);
-    } catch (const std::runtime_error& error) {
-      suder::emulator::set_reverse_order(false);
-      return error.what();
-    }
-  }
-  suder::emulator::set_reverse_order(false);
-  return "";
-}
-
-void expect_report(const std::string& message, const char* words, const char* what) {
-  if (message.find(words) == std::string::npos) {
-    std::printf("FAILED: %s: expected '%s', got '%s'\n", what, words, message.c_str());
-    ++failures;
-  }
-}
 
 // ---- features
 
@@ -271,6 +238,7 @@ int main(int count, char** arguments) {
   test_divergence();
   test_races();
   test_bounds();
+  test_hopper();
   std::printf("%s: %d failures\n",
               suder::emulator::race_log::enabled() ? "race log" : "no race log", failures);
   return failures != 0;

@@ -42,15 +42,19 @@ def load(name: str) -> ModuleType | None:
 
 KERNELS = load("_C_emulated")
 # Which forward of linear_logprob: see suder_ext/_ops/cuda.
-EMULATED = ["emulated-tiles", "emulated-fused"] if KERNELS is not None else []
+FORWARDS = {
+    "emulated-tiles": linear_logprob.linear_logprob,
+    "emulated-fused": linear_logprob.mma_linear_logprob,
+    "emulated-hopper": linear_logprob.hopper_linear_logprob,
+}
+EMULATED = list(FORWARDS) if KERNELS is not None else []
 
 
 @contextmanager
 def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[None]:
     """Run torch.ops.suder on CPU tensors through the CUDA functions and the emulated kernels."""
     functions = {**linear_logprob.OPS, **logprob.OPS, **losses.OPS, **sequences.OPS}
-    if name == "emulated-fused":
-        functions["linear_logprob"] = linear_logprob.fused_linear_logprob
+    functions["linear_logprob"] = FORWARDS[name]
     with (
         torch.library._scoped_library("suder", "IMPL") as library,
         mock.patch.object(call, "kernels", kernels),

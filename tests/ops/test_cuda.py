@@ -7,15 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
 
 import suder_ext
-from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
+from suder_ext._ops.cuda import call, linear_logprob, logprob, losses, sequences
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
-from tests.ops.cases import DTYPES, OUTPUTS, gradients, linear_case, logits_case, upstream_for
+from tests.ops.cases import (
+    DTYPES,
+    OUTPUTS,
+    gradients,
+    linear_case,
+    logits_case,
+    oracle,
+    upstream_for,
+)
+from tests.ops.compare import assert_close
 from tests.ops.emulated import EMULATED, load, use_emulated
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
@@ -23,7 +34,7 @@ pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are n
 
 @pytest.fixture(params=EMULATED)
 def emulated(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs the test on both forward passes of linear_logprob."""
+    """Runs the test on every forward pass of linear_logprob."""
     with use_backend(request.param):
         yield request.param
 
@@ -71,6 +82,43 @@ def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) 
             assert torch.equal(value, getattr(whole, name)[rows]), (name, rows)
 
 
+@pytest.mark.parametrize("shape", [(5, 712, 300), (3, 136, 20000)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_steps_and_tiles(
+    emulated: str, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    """Rings of stages go round, and a block takes more than one tile of the vocabulary."""
+    case = linear_case(*shape, dtype)
+    expected, _ = oracle(case, upstream_for(case))
+    got = case.run(suder_ext.linear_logprob_stats)._asdict()
+    for name in OUTPUTS:
+        assert_close(got[name], expected[name], name, dtype)
+
+
+def test_rows_that_overlap_are_taken(emulated: str) -> None:
+    """TMA takes no such matrix: the forward has to copy it."""
+    case = linear_case(5, 16, 40, torch.bfloat16, ignored=0.0)
+    row = case.floats["hidden"][:1]
+    same, copied = (
+        replace(case, floats={**case.floats, "hidden": hidden}).run(suder_ext.linear_logprob)
+        for hidden in (row.expand(5, 16), row.repeat(5, 1))
+    )
+    assert torch.equal(same, copied)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)])
+def test_hopper_kernel_only_where_card_and_build_have_it(
+    capability: tuple[int, int], compiled: bool
+) -> None:
+    hidden = SimpleNamespace(is_cuda=True, device="cuda:0")
+    with (
+        mock.patch.object(call, "kernels", SimpleNamespace(hopper=compiled)),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
+    ):
+        assert linear_logprob._on_hopper(hidden) == (compiled and capability == (9, 0))
+
+
 def test_no_races() -> None:
     """Every operator once, each memory access logged: the emulator raises at the first race."""
     kernels = load("_C_emulated_races")
@@ -80,7 +128,7 @@ def test_no_races() -> None:
         with use_emulated(name, kernels):
             for dtype in DTYPES:
                 for case in (
-                    linear_case(18, 40, 530, dtype, softcap=3.0),
+                    linear_case(18, 40, 1030, dtype, softcap=3.0),
                     logits_case(5, 70, dtype),
                 ):
                     stats = (

@@ -11,7 +11,7 @@ using py::arg;
 void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_stride, Address weight,
              Int vocab, Int weight_stride, Address bias, Address target, Int ignore_index,
              float temperature, float softcap, Address workspace, Address logprob, Address lse,
-             Address entropy, Stream stream) {
+             Address entropy, bool hopper, Stream stream) {
   FusedForward p;
   p.dtype = static_cast<DType>(dtype);
   p.hidden = {pointer<const void>(hidden), tokens, features, hidden_stride};
@@ -25,6 +25,7 @@ void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_str
   p.logprob = pointer<float>(logprob);
   p.lse = pointer<float>(lse);
   p.entropy = pointer<float>(entropy);
+  p.hopper = hopper;
   py::gil_scoped_release release;
   fused_forward(p, stream);
 }
@@ -37,7 +38,7 @@ void bind_fused_forward(py::module_& module) {
              arg("features"), arg("hidden_stride"), arg("weight"), arg("vocab"),
              arg("weight_stride"), arg("bias"), arg("target"), arg("ignore_index"),
              arg("temperature"), arg("softcap"), arg("workspace"), arg("logprob"), arg("lse"),
-             arg("entropy"), arg("stream"));
+             arg("entropy"), arg("hopper"), arg("stream"));
 }
 
 }  // namespace suder::cuda

@@ -1,207 +1,30 @@
-// A matrix product whose epilogue is the log-sum-exp: a block takes 128 tokens through one split of
-// the vocabulary and leaves one state per token; a second kernel joins the splits in their order.
-// The splits depend on the vocabulary alone, so a token gets the same bits in every batch.
+// The fused forward by mma.sync, for every card from sm_80 on; and the choice of the kernel.
 #include <stdexcept>
 
-#include "cuda/fused_forward.h"
-#include "cuda/launch.cuh"
 #include "cuda/mma_mainloop.cuh"
-#include "cuda/row_results.cuh"
-#include "cuda/vec.cuh"
-#include "ops/logprob/final_logit.cuh"
+#include "ops/linear_logprob/forward_block.cuh"
 
 namespace suder::cuda {
 namespace {
 
-constexpr std::int64_t kMostSplits = 64;  // enough to fill a card with the tokens of one image
-constexpr std::int64_t kRowGroup = 16;    // token blocks that share a split's weights in L2
-
-struct Splits {
-  std::int64_t tiles, tiles_each, count;
-};
-
-template <typename T>
-Splits splits_of(std::int64_t vocab) {
-  constexpr std::int64_t columns = MmaMainloop<T>::kColumns;
-  const std::int64_t tiles = (vocab + columns - 1) / columns;
-  const std::int64_t each = (tiles + kMostSplits - 1) / kMostSplits;
-  return {tiles, each, (tiles + each - 1) / each};
-}
-
-template <typename T>
-struct ForwardArguments {
-  MmaOperands<T> operands;
-  const float* bias;
-  const std::int64_t* target;
-  FinalLogit final_logit;
-  Splits splits;
-  std::int64_t row_blocks;
-  RowState* state;  // [splits, tokens]
-};
-
-// What a block knows of its 128 tokens: one state per warp that reads a token's logits.
-template <typename Mainloop>
-struct BlockStates {
-  OnlineLse lse[Mainloop::kRows][Mainloop::kColumnWarps];
-  float target_logit[Mainloop::kRows];
-  std::int64_t target[Mainloop::kRows];
-};
-
-template <typename Mainloop, typename T>
-__device__ void start_states(BlockStates<Mainloop>& states, const ForwardArguments<T>& a,
-                             std::int64_t first_row) {
-  for (int row = static_cast<int>(threadIdx.x); row < Mainloop::kRows; row += Mainloop::kThreads) {
-    for (int i = 0; i < Mainloop::kColumnWarps; ++i) states.lse[row][i] = OnlineLse{};
-    states.target_logit[row] = NAN;
-    const bool real = first_row + row < a.operands.rows;
-    const std::int64_t target = real ? a.target[first_row + row] : -1;
-    // Not one of the columns that fill up the last tile.
-    states.target[row] = target < a.operands.columns ? target : -1;
-  }
-}
-
-// One row of a warp's tile: this thread's values, then the four lanes that share the row.
-template <int kTiles>
-__device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inverse_temperature) {
-  OnlineLse s;
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      s.max = sums[n][2 * half + i] > s.max ? sums[n][2 * half + i] : s.max;
-  }
-  for (int lanes = 1; lanes <= 2; lanes *= 2) {
-    const float other = __shfl_xor_sync(kAllLanes, s.max, lanes);
-    s.max = other > s.max ? other : s.max;
-  }
-#pragma unroll
-  for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) add(s, sums[n][2 * half + i], inverse_temperature);
-  }
-  for (int lanes = 1; lanes <= 2; lanes *= 2) {
-    s.sum += __shfl_xor_sync(kAllLanes, s.sum, lanes);
-    s.weighted += __shfl_xor_sync(kAllLanes, s.weighted, lanes);
-  }
-  return s;
-}
-
-// Turns products into final logits, in place; columns past the vocabulary become -inf.
-template <typename Mainloop, typename T>
-__device__ void finish_logits(typename Mainloop::Sums& sums, const ForwardArguments<T>& a,
-                              std::int64_t column) {
-#pragma unroll
-  for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const std::int64_t c = column + n * 8 + i;
-      const bool real = c < a.operands.columns;
-      const float bias = a.bias != nullptr && real ? a.bias[c] : 0.0f;
-#pragma unroll
-      for (int m = 0; m < Mainloop::kRowTiles; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float& z = sums[m][n][2 * half + i];
-          z = real ? a.final_logit.capped(z + bias) : -INFINITY;
-        }
-      }
-    }
-  }
-}
-
-template <typename Mainloop>
-__device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop::Sums& sums,
-                         int first_row, std::int64_t column, float inverse_temperature) {
-  const int warp_column = static_cast<int>(threadIdx.x) / kWarpSize % Mainloop::kColumnWarps;
-#pragma unroll
-  for (int m = 0; m < Mainloop::kRowTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + m * 16 + half * 8;
-      const std::int64_t target = states.target[row] - column;
-#pragma unroll
-      for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          if (target == n * 8 + i) states.target_logit[row] = sums[m][n][2 * half + i];
-        }
-      }
-      const OnlineLse part = row_lse(sums[m], half, inverse_temperature);
-      OnlineLse& place = states.lse[row][warp_column];
-      if (threadIdx.x % 4 == 0) place = merge(place, part, inverse_temperature);
-    }
-  }
-}
-
 template <typename T>
 __global__ void __launch_bounds__(MmaMainloop<T>::kThreads, 1)
-    fused_forward_kernel(const __grid_constant__ ForwardArguments<T> a) {
-  using Mainloop = MmaMainloop<T>;
-  // Blocks that run together share splits: row blocks of one group first, then splits, then groups.
-  const std::int64_t group = blockIdx.x / (kRowGroup * a.splits.count);
-  const std::int64_t within = blockIdx.x % (kRowGroup * a.splits.count);
-  const std::int64_t left = a.row_blocks - group * kRowGroup;
-  const std::int64_t group_rows = left < kRowGroup ? left : kRowGroup;
-  const std::int64_t first_row = (group * kRowGroup + within % group_rows) * Mainloop::kRows;
-  const std::int64_t split = within / group_rows;
-
-  unsigned char* shared = dynamic_shared();
-  auto& states = *reinterpret_cast<BlockStates<Mainloop>*>(shared + Mainloop::kSharedBytes);
-  start_states(states, a, first_row);  // the mainloop's first barrier shows it to all
-
-  Mainloop mainloop(a.operands, first_row, shared);
-  const std::int64_t first_tile = split * a.splits.tiles_each;
-  const std::int64_t end_tile = first_tile + a.splits.tiles_each;
-  mainloop.run(first_tile, end_tile < a.splits.tiles ? end_tile : a.splits.tiles,
-               [&](std::int64_t tile, typename Mainloop::Sums& sums) {
-                 const std::int64_t column = tile * Mainloop::kColumns + mainloop.column();
-                 finish_logits<Mainloop>(sums, a, column);
-                 add_tile(states, sums, mainloop.row(), column, a.final_logit.inverse_temperature);
-               });
-  __syncthreads();
-  const std::int64_t row = threadIdx.x;
-  if (row >= Mainloop::kRows || first_row + row >= a.operands.rows) return;
-  OnlineLse lse = states.lse[row][0];
-  for (int i = 1; i < Mainloop::kColumnWarps; ++i) {
-    lse = merge(lse, states.lse[row][i], a.final_logit.inverse_temperature);
-  }
-  a.state[split * a.operands.rows + first_row + row] = {lse, states.target_logit[row]};
+    fused_forward_kernel(const __grid_constant__ ForwardArguments<MmaOperands<T>> a) {
+  forward_block<MmaMainloop<T>>(a);
 }
 
 template <typename T>
 void run(const FusedForward& p, Stream stream) {
-  using Mainloop = MmaMainloop<T>;
-  constexpr std::size_t shared = Mainloop::kSharedBytes + sizeof(BlockStates<Mainloop>);
-  static_assert(shared <= 101376, "more shared memory than a block has on sm_86, sm_89 and sm_120");
-  const auto* hidden = static_cast<const T*>(p.hidden.data);
-  const auto* weight = static_cast<const T*>(p.weight.data);
-  if (p.hidden.cols % 8 != 0 || !aligned_rows<T>(hidden, p.hidden.stride) ||
-      !aligned_rows<T>(weight, p.weight.stride)) {
-    throw std::invalid_argument("fused_forward: rows must be 16-byte aligned, D a multiple of 8");
-  }
-  const Splits splits = splits_of<T>(p.weight.rows);
-  const std::int64_t row_blocks = (p.hidden.rows + Mainloop::kRows - 1) / Mainloop::kRows;
-  auto* state = reinterpret_cast<RowState*>(p.workspace);
-  const ForwardArguments<T> arguments = {{hidden, weight, p.hidden.rows, p.weight.rows,
-                                          p.hidden.cols, p.hidden.stride, p.weight.stride},
-                                         p.bias,
-                                         p.target,
-                                         FinalLogit(p.temperature, p.softcap),
-                                         splits,
-                                         row_blocks,
-                                         state};
-  launch(fused_forward_kernel<T>, {static_cast<unsigned>(row_blocks * splits.count)},
-         {Mainloop::kThreads}, shared, stream, arguments);
-  merge_row_states({state, splits.count, p.hidden.rows},
-                   {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature},
-                   stream);
+  static_assert(kForwardShared<MmaMainloop<T>> <= 101376,
+                "more shared memory than a block has on sm_86, sm_89 and sm_120");
+  run_forward<MmaMainloop<T>, T>(fused_forward_kernel<T>, p, stream);
 }
 
 }  // namespace
 
 std::int64_t fused_forward_workspace(std::int64_t tokens, std::int64_t vocab) {
   static_assert(sizeof(RowState) == 4 * sizeof(float));
-  return splits_of<__nv_bfloat16>(vocab).count * tokens * 4;
+  return splits_of(vocab).count * tokens * 4;
 }
 
 void fused_forward(const FusedForward& p, Stream stream) {
@@ -209,6 +32,7 @@ void fused_forward(const FusedForward& p, Stream stream) {
   if (p.weight.rows == 0 || p.hidden.cols == 0) {
     throw std::invalid_argument("fused_forward: no vocabulary or no features");
   }
+  if (p.hopper) return hopper_forward(p, stream);
   switch (p.dtype) {
     case DType::kBFloat16:
       return run<__nv_bfloat16>(p, stream);

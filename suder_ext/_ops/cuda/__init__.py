@@ -2,7 +2,9 @@
 
     reference (default)  CUDA tensors run the PyTorch reference
     tiles                linear_logprob by cuBLAS products and our row kernels; all other ops ours
-    fused                the same, with the tensor-core forward of linear_logprob
+    fused                the same, with the tensor-core forward of linear_logprob: by wgmma and TMA
+                         on Hopper (compute capability 9.0), else by mma.sync
+    mma                  the same, by mma.sync on Hopper too
 
 Nothing in these kernels waits for the device or reads from it, so every function can be captured
 into a CUDA graph; a target outside the vocabulary makes its row NaN.
@@ -14,7 +16,7 @@ import os
 
 from suder_ext._ops.cuda import call
 
-CHOICES = ("reference", "tiles", "fused")
+CHOICES = ("reference", "tiles", "fused", "mma")
 
 
 def _choice() -> str:
@@ -40,6 +42,8 @@ def _register(choice: str) -> None:
     }
     if choice == "fused":
         functions["linear_logprob"] = linear_logprob.fused_linear_logprob
+    elif choice == "mma":
+        functions["linear_logprob"] = linear_logprob.mma_linear_logprob
     call.register(functions, "CUDA")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -127,9 +129,17 @@ def _fused_takes(hidden: Tensor) -> bool:
 
 
 def _for_tensor_cores(matrix: Tensor) -> Tensor:
-    """The matrix with rows that 16-byte copies can take (copied if they are not)."""
+    """The matrix with rows that 16-byte copies and TMA can take (copied if they are not)."""
     aligned = matrix.stride(1) == 1 and matrix.stride(0) % 8 == 0 and matrix.data_ptr() % 16 == 0
-    return matrix if aligned else matrix.clone(memory_format=torch.contiguous_format)
+    apart = matrix.stride(0) >= matrix.shape[1]
+    return matrix if aligned and apart else matrix.clone(memory_format=torch.contiguous_format)
+
+
+def _on_hopper(hidden: Tensor) -> bool:
+    """Is there a wgmma kernel for this device? Asks the device nothing after the first call."""
+    if not hidden.is_cuda or not getattr(call.kernels, "hopper", False):
+        return False
+    return torch.cuda.get_device_capability(hidden.device) == (9, 0)
 
 
 def fused_linear_logprob(
@@ -142,20 +152,15 @@ def fused_linear_logprob(
     softcap: float | None,
     with_entropy: bool,
     keep_logits: int,
+    hopper: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits in registers only. Falls back to tiles for float32 and for odd numbers of features."""
+    """Logits in registers only. Falls back to tiles for float32 and for odd numbers of features.
+
+    `hopper` says whether by wgmma, or by mma.sync; None: by wgmma where the device has it.
+    """
     if not _fused_takes(hidden) or weight.shape[0] == 0:
-        return linear_logprob(
-            hidden,
-            weight,
-            bias,
-            target,
-            ignore_index,
-            temperature,
-            softcap,
-            with_entropy,
-            keep_logits,
-        )
+        rest = ignore_index, temperature, softcap, with_entropy, keep_logits
+        return linear_logprob(hidden, weight, bias, target, *rest)
     hidden, weight = _for_tensor_cores(hidden), _for_tensor_cores(weight)
     tokens, vocab = hidden.shape[0], weight.shape[0]
     logprob, lse, entropy = results(hidden, tokens, with_entropy)
@@ -178,8 +183,11 @@ def fused_linear_logprob(
         logprob=logprob,
         lse=lse,
         entropy=entropy if with_entropy else None,
+        hopper=_on_hopper(hidden) if hopper is None else hopper,
     )
     return logprob, lse, entropy, floats(hidden, keep_logits)
 
 
+mma_linear_logprob = functools.partial(fused_linear_logprob, hopper=False)
+hopper_linear_logprob = functools.partial(fused_linear_logprob, hopper=True)
 OPS: Ops = {"linear_logprob": linear_logprob, "linear_logprob_backward": linear_logprob_backward}

@@ -12,6 +12,9 @@ namespace suder::cuda {
 
 inline unsigned char* dynamic_shared() { return suder::emulator::shared_memory(); }
 
+// Few, so that a kernel with a block for each makes them work more than once.
+inline int multiprocessors() { return 3; }
+
 template <typename... P, typename... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
             std::uintptr_t /*stream*/, A... arguments) {

@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "async_copy.h"
@@ -105,6 +106,12 @@ void mma_16816(float (&accumulator)[4], const std::uint32_t (&a)[4], const std::
   MatrixProductPayload<T> payload{accumulator, a, b};
   suder::emulator::sync_warp(0xFFFFFFFFu, suder::emulator::WarpOp::kMatrixProduct, &payload,
                              combine_matrix_product<T>, site);
+}
+
+// The instruction may be off by 2^-22: so is this, downwards.
+inline float exp2_approx(float x) {
+  const float value = std::exp2(x) * (1.0f - 0x1p-22f);
+  return value < 0x1p-126f ? 0.0f : value;
 }
 
 }  // namespace suder::cuda

@@ -1,0 +1,146 @@
+// The epilogue of the fused forward: a tile of products, in the registers of a block's threads,
+// becomes logits and joins the states of the block's tokens.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/reduce.cuh"
+#include "cuda/tensor_core.cuh"
+#include "ops/logprob/final_logit.cuh"
+
+namespace suder::cuda {
+
+inline constexpr int kTileColumns = 256;
+
+// The parts of the vocabulary: tiles in all, tiles of each part, parts.
+struct Splits {
+  std::int64_t tiles, tiles_each, count;
+};
+
+template <typename Operands>
+struct ForwardArguments {
+  Operands operands;
+  const float* bias;
+  const std::int64_t* target;
+  FinalLogit final_logit;
+  Splits splits;
+  std::int64_t row_blocks;
+  RowState* state;  // [splits, tokens]
+};
+
+// What a block knows of its 128 tokens: one state per warp that reads a token's logits.
+template <typename Mainloop>
+struct BlockStates {
+  OnlineLse lse[Mainloop::kRows][Mainloop::kColumnWarps];
+  float target_logit[Mainloop::kRows];
+  std::int64_t target[Mainloop::kRows];
+};
+
+// One row of a warp's tile: this thread's values, then the four lanes that share the row. Where the
+// tensor cores are fast this is what they wait for, so an element costs seven instructions, one of
+// them a power of two. Sums are of differences to the maximum, rounded once: see online_lse.h.
+template <int kTiles>
+__device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inverse_temperature) {
+  OnlineLse s;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) s.max = fmaxf(s.max, sums[n][2 * half + i]);  // never NaN
+  }
+  for (int lanes = 1; lanes <= 2; lanes *= 2) {
+    s.max = fmaxf(s.max, __shfl_xor_sync(kAllLanes, s.max, lanes));
+  }
+  constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
+  const float max = s.max == -INFINITY ? 0.0f : s.max, scale = inverse_temperature * kLog2E;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float bits = (sums[n][2 * half + i] - max) * scale, e = exp2_approx(bits);
+      s.sum += e;
+      s.weighted = fmaf(e, fmaxf(bits, -200.0f), s.weighted);  // 0 * -inf is not 0
+    }
+  }
+  s.weighted *= kLn2;
+  for (int lanes = 1; lanes <= 2; lanes *= 2) {
+    s.sum += __shfl_xor_sync(kAllLanes, s.sum, lanes);
+    s.weighted += __shfl_xor_sync(kAllLanes, s.weighted, lanes);
+  }
+  return s;
+}
+
+// Calls change(z, c) for every sum z, c being its column from this thread's first.
+template <typename Mainloop, typename Change>
+__device__ void for_each_sum(typename Mainloop::Sums& sums, Change change) {
+#pragma unroll
+  for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
+#pragma unroll
+    for (int m = 0; m < Mainloop::kRowTiles; ++m) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) change(sums[m][n][i], n * 8 + i % 2);
+    }
+  }
+}
+
+// Turns products into final logits, in place; columns past the vocabulary become -inf. What a call
+// does not ask for costs a branch a tile.
+template <typename Mainloop>
+__device__ void finish_logits(typename Mainloop::Sums& sums,
+                              const ForwardArguments<typename Mainloop::Operands>& a,
+                              std::int64_t column) {
+  const std::int64_t there = a.operands.columns - column;
+  const int left = there < kTileColumns ? static_cast<int>(there) : kTileColumns;
+  if (a.bias != nullptr) {
+    const float* bias = a.bias + column;
+#pragma unroll
+    for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float value = n * 8 + i < left ? bias[n * 8 + i] : 0.0f;
+#pragma unroll
+        for (int m = 0; m < Mainloop::kRowTiles; ++m) {
+          sums[m][n][i] += value;
+          sums[m][n][2 + i] += value;
+        }
+      }
+    }
+  }
+  if (a.final_logit.softcap > 0.0f) {
+    for_each_sum<Mainloop>(sums, [&](float& z, int) { z = a.final_logit.capped(z); });
+  }
+  if (left < Mainloop::kColumnTiles * 8) {
+    for_each_sum<Mainloop>(sums, [&](float& z, int c) { z = c < left ? z : -INFINITY; });
+  }
+}
+
+template <typename Mainloop>
+__device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop::Sums& sums,
+                         int first_row, std::int64_t column, float inverse_temperature) {
+  const int warp_column = static_cast<int>(threadIdx.x) / kWarpSize % Mainloop::kColumnWarps;
+#pragma unroll
+  for (int m = 0; m < Mainloop::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = first_row + m * 16 + half * 8;
+      const std::int64_t target = states.target[row] - column;
+      if (target >= 0 && target < Mainloop::kColumnTiles * 8) {  // in one tile of a row's many
+#pragma unroll
+        for (int n = 0; n < Mainloop::kColumnTiles; ++n) {
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            if (static_cast<int>(target) == n * 8 + i) {
+              states.target_logit[row] = sums[m][n][2 * half + i];
+            }
+          }
+        }
+      }
+      const OnlineLse part = row_lse(sums[m], half, inverse_temperature);
+      OnlineLse& place = states.lse[row][warp_column];
+      if (threadIdx.x % 4 == 0) place = merge(place, part, inverse_temperature);
+    }
+  }
+}
+
+}  // namespace suder::cuda

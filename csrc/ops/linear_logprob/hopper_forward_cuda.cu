@@ -1,0 +1,54 @@
+// The fused forward by wgmma and TMA, for sm_90a.
+#include <limits>
+#include <stdexcept>
+
+#include "cuda/wgmma_mainloop.cuh"
+#include "ops/linear_logprob/forward_block.cuh"
+
+namespace suder::cuda {
+namespace {
+
+template <typename T>
+__global__ void __launch_bounds__(WgmmaMainloop<T>::kThreads, 1)
+    hopper_forward_kernel(const __grid_constant__ ForwardArguments<WgmmaOperands> a) {
+#if SUDER_WGMMA
+  forward_block<WgmmaMainloop<T>>(a);
+#else
+  __trap();  // another card's machine code: hopper_forward does not come here
+#endif
+}
+
+template <typename T>
+void run(const FusedForward& p, Stream stream) {
+  static_assert(kForwardShared<WgmmaMainloop<T>> <= 232448, "more than a block has on sm_90");
+  constexpr std::int64_t most = std::numeric_limits<int>::max();  // TMA's coordinates
+  if (p.hidden.rows > most || p.weight.rows > most || p.hidden.stride < p.hidden.cols ||
+      p.weight.stride < p.weight.cols) {
+    throw std::invalid_argument("hopper_forward: fewer than 2^31 rows, which may not overlap");
+  }
+  run_forward<WgmmaMainloop<T>, T>(hopper_forward_kernel<T>, p, stream);
+}
+
+}  // namespace
+
+bool hopper_compiled() {
+#ifdef SUDER_HOPPER
+  return true;
+#else
+  return false;
+#endif
+}
+
+void hopper_forward(const FusedForward& p, Stream stream) {
+  if (!hopper_compiled()) throw std::runtime_error("hopper_forward: not compiled for sm_90a");
+  switch (p.dtype) {
+    case DType::kBFloat16:
+      return run<__nv_bfloat16>(p, stream);
+    case DType::kFloat16:
+      return run<__half>(p, stream);
+    case DType::kFloat32:
+      throw std::invalid_argument("hopper_forward: tensor cores take 16-bit inputs");
+  }
+}
+
+}  // namespace suder::cuda

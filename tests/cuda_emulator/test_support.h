@@ -1,0 +1,43 @@
+// What the emulator's own tests share: counting failures, running a kernel in both thread orders.
+#pragma once
+
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+
+#include "cuda/launch.cuh"
+#include "emulator.h"
+
+inline int failures = 0;
+
+inline void expect(bool condition, const char* what) {
+  if (!condition) {
+    std::printf("FAILED: %s\n", what);
+    ++failures;
+  }
+}
+
+inline void expect_report(const std::string& message, const char* words, const char* what) {
+  if (message.find(words) == std::string::npos) {
+    std::printf("FAILED: %s: expected '%s', got '%s'\n", what, words, message.c_str());
+    ++failures;
+  }
+}
+
+// Runs `body` as a kernel in both thread orders; "" or the first report.
+template <class Kernel, class... A>
+std::string report(Kernel kernel, dim3 grid, dim3 block, std::size_t shared, A... arguments) {
+  for (const bool reverse : {false, true}) {
+    suder::emulator::set_reverse_order(reverse);
+    try {
+      suder::cuda::launch(kernel, grid, block, shared, 0, arguments...);
+    } catch (const std::runtime_error& error) {
+      suder::emulator::set_reverse_order(false);
+      return error.what();
+    }
+  }
+  suder::emulator::set_reverse_order(false);
+  return "";
+}
+
+void test_hopper();  // hopper_test.cu
