@@ -40,8 +40,8 @@ def main() -> None:
     args = parser.parse_args()
     record = json.loads(args.record.read_text())
     rows = [row for row in record["rows"] if row.get("name") in MARKS]
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    left, right = 8.0, 2.0 * max(map(intensity, rows))
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    left, right = 2.0, 2.0 * max(map(intensity, rows))
     for color, dtype in zip(("tab:blue", "tab:orange"), ("bfloat16", "float32"), strict=True):
         some = [row for row in rows if row["dtype"] == dtype]
         if not some:
@@ -62,8 +62,7 @@ def main() -> None:
         axes.scatter([], [], color="gray", marker=mark, label=name)
     axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s")
     axes.set_title(f"linear_logprob, {record['processor']}, {record['threads']} thread(s)")
-    axes.legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     figure.savefig(args.out, dpi=130)
 
 

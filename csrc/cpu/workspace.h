@@ -22,7 +22,8 @@ class Workspace {
 };
 
 // Asks the system to back this memory by huge pages where it is not yet backed: the first write to
-// each of 512 small pages costs as much as computing what is written.
+// each of 512 small pages costs as much as computing what is written. Does nothing for what is too
+// large to gain.
 void use_huge_pages(void* data, std::int64_t bytes);
 
 }  // namespace suder::cpu
