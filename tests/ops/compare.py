@@ -28,7 +28,8 @@ def assert_close(
     gradient_floor = 1e-3 + 0.05 * (logits - 1)
     finite = expected[expected.isfinite()].abs()
     largest = float(finite.max()) if finite.numel() else 0.0
-    scale = max(largest, gradient_floor if kind.startswith("grad_") else logits)
+    floor = max(gradient_floor, limits.get("terms", 0.0)) if kind.startswith("grad_") else logits
+    scale = max(largest, floor)
     torch.testing.assert_close(
         got.double(),
         expected.double(),

@@ -146,6 +146,7 @@ def test_layouts_give_the_same_bits(isa: str, dtype: torch.dtype, layout: str) -
     layout=st.sampled_from(LAYOUTS),
 )
 @example(5, 1, 1, torch.bfloat16, 0, False, 0.0, 1.0, 1.0, None, {"logprob"}, "contiguous")
+@example(2, 1, 1, torch.bfloat16, 745, True, 0.0, 0.0, 1.0, None, {"lse"}, "contiguous")
 @example(2, 3, 17, torch.float16, 1, True, 1.0, 10.0, 0.5, 2.0, set(OUTPUTS), "columns")
 def test_property_matches_float64(
     backend: str,
