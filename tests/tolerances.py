@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
-# Where the gradient of each logit is rounded to 16 bits before it is summed, the terms count and not
-# their sum, which may cancel: upstream gradients of about 1, twice that at temperature 0.5, and the
-# errors of some tokens add up.
+# Where the gradient of each logit is rounded to 16 bits before it is summed, the terms count and
+# not their sum, which may cancel: upstream gradients of about 1, twice that at temperature 0.5, and
+# the errors of some tokens add up.
 ROUNDED_TERMS = 4.0
 
 TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
