@@ -14,8 +14,6 @@ that neighbours on the machine cost little. One thread.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from timing import write_record
 from torch import Tensor
 
 import suder_ext
@@ -171,6 +170,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[256, 1024, 4096])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--json", type=Path, help="write the rows and the machine here")
+    parser.set_defaults(threads=1, cpu_time=True)
     return parser.parse_args(arguments)
 
 
@@ -191,16 +191,7 @@ def main() -> None:
                 f"{ratio:9.2f}x{'' if ratio >= 1 else '  slower'}",
                 flush=True,
             )
-    if args.json is not None:
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "build": suder_ext.build_info(),
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        partial = args.json.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1))
-        partial.replace(args.json)
+    write_record(args, rows)
 
 
 if __name__ == "__main__":

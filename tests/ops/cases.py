@@ -124,3 +124,16 @@ def oracle(case: Case, upstream: dict[str, Tensor]) -> tuple[dict[str, Tensor], 
     """`gradients` of the reference in float64, on the very same (already rounded) inputs."""
     name = "logprob_stats" if "logits" in case.floats else "linear_logprob_stats"
     return gradients(case.double(), getattr(reference, name), upstream)
+
+
+def product_terms(case: Case, upstream: dict[str, Tensor]) -> dict[str, float]:
+    """Of the products that make the gradients of a linear case: the largest sum of sizes of terms.
+
+    Rounding the gradient of each logit changes an element by a fraction of this, whatever cancels.
+    """
+    hidden, weight = (case.floats[name].double() for name in ("hidden", "weight"))
+    logits = hidden @ weight.t() + case.floats.get("bias", torch.zeros(1)).double()
+    _, grads = oracle(replace(case, floats={"logits": logits}), upstream)
+    sizes = grads["logits"].abs()
+    sums = {"hidden": sizes @ weight.abs(), "weight": sizes.t() @ hidden.abs()}
+    return {name: float(t.max()) if t.numel() else 0.0 for name, t in sums.items()}

@@ -65,7 +65,8 @@ def test_offsets_out_of_range_touch_nothing_outside(emulated: str) -> None:
     logprob, target = torch.rand(7), torch.zeros(7, dtype=torch.int64)
     for offsets in ([0, 9], [-3, 4, 7], [5, 2, 7]):
         cu_seqlens = torch.tensor(offsets)
-        torch.ops.suder.sequence_reduce(logprob, target, cu_seqlens, True, -100)
+        value, count = torch.ops.suder.sequence_reduce(logprob, target, cu_seqlens, True, -100)
+        assert value.shape == count.shape == (len(offsets) - 1,)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -65,8 +65,8 @@ def linear_logprob_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each tile again, turned into its gradient in place, then up to two products and column sums.
 
-    The tile's gradient is rounded to the inputs' dtype, as the tensor cores take it; products
-    accumulate in float32 and are rounded once more at the end.
+    For the products the tile's gradient is rounded to the inputs' dtype, as the tensor cores take
+    it; they accumulate in float32 and are rounded once more at the end.
     """
     if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
         hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
@@ -80,7 +80,7 @@ def linear_logprob_backward(
         d_weight_tile = floats(hidden, (columns.stop - columns.start) * need_weight, depth).zero_()
         for rows in tiles.rows():
             tile, arguments = tiles.compute(rows, columns)
-            grad = tiles.narrowed(tile, hidden.dtype)
+            grad = tile if need_bias else tiles.narrowed(tile, hidden.dtype)
             run(
                 "logits_grad",
                 hidden,
@@ -95,14 +95,15 @@ def linear_logprob_backward(
                 grad_lse=part(grads[1], rows),
                 grad_entropy=part(grads[2], rows),
             )
+            if need_bias:  # of the unrounded gradient: its sum over tokens may cancel
+                _add_column_sums(d_bias[columns], grad)
+                grad = grad.to(hidden.dtype)
             hidden_tile = tiles.padded_rows(rows)
             if need_hidden:
                 d_hidden_tile = d_hidden[rows.start : rows.start + hidden_tile.shape[0]]
                 product(d_hidden_tile, grad, tiles.weight[columns], add=True)
             if need_weight:
                 product(d_weight_tile, grad.t(), hidden_tile, add=True)
-            if need_bias:
-                _add_column_sums(d_bias[columns], grad)
         if need_weight:
             d_weight[columns].copy_(d_weight_tile)
     d_hidden = d_hidden[: tiles.tokens] if need_hidden else d_hidden
