@@ -96,7 +96,8 @@ def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
     tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
     width = min(TILE_VOCAB, v)
     products = 3 * 2.0 * n * d * v / card.product
-    gradient = tiles * (6.0 * TILE_TOKENS * width / card.l2 + 5 * card.launch)
+    # Float32 gradients in place, their sums for the bias, their rounding for the products.
+    gradient = tiles * (18.0 * TILE_TOKENS * width / card.l2 + 6 * card.launch)
     accumulators = 8.0 * (math.ceil(v / TILE_VOCAB) * n + math.ceil(n / TILE_TOKENS) * v) * d
     seconds = forward.seconds + products + gradient + accumulators / card.copy
     dram = 2 * forward.dram + accumulators
