@@ -35,7 +35,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml requirements-dev.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -r requirements-dev.txt
-	$(BIN)/pip install -q --no-build-isolation --no-deps -C cmake.define.SUDER_CUDA=$(SUDER_CUDA) -e .
+	CMAKE_ARGS=-DSUDER_CUDA=$(SUDER_CUDA) $(BIN)/pip install -q --no-build-isolation --no-deps -e .
 	touch $@
 
 clean:
