@@ -85,12 +85,35 @@ inline Vec min(Vec a, Vec b) {
 #endif
 }
 
+// Whether a > b in any lane.
+inline bool any_greater(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)(a > b)) != 0;
+#else
+  const IntVec greater = a > b;
+  return (greater[0] | greater[1] | greater[2] | greater[3]) != 0;
+#endif
+}
+
 // The lanes in a fixed order: halves folded upon each other.
 inline float horizontal_sum(Vec v) {
   float lanes[kWidth];
   store(lanes, v);
   for (int half = kWidth / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+// Of lanes none of which is NaN.
+inline float horizontal_max(Vec v) {
+  float lanes[kWidth];
+  store(lanes, v);
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i)
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
   }
   return lanes[0];
 }

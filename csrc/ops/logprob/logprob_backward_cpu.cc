@@ -19,16 +19,20 @@ struct RowGradient {
 
   // log p of a logit.
   Vec log_probability(Vec logit, float inverse_temperature) const {
-    const Vec z = fma(logit - origin, broadcast(inverse_temperature), broadcast(-relative_lse));
-    return max(broadcast(kNegligible), z);
+    return fma(logit - origin, broadcast(inverse_temperature), broadcast(-relative_lse));
   }
 
-  // From a probability and its logarithm.
-  Vec at(Vec p, Vec log_p) const { return p * (lse - logprob - entropy * (log_p + row_entropy)); }
+  // What a probability is multiplied with, from its logarithm.
+  template <bool kEntropy>
+  Vec factor(Vec log_p) const {
+    if constexpr (!kEntropy) return broadcast(lse - logprob);
+    return lse - logprob - entropy * (max(broadcast(kNegligible), log_p) + row_entropy);
+  }
 
   // At the target, 1 - p without cancellation.
   float at_target(float log_p) const {
-    return std::exp(log_p) * (lse - entropy * (log_p + row_entropy)) - logprob * std::expm1(log_p);
+    return std::exp(log_p) * (lse - entropy * (std::fmax(kNegligible, log_p) + row_entropy)) -
+           logprob * std::expm1(log_p);
   }
 };
 
@@ -51,14 +55,26 @@ RowGradient row_gradient(const LogprobBackward& p, const T* logits, std::int64_t
   }
   g.relative_lse = p.lse[row];
   if (std::fabs(g.relative_lse) > kPreciseLse && !g.zero()) {
-    const RowLse r = row_lse<kSoftcap, false>(p, logits, p.target[row]);
+    const RowLse r = row_lse<kSoftcap, false>(p, logits);
     g.origin = r.origin;
     g.relative_lse = lse(r.state);
   }
   return g;
 }
 
-template <bool kSoftcap, class T>
+// The first `count` elements of a group.
+template <class T>
+void store_group(T* target, const Vec (&values)[kGroup], std::int64_t count) {
+  if (count >= kGroupLogits) {
+    for (int j = 0; j < kGroup; ++j) store_floats(target + j * kWidth, values[j]);
+    return;
+  }
+  T rounded[kGroupLogits];
+  for (int j = 0; j < kGroup; ++j) store_floats(rounded + j * kWidth, values[j]);
+  for (std::int64_t i = 0; i < count; ++i) target[i] = rounded[i];
+}
+
+template <bool kSoftcap, bool kEntropy, class T>
 void backward_row(const LogprobBackward& p, std::int64_t row) {
   const T* logits = static_cast<const T*>(p.logits.data) + row * p.logits.stride;
   T* grad = static_cast<T*>(p.grad_logits.data) + row * p.grad_logits.stride;
@@ -70,46 +86,40 @@ void backward_row(const LogprobBackward& p, std::int64_t row) {
     return;
   }
   const float inverse_temperature = 1.0f / p.temperature;
-  Block block;
-  for (std::int64_t begin = 0; begin < vocab; begin += kBlockLogits) {
-    block.load_from<kSoftcap>(logits, begin, vocab, p.softcap);
-    for (std::int64_t i = 0; i < block.size; i += kGroup * kWidth) {
-      Vec log_p[kGroup], probability[kGroup];
-      for (int j = 0; j < kGroup; ++j) {
-        const Vec logit = load(block.logit + i + j * kWidth);
-        log_p[j] = probability[j] = g.log_probability(logit, inverse_temperature);
-      }
-      exp(probability);
-      for (int j = 0; j < kGroup; ++j) {
-        const std::int64_t at = i + j * kWidth;
-        const Vec result = g.at(probability[j], log_p[j]) *
-                           slope<kSoftcap>(load(block.logit + at), p.softcap, inverse_temperature);
-        if (at + kWidth <= block.size) {
-          store_floats(grad + begin + at, result);
-        } else {
-          for (int k = 0; at + k < block.size; ++k) grad[begin + at + k] = from_float<T>(result[k]);
+  const Vec chosen = capped<kSoftcap>(broadcast(to_float(logits[target])), p.softcap);
+  for_each_group<kSoftcap>(
+      logits, vocab, p.softcap, [&](std::int64_t first, const Vec(&logit)[kGroup]) {
+        Vec log_p[kGroup], grads[kGroup];
+        for (int j = 0; j < kGroup; ++j) {
+          log_p[j] = grads[j] = g.log_probability(logit[j], inverse_temperature);
         }
-      }
-    }
-    if (!block.holds(target)) continue;
-    const Vec logit = broadcast(block.logit[target - begin]);
-    const float result = g.at_target(g.log_probability(logit, inverse_temperature)[0]) *
-                         slope<kSoftcap>(logit, p.softcap, inverse_temperature)[0];
-    grad[target] = from_float<T>(result);
-  }
+        exp(grads);
+        for (int j = 0; j < kGroup; ++j) {
+          grads[j] *= g.factor<kEntropy>(log_p[j]) *
+                      slope<kSoftcap>(logit[j], p.softcap, inverse_temperature);
+        }
+        store_group(grad + first, grads, vocab - first);
+      });
+  const float at_target = g.at_target(g.log_probability(chosen, inverse_temperature)[0]);
+  grad[target] =
+      from_float<T>(at_target * slope<kSoftcap>(chosen, p.softcap, inverse_temperature)[0]);
 }
 
-template <bool kSoftcap>
+template <bool kSoftcap, bool kEntropy>
 void backward(const LogprobBackward& p) {
   dispatch_dtype(p.dtype, [&]<class T>() {
-    for_each_row(p, [&](std::int64_t row) { backward_row<kSoftcap, T>(p, row); });
+    for_each_row(p, [&](std::int64_t row) { backward_row<kSoftcap, kEntropy, T>(p, row); });
   });
 }
 
 }  // namespace
 
 void logprob_backward_cpu(const LogprobBackward& p) {
-  p.softcap > 0.0f ? backward<true>(p) : backward<false>(p);
+  if (p.softcap > 0.0f) {
+    p.grad_entropy ? backward<true, true>(p) : backward<true, false>(p);
+  } else {
+    p.grad_entropy ? backward<false, true>(p) : backward<false, false>(p);
+  }
 }
 
 }  // namespace suder::SUDER_ISA

@@ -14,8 +14,9 @@ void forward_row(const LogprobForward& p, std::int64_t row) {
     return;
   }
   const T* logits = static_cast<const T*>(p.logits.data) + row * p.logits.stride;
-  const RowLse r = row_lse<kSoftcap, kEntropy>(p, logits, target);
-  const float z = (r.target_logit - r.origin) * (1.0f / p.temperature);
+  const RowLse r = row_lse<kSoftcap, kEntropy>(p, logits);
+  const float chosen = capped<kSoftcap>(broadcast(to_float(logits[target])), p.softcap)[0];
+  const float z = (chosen - r.origin) * (1.0f / p.temperature);
   p.logprob[row] = log_probability(z, r.state);
   if (p.lse) p.lse[row] = static_cast<float>(double{r.origin} / p.temperature + lse(r.state));
   if constexpr (kEntropy) p.entropy[row] = entropy(r.state);

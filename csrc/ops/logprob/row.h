@@ -1,4 +1,4 @@
-// What forward and backward share: a row of logits, read in blocks that stay in the first cache.
+// What forward and backward share: a row of logits, read once, a few vectors at a time.
 #pragma once
 
 #include <cmath>
@@ -12,12 +12,12 @@
 namespace suder {
 inline namespace SUDER_ISA {
 
-inline constexpr std::int64_t kBlockLogits = 1024;
 inline constexpr int kGroup = 4;  // vectors whose exponentials are computed together
+inline constexpr int kGroupLogits = kGroup * kWidth;
 // Threads take this many logits at a time; a call with fewer is not worth waking one.
 inline constexpr std::int64_t kTaskLogits = 1 << 16;
-// exp() of anything lower is 0, and 0 times this is 0, which 0 times -inf is not.
-inline constexpr float kNegligible = -100.0f;
+// exp() of this is 0, and 0 times this is 0, which 0 times -inf is not.
+inline constexpr float kNegligible = -105.0f;
 
 // Calls body(row) for every row.
 template <class F>
@@ -30,87 +30,120 @@ void for_each_row(const Logprob& p, F&& body) {
   });
 }
 
-// One block as float32, softcapped, with the last group of vectors filled up by -inf.
-struct Block {
-  alignas(64) float logit[kBlockLogits];
-  std::int64_t first, size;
-  float highest;  // a NaN may be passed over
+template <bool kSoftcap>
+Vec capped(Vec logit, float softcap) {
+  return kSoftcap ? tanh(logit * (1.0f / softcap)) * softcap : logit;
+}
 
-  template <bool kSoftcap, class T>
-  void load_from(const T* row, std::int64_t begin, std::int64_t vocab, float softcap) {
-    first = begin;
-    size = vocab - begin < kBlockLogits ? vocab - begin : kBlockLogits;
-    const T* source = row + begin;
-    const float inverse = kSoftcap ? 1.0f / softcap : 0.0f;
-    const auto cap = [&](Vec x) { return kSoftcap ? tanh(x * inverse) * softcap : x; };
-    Vec high = broadcast(-INFINITY);
-    std::int64_t i = 0;
-    for (; i + kWidth <= size; i += kWidth) {
-      const Vec x = cap(load_floats(source + i));
-      store(logit + i, x);
-      high = max(x, high);
+// Calls body(first, logits) for kGroup vectors of softcapped logits after another; what lies beyond
+// the end of the row is -inf.
+template <bool kSoftcap, class T, class F>
+[[gnu::always_inline]] inline void for_each_group(const T* row, std::int64_t vocab, float softcap,
+                                                  F&& body) {
+  std::int64_t first = 0;
+  Vec x[kGroup];
+  for (; first + kGroupLogits <= vocab; first += kGroupLogits) {
+    for (int j = 0; j < kGroup; ++j) {
+      x[j] = capped<kSoftcap>(load_floats(row + first + j * kWidth), softcap);
     }
-    if (i < size) {
-      T tail[kWidth] = {};
-      for (std::int64_t j = i; j < size; ++j) tail[j - i] = source[j];
-      store(logit + i, cap(load_floats(tail)));
-    }
-    for (std::int64_t j = size; j % (kGroup * kWidth) != 0; ++j) logit[j] = -INFINITY;
-    if (i < size) high = max(load(logit + i), high);
-    highest = -INFINITY;
-    for (int lane = 0; lane < kWidth; ++lane) highest = high[lane] > highest ? high[lane] : highest;
+    body(first, x);
   }
-
-  bool holds(std::int64_t index) const { return index >= first && index < first + size; }
-
-  // The log-sum-exp of (logit - origin) * inverse_temperature. NaN may slip through the maximum,
-  // but not through the sum.
-  template <bool kEntropy>
-  OnlineLse summarise(float origin, float inverse_temperature) const {
-    const float from = highest == -INFINITY ? 0.0f : highest;
-    const Vec negligible = broadcast(kNegligible);
-    Vec sum{}, weighted{};
-    for (std::int64_t i = 0; i < size; i += kGroup * kWidth) {
-      Vec d[kGroup], e[kGroup];
-      for (int j = 0; j < kGroup; ++j) {
-        d[j] = e[j] = (load(logit + i + j * kWidth) - from) * inverse_temperature;
-      }
-      exp(e);
-      for (int j = 0; j < kGroup; ++j) {
-        sum += e[j];
-        if constexpr (kEntropy) weighted = fma(e[j], max(negligible, d[j]), weighted);
-      }
-    }
-    return {(highest - origin) * inverse_temperature, horizontal_sum(sum),
-            kEntropy ? horizontal_sum(weighted) : 0.0f};
+  if (first == vocab) return;
+  T rest[kGroupLogits] = {};
+  for (std::int64_t v = first; v < vocab; ++v) rest[v - first] = row[v];
+  float logits[kGroupLogits];
+  for (int j = 0; j < kGroup; ++j) {
+    store(logits + j * kWidth, capped<kSoftcap>(load_floats(rest + j * kWidth), softcap));
   }
+  for (std::int64_t i = vocab - first; i < kGroupLogits; ++i) logits[i] = -INFINITY;
+  for (int j = 0; j < kGroup; ++j) x[j] = load(logits + j * kWidth);
+  body(first, x);
+}
+
+// The log-sum-exp of a row of logits, with its maximum as the origin: under a large common offset
+// only differences of logits keep their digits.
+struct RowLse {
+  OnlineLse state;  // of (logit - origin) / temperature
+  float origin;
 };
 
-// The log-sum-exp of a whole row, relative to `origin`, a logit of about the size of the largest:
-// with a large common offset, only differences of logits keep their digits.
-struct RowLse {
-  OnlineLse state;
-  float origin = 0.0f;
-  float target_logit = NAN;
+// Exponentials are taken relative to a `base` that follows the running maximum but loosely: to be
+// up to kSlack above it costs no digits, and it seldom has to move. They add up in blocks, whose
+// sums then do: a chain of additions as long as the row would lose digits.
+template <bool kEntropy>
+class RowSum {
+ public:
+  explicit RowSum(float temperature)
+      : temperature_(temperature), inverse_(broadcast(1.0f / temperature)) {}
+
+  [[gnu::always_inline]] void add(const Vec (&logits)[kGroup]) {
+    for (const Vec& x : logits) highest_ = max(x, highest_);  // may pass over NaN; the sum will not
+    if (any_greater(highest_, limit_)) move();
+    Vec d[kGroup], e[kGroup];
+    for (int j = 0; j < kGroup; ++j) d[j] = e[j] = (logits[j] - base_) * inverse_;
+    exp(e);
+    for (int j = 0; j < kGroup; ++j) {
+      block_.sum += e[j];
+      if constexpr (kEntropy) {
+        block_.weighted = fma(e[j], max(broadcast(kNegligible), d[j]), block_.weighted);
+      }
+    }
+    if (++groups_ % kBlockGroups == 0) end_block();
+  }
+
+  RowLse result() {
+    end_block();
+    const float highest = horizontal_max(highest_);
+    Sums<float> sums{horizontal_sum(row_.sum), horizontal_sum(row_.weighted)};
+    if (moved_) sums.shift((base_[0] - highest) * inverse_[0]);
+    return {{0.0f, sums.sum, sums.weighted}, highest};
+  }
+
+ private:
+  static constexpr float kSlack = 2.0f;
+  static constexpr int kBlockGroups = 64;
+
+  template <class V>
+  struct Sums {
+    V sum, weighted;
+    void shift(float by) {
+      const float scale = std::exp(by);
+      weighted = (weighted + sum * by) * scale;
+      sum = sum * scale;
+    }
+  };
+
+  [[gnu::always_inline]] void end_block() {
+    row_ = {row_.sum + block_.sum, row_.weighted + block_.weighted};
+    block_ = {Vec{}, Vec{}};
+  }
+
+  [[gnu::always_inline]] void move() {
+    const float base = horizontal_max(highest_);
+    // Before the first finite logit sums are 0 or NaN, which no scale changes.
+    if (moved_) {
+      end_block();
+      row_.shift((base_[0] - base) * inverse_[0]);
+    }
+    base_ = broadcast(base);
+    limit_ = broadcast(base + kSlack * temperature_);
+    moved_ = true;
+  }
+
+  const float temperature_;
+  const Vec inverse_;
+  Vec highest_ = broadcast(-INFINITY), limit_ = highest_, base_{};
+  Sums<Vec> block_{}, row_{};
+  int groups_ = 0;
+  bool moved_ = false;
 };
 
 template <bool kSoftcap, bool kEntropy, class T>
-RowLse row_lse(const Logprob& p, const T* row, std::int64_t target) {
-  const float inverse_temperature = 1.0f / p.temperature;
-  RowLse result;
-  Block block;
-  bool anchored = false;
-  for (std::int64_t begin = 0; begin < p.logits.cols; begin += kBlockLogits) {
-    block.load_from<kSoftcap>(row, begin, p.logits.cols, p.softcap);
-    if (!anchored && std::isfinite(block.highest)) {  // no finite logit before: nothing to shift
-      result.origin = block.highest;
-      anchored = true;
-    }
-    result.state =
-        merge(result.state, block.summarise<kEntropy>(result.origin, inverse_temperature));
-    if (block.holds(target)) result.target_logit = block.logit[target - begin];
-  }
-  return result;
+RowLse row_lse(const Logprob& p, const T* row) {
+  RowSum<kEntropy> sum(p.temperature);
+  for_each_group<kSoftcap>(row, p.logits.cols, p.softcap,
+                           [&](std::int64_t, const Vec(&logits)[kGroup]) { sum.add(logits); });
+  return sum.result();
 }
 
 }  // namespace SUDER_ISA
