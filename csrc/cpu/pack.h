@@ -61,6 +61,23 @@ void pack_a(const T* source, std::int64_t stride, std::int64_t rows, std::int64_
   }
 }
 
+// kWidth rows of kWidth units become columns: the transpose of a block of which `rows` by
+// `elements` lie in the matrix.
+template <class T>
+void load_transposed(const T* source, std::int64_t stride, std::int64_t rows, std::int64_t elements,
+                     Vec (&block)[kWidth]) {
+  if (rows >= kWidth && elements >= kWidth * UnitsOf<T>::kElements) {
+    for (int i = 0; i < kWidth; ++i) {
+      block[i] = contiguous_units(source + i * stride, kWidth * UnitsOf<T>::kElements);
+    }
+  } else {
+    for (int i = 0; i < kWidth; ++i) {
+      block[i] = i < rows ? contiguous_units(source + i * stride, elements) : Vec{};
+    }
+  }
+  transpose(block);
+}
+
 // One B panel of the transposed source: column j is row j of the source.
 template <class T>
 void pack_b_transposed(const T* source, std::int64_t stride, std::int64_t columns,
@@ -68,15 +85,17 @@ void pack_b_transposed(const T* source, std::int64_t stride, std::int64_t column
   constexpr int kElements = UnitsOf<T>::kElements;
   const std::int64_t k_units = units<UnitsOf<T>>(elements);
   for (std::int64_t k = 0; k < k_units; k += kWidth) {
-    const int depth = static_cast<int>(smaller(kWidth, k_units - k));
+    const std::int64_t depth = smaller(kWidth, k_units - k);
     for (int j = 0; j < kColumns; j += kWidth) {
-      Vec block[kWidth] = {};
-      for (int i = 0; i < kWidth && j + i < columns; ++i) {
-        block[i] =
-            contiguous_units(source + (j + i) * stride + k * kElements, elements - k * kElements);
+      Vec block[kWidth];
+      load_transposed(source + j * stride + k * kElements, stride, columns - j,
+                      elements - k * kElements, block);
+      float* target = panel + k * kColumns + j;
+      if (depth == kWidth) {
+        for (int i = 0; i < kWidth; ++i) store(target + i * kColumns, block[i]);
+      } else {
+        for (int i = 0; i < depth; ++i) store(target + i * kColumns, block[i]);
       }
-      transpose(block);
-      for (int i = 0; i < depth; ++i) store(panel + (k + i) * kColumns + j, block[i]);
     }
   }
 }

@@ -2,6 +2,7 @@
 // itself, and the rounding of its sums.
 #pragma once
 
+#include "cpu/pack.h"
 #include "cpu/parallel.h"
 #include "ops/linear_logprob/logits_tile.h"
 

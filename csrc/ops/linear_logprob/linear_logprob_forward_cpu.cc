@@ -3,7 +3,7 @@
 #include "common/online_lse.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
-#include "ops/linear_logprob/logits_tile.h"
+#include "ops/linear_logprob/logit_products.h"
 
 namespace suder::SUDER_ISA {
 namespace {

@@ -6,6 +6,7 @@
 #include "cpu/workspace.h"
 #include "ops/linear_logprob/backward_block.h"
 #include "ops/linear_logprob/gradient_tile.h"
+#include "ops/linear_logprob/logit_products.h"
 
 namespace suder {
 inline namespace SUDER_ISA {

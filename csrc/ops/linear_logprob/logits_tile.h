@@ -1,4 +1,4 @@
-// What forward and backward share: how the problem is cut, and the tile of logits.
+// What forward and backward share: the tile of logits, and how logits come from sums of products.
 //
 // A tile is transposed: rows are entries of the vocabulary, and the lanes of a vector are tokens.
 // The log-sum-exp then runs down the rows with no sum across lanes, tokens never mix, and the
@@ -9,7 +9,6 @@
 #include <cstdint>
 
 #include "cpu/gemm.h"
-#include "cpu/pack.h"
 #include "cpu/vec_math.h"
 #include "suder/linear_logprob.h"
 
@@ -24,35 +23,10 @@ const T* row_of(const ConstMatrix& m, std::int64_t row) {
   return static_cast<const T*>(m.data) + row * m.stride;
 }
 
-// The packed hidden states of `tokens` rows, [k block][panel][k][kColumns].
-template <class T>
-struct PackedTokens {
-  std::int64_t features, tokens;
-  float* data;
-
-  std::int64_t depth() const { return units<UnitsOf<T>>(features); }
-  std::int64_t panels() const { return ceil_div(tokens, kColumns); }
-  std::int64_t size() const { return panels() * b_panel_size(depth()); }
-  float* at(std::int64_t k, std::int64_t panel) const {
-    const std::int64_t block = smaller(kBlock, depth() - k);
-    return data + k * panels() * kColumns + panel * b_panel_size(block);
-  }
-
-  void pack(const ConstMatrix& hidden, std::int64_t first_token, std::int64_t panel) const {
-    constexpr int kElements = UnitsOf<T>::kElements;
-    const std::int64_t token = panel * kColumns;
-    const T* source = row_of<T>(hidden, first_token + token);
-    for (std::int64_t k = 0; k < depth(); k += kBlock) {
-      pack_b_transposed(source + k * kElements, hidden.stride, smaller(kColumns, tokens - token),
-                        smaller(kBlock * kElements, features - k * kElements), at(k, panel));
-    }
-  }
-};
-
-// Scratch of one thread: a packed panel of the weight, the bias of the tile, and the tile itself
-// [panel][kTileRows][kColumns].
+// Scratch of one thread: a packed panel of the weight (and what logit_products.h needs for few
+// tokens), the bias of the tile, and the tile itself [panel][kTileRows][kColumns].
 struct TileScratch {
-  static constexpr std::int64_t kWeight = kRows * kBlock;
+  static constexpr std::int64_t kWeight = kColumns * kBlock + kWidth * kTileRows;
   static constexpr std::int64_t kLogits = kTilePanels * kTileRows * kColumns;
   static constexpr std::int64_t kSize = kWeight + kLogits + round_up(kTileRows, 16);
   float* data;
@@ -130,48 +104,6 @@ void load_tile_bias(const LinearLogprob& p, const LogitMap& map, std::int64_t fi
   const T* source = static_cast<const T*>(p.bias);
   for (std::int64_t i = 0; i < rows; ++i) {
     bias[i] = source == nullptr ? 0.0f : to_float(source[first_row + i]) - map.bias_shift;
-  }
-}
-
-// Panel j of `panels` fetches its share of the weight rows that will be packed after this product.
-template <class T>
-Ahead fetch_share(const LinearLogprob& p, std::int64_t row, std::int64_t element, std::int64_t j,
-                  std::int64_t panels) {
-  const std::int64_t share = ceil_div(kRows, panels), first = row + j * share;
-  const std::int64_t rows = smaller(smaller(share, kRows - j * share), p.weight.rows - first);
-  if (rows <= 0) return {};
-  return {reinterpret_cast<const char*>(row_of<T>(p.weight, first) + element),
-          p.weight.stride * static_cast<std::int64_t>(sizeof(T)), static_cast<int>(rows)};
-}
-
-// Sums of products of weight rows [first_row, first_row + rows) with the tokens of `panels` panels;
-// `logits` is a tile, `packed` the room for a panel of the weight.
-template <class T>
-void multiply_logits(const LinearLogprob& p, const PackedTokens<T>& tokens, std::int64_t first_row,
-                     std::int64_t rows, std::int64_t first_panel, std::int64_t panels,
-                     float* packed, float* logits) {
-  using Units = UnitsOf<T>;
-  for (std::int64_t k = 0; k < larger(tokens.depth(), 1); k += kBlock) {
-    const std::int64_t element = k * Units::kElements;
-    const std::int64_t block = smaller(kBlock, tokens.depth() - k);
-    const bool last_block = k + kBlock >= tokens.depth();
-    for (std::int64_t i = 0; i < rows; i += kRows) {
-      const std::int64_t some = smaller(kRows, rows - i);
-      pack_a(row_of<T>(p.weight, first_row + i) + element, p.weight.stride, some,
-             smaller(kBlock * Units::kElements, tokens.features - element), packed);
-      // After the tile's last rows come its first rows in the next block of k, or the next tile.
-      const bool wraps = i + kRows >= rows && !last_block;
-      const std::int64_t next_row = first_row + (wraps ? 0 : i + kRows);
-      const std::int64_t next_element =
-          i + kRows < rows ? element : (last_block ? 0 : element + kBlock * Units::kElements);
-      for (std::int64_t j = 0; j < panels; ++j) {
-        const std::int64_t left = tokens.tokens - (first_panel + j) * kColumns;
-        multiply_panels<Units>(packed, tokens.at(k, first_panel + j), block, static_cast<int>(some),
-                               left > kWidth ? kColumns : kWidth,
-                               logits + (j * kTileRows + i) * kColumns, kColumns, k > 0,
-                               fetch_share<T>(p, next_row, next_element, j, panels));
-      }
-    }
   }
 }
 
