@@ -97,25 +97,24 @@ inline bool any_greater(Vec a, Vec b) {
 #endif
 }
 
-// The lanes in a fixed order: halves folded upon each other.
-inline float horizontal_sum(Vec v) {
-  float lanes[kWidth];
-  store(lanes, v);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
+// All lanes put together by `combine` in a fixed order: halves folded upon each other.
+template <int kHalf, std::size_t... kLane>
+inline Vec rotated(Vec v, std::index_sequence<kLane...>) {
+  return __builtin_shufflevector(v, v, ((kLane + kHalf) % kWidth)...);
 }
-
-// Of lanes none of which is NaN.
-inline float horizontal_max(Vec v) {
-  float lanes[kWidth];
-  store(lanes, v);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i)
-      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  }
-  return lanes[0];
+template <class F>
+inline float fold_lanes(Vec v, F&& combine) {
+  constexpr auto lanes = std::make_index_sequence<kWidth>();
+  if constexpr (kWidth > 8) v = combine(v, rotated<8>(v, lanes));
+  if constexpr (kWidth > 4) v = combine(v, rotated<4>(v, lanes));
+  v = combine(v, rotated<2>(v, lanes));
+  return combine(v, rotated<1>(v, lanes))[0];
+}
+inline float horizontal_sum(Vec v) {
+  return fold_lanes(v, [](Vec a, Vec b) { return a + b; });
+}
+inline float horizontal_max(Vec v) {  // of lanes none of which is NaN
+  return fold_lanes(v, [](Vec a, Vec b) { return max(a, b); });
 }
 
 // 16 bits to 32 and back (GCC makes two halves of these by itself).

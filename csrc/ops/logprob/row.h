@@ -35,8 +35,23 @@ Vec capped(Vec logit, float softcap) {
   return kSoftcap ? tanh(logit * (1.0f / softcap)) * softcap : logit;
 }
 
-// Calls body(first, logits) for kGroup vectors of softcapped logits after another; what lies beyond
-// the end of the row is -inf.
+// The first `count` logits of a vector, softcapped; the lanes beyond are -inf.
+template <bool kSoftcap, class T>
+Vec capped_some(const T* row, std::int64_t count, float softcap) {
+  if (count >= kWidth) return capped<kSoftcap>(load_floats(row), softcap);
+  T some[kWidth] = {};
+  IntVec beyond{};
+  for (int i = 0; i < kWidth; ++i) {
+    if (i < count) {
+      some[i] = row[i];
+    } else {
+      beyond[i] = -1;
+    }
+  }
+  return beyond != 0 ? broadcast(-INFINITY) : capped<kSoftcap>(load_floats(some), softcap);
+}
+
+// Calls body(first, logits) for kGroup vectors of softcapped logits after another.
 template <bool kSoftcap, class T, class F>
 [[gnu::always_inline]] inline void for_each_group(const T* row, std::int64_t vocab, float softcap,
                                                   F&& body) {
@@ -49,14 +64,11 @@ template <bool kSoftcap, class T, class F>
     body(first, x);
   }
   if (first == vocab) return;
-  T rest[kGroupLogits] = {};
-  for (std::int64_t v = first; v < vocab; ++v) rest[v - first] = row[v];
-  float logits[kGroupLogits];
   for (int j = 0; j < kGroup; ++j) {
-    store(logits + j * kWidth, capped<kSoftcap>(load_floats(rest + j * kWidth), softcap));
+    const std::int64_t begin = first + j * kWidth;
+    x[j] = begin < vocab ? capped_some<kSoftcap>(row + begin, vocab - begin, softcap)
+                         : broadcast(-INFINITY);
   }
-  for (std::int64_t i = vocab - first; i < kGroupLogits; ++i) logits[i] = -INFINITY;
-  for (int j = 0; j < kGroup; ++j) x[j] = load(logits + j * kWidth);
   body(first, x);
 }
 
