@@ -135,9 +135,6 @@ __global__ void static_array_in_a_cluster(float* x) {
   own = shared[threadIdx.x] + 1.0f;
 }
 
-float value_a(int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); }
-float value_b(int j, int k) { return static_cast<float>((j * 5 + k) % 7 - 3) / 4; }
-
 struct Outcome {
   std::string message;
   int wrong;  // elements that differ from the product
