@@ -89,7 +89,7 @@ def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) 
 def test_many_steps_and_tiles(
     emulated: str, shape: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
-    """Rings of stages go round; a block takes more than one tile of the vocabulary, or of tokens."""
+    """Rings of stages go round; a block takes several tiles, of the vocabulary or of tokens."""
     case = linear_case(*shape, dtype)
     expected, _ = oracle(case, upstream_for(case))
     got = case.run(suder_ext.linear_logprob_stats)._asdict()
