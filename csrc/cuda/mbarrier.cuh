@@ -50,6 +50,8 @@ __device__ inline void mbarrier_arrive_expect(std::uint64_t* barrier, unsigned b
       : "memory");
 }
 
+// What the copy engine brought is there then, whichever block asked for it. What threads of other
+// blocks wrote need not be: waiting for that, too, empties the L1 cache, each time.
 __device__ inline void mbarrier_wait(std::uint64_t* barrier, unsigned parity) {
   asm volatile(
       "{\n"

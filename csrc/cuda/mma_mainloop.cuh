@@ -40,8 +40,8 @@ class MmaMainloop {
     return {a, b, rows, columns, depth, a_stride, b_stride};
   }
 
-  // How many to start for so many parts.
   static constexpr int kCluster = 1;  // blocks that compute a part
+  // How many to start for so many parts.
   static unsigned blocks(std::int64_t parts) { return static_cast<unsigned>(parts); }
 
   __device__ MmaMainloop(const Operands& operands, unsigned char* shared)

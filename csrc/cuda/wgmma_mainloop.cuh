@@ -3,10 +3,11 @@
 // block for every multiprocessor; the loads run on across tiles and parts, so that an epilogue
 // overlaps the next one's loads.
 //
-// What a step loads from L2 would take longer than its products. So two blocks form a cluster,
-// which takes part after part of the task: neighbouring rows, the same columns. Each loads its own
-// rows of `a` and one half of the columns of `b`, that half for both. A stage is loaded again when
-// the readers of both blocks have released it in both.
+// What one block loads from L2 in a step would take longer than its products (by
+// benchmarks/model.py). So two blocks form a cluster, which takes part after part of the task:
+// neighbouring rows, the same columns. Each loads its own rows of `a` and one half of the columns
+// of `b`, that half for both. A stage is loaded again when the readers of both blocks have released
+// it to both.
 //
 // Sums run over the depth in a fixed order, the same for every row, wherever in a tile it lies.
 #pragma once
