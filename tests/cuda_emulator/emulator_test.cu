@@ -238,6 +238,7 @@ int main(int count, char** arguments) {
   test_bounds();
   test_hopper();
   test_clusters();
+  test_shared_loads();
   std::printf("%s: %d failures\n",
               suder::emulator::race_log::enabled() ? "race log" : "no race log", failures);
   return failures != 0;

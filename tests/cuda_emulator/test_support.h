@@ -50,5 +50,6 @@ std::string report(Kernel kernel, dim3 grid, dim3 block, std::size_t shared, A..
 inline float value_a(int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); }
 inline float value_b(int j, int k) { return static_cast<float>((j * 5 + k) % 7 - 3) / 4; }
 
-void test_hopper();    // hopper_test.cu
-void test_clusters();  // cluster_test.cu
+void test_hopper();        // hopper_test.cu
+void test_clusters();      // cluster_test.cu
+void test_shared_loads();  // shared_loads_test.cu
