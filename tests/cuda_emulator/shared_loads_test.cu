@@ -1,5 +1,5 @@
-// The emulator's loads for several blocks: two share what they load, as the Hopper forward does, and
-// each way in which that can go wrong is caught.
+// The emulator's loads for several blocks: two share what they load, as the Hopper forward does,
+// and each way in which that can go wrong is caught.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 

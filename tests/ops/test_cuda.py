@@ -131,6 +131,7 @@ def test_no_races() -> None:
             for dtype in DTYPES:
                 for case in (
                     linear_case(18, 40, 1030, dtype, softcap=3.0),
+                    linear_case(140, 16, 300, dtype),
                     logits_case(5, 70, dtype),
                 ):
                     stats = (
