@@ -33,25 +33,43 @@ inline int multiprocessors() {
 }
 
 // Puts the kernel on the stream and returns; nothing here waits for the device, so that launches
-// can be captured into a CUDA graph. Arguments are converted to the kernel's parameter types.
+// can be captured into a CUDA graph. Arguments are converted to the kernel's parameter types. Every
+// `cluster` neighbouring blocks form a cluster, and `grid` is a multiple of it.
+//
+// Clusters are asked for here, not by __cluster_dims__ at the kernel: that is an error where nvcc
+// compiles for a card without them.
 template <typename... P, typename... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
-            std::uintptr_t stream, A... arguments) {
+void launch_clusters(void (*kernel)(P...), unsigned cluster, dim3 grid, dim3 block,
+                     std::size_t shared_bytes, std::uintptr_t stream, A... arguments) {
   const void* entry = reinterpret_cast<const void*>(kernel);
   if (shared_bytes > 48 * 1024) {  // above it a kernel has to ask
     check(cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared_bytes)),
           "shared memory");
   }
+  cudaLaunchAttribute shape = {};
+  shape.id = cudaLaunchAttributeClusterDimension;
+  shape.val.clusterDim = {cluster, 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = reinterpret_cast<cudaStream_t>(stream);
+  config.attrs = &shape;
+  config.numAttrs = cluster > 1 ? 1 : 0;
   std::tuple<P...> values(arguments...);
   std::apply(
       [&](auto&... value) {
         void* pointers[] = {&value...};
-        check(cudaLaunchKernel(entry, grid, block, pointers, shared_bytes,
-                               reinterpret_cast<cudaStream_t>(stream)),
-              "launch");
+        check(cudaLaunchKernelExC(&config, entry, pointers), "launch");
       },
       values);
+}
+
+template <typename... P, typename... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
+            std::uintptr_t stream, A... arguments) {
+  launch_clusters(kernel, 1, grid, block, shared_bytes, stream, arguments...);
 }
 
 }  // namespace suder::cuda

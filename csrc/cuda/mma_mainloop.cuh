@@ -40,6 +40,7 @@ class MmaMainloop {
     return {a, b, rows, columns, depth, a_stride, b_stride};
   }
 
+  static constexpr int kCluster = 1;  // blocks that compute a part
   // How many to start for so many parts.
   static unsigned blocks(std::int64_t parts) { return static_cast<unsigned>(parts); }
 
@@ -62,7 +63,7 @@ class MmaMainloop {
   // The block's part of the task: for every tile of kColumns columns, task.add(tile, sums).
   template <typename Task>
   __device__ void run(const Task& task) {
-    const auto part = task.part(blockIdx.x);
+    const auto part = task.part(blockIdx.x, 0);
     const std::int64_t end_tile = part.end_tile;
     const std::int64_t steps = (p_.depth + kDepth - 1) / kDepth;
     first_row_ = part.first_row;

@@ -75,4 +75,16 @@ __device__ inline void tma_load(void* shared, const TensorMap* map, std::uint64_
       : "memory");
 }
 
+// The same load into the same place of several blocks of the cluster, those whose bits are set in
+// `ranks`; in each of them the barrier in the same place as `barrier` counts the bytes.
+__device__ inline void tma_load_to(unsigned ranks, void* shared, const TensorMap* map,
+                                   std::uint64_t* barrier, std::int64_t row, std::int64_t column) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;\n" ::"r"(shared_address(shared)),
+      "l"(map), "r"(shared_address(barrier)), "r"(static_cast<int>(column)),
+      "r"(static_cast<int>(row)), "h"(static_cast<std::uint16_t>(ranks))
+      : "memory");
+}
+
 }  // namespace suder::cuda

@@ -1,7 +1,13 @@
 // The products of mma_mainloop.cuh by Hopper's means (sm_90a): one warp group loads, by TMA, into a
 // ring of shared-memory stages; two multiply, by wgmma, 64 of the block's 128 rows each. There is a
-// block for every multiprocessor, which takes part after part of the task; the loads run on across
-// tiles and parts, so that an epilogue overlaps the next one's loads.
+// block for every multiprocessor; the loads run on across tiles and parts, so that an epilogue
+// overlaps the next one's loads.
+//
+// What one block loads from L2 in a step would take longer than its products (by
+// benchmarks/model.py). So two blocks form a cluster, which takes part after part of the task:
+// neighbouring rows, the same columns. Each loads its own rows of `a` and one half of the columns
+// of `b`, that half for both. A stage is loaded again when the readers of both blocks have released
+// it to both.
 //
 // Sums run over the depth in a fixed order, the same for every row, wherever in a tile it lies.
 #pragma once
@@ -10,6 +16,7 @@
 
 #include <cstdint>
 
+#include "cuda/cluster.cuh"
 #include "cuda/mbarrier.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/shared_address.cuh"
@@ -27,8 +34,10 @@ template <typename T>
 class WgmmaMainloop {
  public:
   using Operands = WgmmaOperands;
-  static constexpr int kGroups = 2, kGroupThreads = 128;  // warp groups that multiply
-  static constexpr int kRows = 64 * kGroups, kColumns = 256;
+  static constexpr int kGroups = 2, kGroupThreads = 128;      // warp groups that multiply
+  static constexpr int kRows = 64 * kGroups, kColumns = 256;  // of a block
+  static constexpr int kCluster = 2;  // blocks that compute a part, and load kSharedColumns each
+  static constexpr int kSharedColumns = kColumns / kCluster;
   static constexpr int kThreads = kGroupThreads * (kGroups + 1);
   static constexpr int kColumnWarps = 1, kRowTiles = 1, kColumnTiles = kColumns / 8;
   static constexpr int kDepth = 64, kStages = 4;
@@ -41,13 +50,13 @@ class WgmmaMainloop {
   static Operands operands(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride,
                            std::int64_t rows, std::int64_t columns, std::int64_t depth) {
     return {tensor_map(a, rows, depth, a_stride, kRows, kDepth),
-            tensor_map(b, columns, depth, b_stride, kColumns, kDepth), rows, columns, depth};
+            tensor_map(b, columns, depth, b_stride, kSharedColumns, kDepth), rows, columns, depth};
   }
 
   // How many to start for so many parts.
   static unsigned blocks(std::int64_t parts) {
-    const std::int64_t most = multiprocessors();
-    return static_cast<unsigned>(parts < most ? parts : most);
+    const std::int64_t fit = multiprocessors() / kCluster, most = fit > 0 ? fit : 1;
+    return static_cast<unsigned>((parts < most ? parts : most) * kCluster);
   }
 
   __device__ WgmmaMainloop(const Operands& operands, unsigned char* shared)
@@ -57,7 +66,8 @@ class WgmmaMainloop {
         empty_(full_ + kStages),
         // From lane 0, so that the compiler knows it to be the same in all lanes.
         warp_(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarpSize, 0)),
-        lane_(static_cast<int>(threadIdx.x) % kWarpSize) {}
+        lane_(static_cast<int>(threadIdx.x) % kWarpSize),
+        rank_(cluster_rank()) {}
 
   // This thread's first row and column within the block's tile; not for the group that loads.
   __device__ int row() const { return (warp_ - kGroupThreads / kWarpSize) * 16 + lane_ / 4; }
@@ -69,12 +79,12 @@ class WgmmaMainloop {
   __device__ int first_shared_row() const { return (warp_ - kGroupThreads / kWarpSize) * 16; }
   __device__ void sync_sharers() const { __syncwarp(); }
 
-  // The block's parts of the task: in the groups that multiply, for every tile of kColumns columns,
-  // task.add(tile, sums). All threads of the block must call it together.
+  // The cluster's parts of the task: in the groups that multiply, for every tile of kColumns
+  // columns, task.add(tile, sums). All threads of the cluster must call it together.
   template <typename Task>
   __device__ void run(const Task& task) const {
     if (threadIdx.x == 0) start_barriers();
-    __syncthreads();
+    sync_cluster();
     const auto steps = static_cast<int>((p_.depth + kDepth - 1) / kDepth);
     if (warp_ < kGroupThreads / kWarpSize) {
       shrink_registers<kLoaderRegisters>();
@@ -83,6 +93,7 @@ class WgmmaMainloop {
       grow_registers<kMultiplierRegisters>();
       multiply(task, steps);
     }
+    sync_cluster();  // the other block's last releases arrive at this one's barriers
   }
 
  private:
@@ -94,6 +105,8 @@ class WgmmaMainloop {
   // Eight rows of 128 bytes: the swizzle's period, at which stages and operands must begin.
   static constexpr int kRowBytes = kDepth * 2, kAtomBytes = 8 * kRowBytes;
   static_assert(kRowBytes == 128 && kStageBytes % kAtomBytes == 0);
+  static constexpr int kReleases = kCluster * kGroups * kGroupThreads / kWarpSize;
+  static constexpr unsigned kWholeCluster = (1u << kCluster) - 1;
 
   // Stages are used in turn; a barrier's phase ends once a round.
   struct Place {
@@ -108,11 +121,15 @@ class WgmmaMainloop {
 
   __device__ void start_barriers() const {
     for (int stage = 0; stage < kStages; ++stage) {
-      mbarrier_init(full_ + stage, 1);                                     // the loading thread
-      mbarrier_init(empty_ + stage, kGroups * kGroupThreads / kWarpSize);  // every reading warp
+      mbarrier_init(full_ + stage, 1);           // the loading thread
+      mbarrier_init(empty_ + stage, kReleases);  // every reading warp of the cluster
     }
     mbarrier_fence_init();
   }
+
+  // The same in all blocks of a cluster.
+  __device__ static std::int64_t first_part() { return blockIdx.x / kCluster; }
+  __device__ static std::int64_t part_step() { return gridDim.x / kCluster; }
 
   __device__ unsigned char* a_place(int stage) const { return shared_ + stage * kStageBytes; }
   __device__ unsigned char* b_place(int stage) const { return a_place(stage) + kRows * kRowBytes; }
@@ -122,15 +139,17 @@ class WgmmaMainloop {
     prefetch_tensor_map(&p_.a);
     prefetch_tensor_map(&p_.b);
     Place at;
-    for (std::int64_t index = blockIdx.x; index < task.parts(); index += gridDim.x) {
-      const auto part = task.part(index);
+    const int shared_column = rank_ * kSharedColumns;
+    for (std::int64_t index = first_part(); index < task.parts(); index += part_step()) {
+      const auto part = task.part(index, rank_);
       for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
         for (int step = 0; step < steps; ++step, at.advance()) {
           std::uint64_t* full = full_ + at.stage;
           mbarrier_wait(empty_ + at.stage, at.parity ^ 1);
-          mbarrier_arrive_expect(full, kStageBytes);
+          mbarrier_arrive_expect(full, kStageBytes);  // what the other block loads is among them
           tma_load(a_place(at.stage), &p_.a, full, part.first_row, step * kDepth);
-          tma_load(b_place(at.stage), &p_.b, full, tile * kColumns, step * kDepth);
+          tma_load_to(kWholeCluster, b_place(at.stage) + shared_column * kRowBytes, &p_.b, full,
+                      tile * kColumns + shared_column, step * kDepth);
         }
       }
     }
@@ -140,8 +159,8 @@ class WgmmaMainloop {
   __device__ void multiply(const Task& task, int steps) const {
     Place at;
     Sums sums;
-    for (std::int64_t index = blockIdx.x; index < task.parts(); index += gridDim.x) {
-      const auto part = task.part(index);
+    for (std::int64_t index = first_part(); index < task.parts(); index += part_step()) {
+      const auto part = task.part(index, rank_);
       task.begin(part, *this);
       for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
         multiply_tile(sums, at, steps);
@@ -179,14 +198,15 @@ class WgmmaMainloop {
     return matrix_descriptor(shared_address(place), 16, kAtomBytes, Swizzle::k128Bytes);
   }
 
+  // To every block of the cluster: each of them writes into the stages of all.
   __device__ void release(int stage) const {
-    if (lane_ == 0) mbarrier_arrive(empty_ + stage);
+    if (lane_ < kCluster) mbarrier_arrive_at(empty_ + stage, lane_);
   }
 
   const Operands& p_;
   unsigned char* shared_;
   std::uint64_t *full_, *empty_;
-  int warp_, lane_;
+  int warp_, lane_, rank_;
 };
 
 }  // namespace suder::cuda

@@ -20,16 +20,11 @@ std::vector<Facts> facts;
 bool used = false;  // has anybody learnt anything? In most kernels nobody does
 std::vector<Cell> cells;
 
-std::size_t cell_of(const void* shared) {
-  return static_cast<std::size_t>(static_cast<const unsigned char*>(shared) - shared_memory()) /
-         kCell;
-}
-
 template <class Visit>
 void visit_cells(const void* shared, std::size_t bytes, Visit visit) {
-  if (cells.empty()) cells.resize(shared_range().bytes / kCell + 1);
-  const std::size_t last = cell_of(static_cast<const unsigned char*>(shared) + bytes - 1);
-  for (std::size_t i = cell_of(shared); i <= last; ++i) visit(cells[i]);
+  if (cells.empty()) cells.resize(cluster_shared_bytes() / kCell);
+  const std::size_t first = offset_in_cluster(shared);
+  for (std::size_t i = first / kCell; i <= (first + bytes - 1) / kCell; ++i) visit(cells[i]);
 }
 
 }  // namespace
@@ -41,7 +36,7 @@ void Facts::learn(const Facts& other) {
   }
 }
 
-void begin_block(unsigned threads) {
+void begin_cluster(unsigned threads) {
   if (used || facts.size() != threads) facts.assign(threads, Facts{});
   used = false;
   cells.clear();
@@ -52,11 +47,11 @@ Facts& known(unsigned thread) {
   return facts[thread];
 }
 
-void join_block() {
+void join(unsigned first, unsigned threads) {
   if (!used) return;
   Facts all;
-  for (const Facts& one : facts) all.learn(one);
-  std::fill(facts.begin(), facts.end(), all);
+  for (unsigned i = first; i < first + threads; ++i) all.learn(facts[i]);
+  for (unsigned i = first; i < first + threads; ++i) facts[i] = all;
 }
 
 void join_warp(unsigned warp, unsigned mask) {

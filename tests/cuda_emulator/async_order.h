@@ -12,16 +12,17 @@
 
 namespace suder::emulator::async_order {
 
-// What a thread knows: how many phases of each barrier are over, and how many products of each
-// warp.
+// What a thread knows: how many phases of each barrier of the cluster are over, and how many
+// products of each warp.
 struct Facts {
   std::array<std::uint32_t, 32> phases{}, products{};
   void learn(const Facts& other);
 };
 
-void begin_block(unsigned threads);
+void begin_cluster(unsigned threads);
 Facts& known(unsigned thread);
-void join_block();
+// These threads have met at a barrier: each knows what all know.
+void join(unsigned first, unsigned threads);
 void join_warp(unsigned warp, unsigned mask);
 
 // The calling thread starts a copy into these bytes, counted by a phase of a barrier.

@@ -1,4 +1,5 @@
-// Runs CUDA kernels compiled by a C++ compiler: one block at a time, each thread of it a fiber.
+// Runs CUDA kernels compiled by a C++ compiler: one block at a time, or the blocks of one cluster
+// together, each thread of them a fiber.
 //
 // A fiber runs until it needs the others (a barrier, a shuffle, a matrix product) and then gives
 // way; nothing runs in parallel, so a launch is deterministic. What a GPU would leave undefined is
@@ -27,10 +28,12 @@ struct Builtins {
 };
 const Builtins& builtins();
 
-// Runs `body` once for every thread of the grid. Returns what went wrong, or "".
-std::string run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body);
+// Runs `body` once for every thread of the grid, whose blocks form clusters of so many neighbours
+// (1: none). Returns what went wrong, or "".
+std::string run(dim3 grid, dim3 block, unsigned cluster, std::size_t shared_bytes,
+                const std::function<void()>& body);
 
-// Reverses the order in which a block's threads get their turn: a kernel whose result depends on
+// Reverses the order in which a cluster's threads get their turn: a kernel whose result depends on
 // it has a race.
 void set_reverse_order(bool reverse);
 
@@ -39,7 +42,17 @@ unsigned char* shared_memory();
 std::uint32_t shared_address(const void* pointer);
 const unsigned char* shared_pointer(std::uint32_t address);
 
+// The same place in the shared memory of another block of the cluster.
+unsigned char* shared_in_block(const void* shared, unsigned rank, Site site);
+// Where a place lies in the shared memories of the cluster's blocks, put side by side with their
+// alignment kept; and how many bytes they are.
+std::size_t offset_in_cluster(const void* shared);
+std::size_t cluster_shared_bytes();
+unsigned cluster_blocks();
+bool block_has_left(unsigned rank);
+
 void sync_block(Site site);
+void sync_cluster(Site site);
 
 // Waits until every lane of `mask` has come to the same operation; the last one runs `combine` on
 // all lanes' payloads (null for lanes outside the mask). Payloads live on the lanes' stacks.
@@ -64,11 +77,12 @@ void wait_until(const std::function<bool()>& ready, Site site);
 // Fails unless [address, address + bytes) lies in the block's dynamic shared memory, aligned.
 void check_shared(const void* address, std::size_t bytes, std::size_t alignment, Site site);
 
-// What the race log needs to know about the running thread; `active` is false outside kernels.
+// The running thread: `active` is false outside kernels; threads and warps are numbered through the
+// cluster, of whose blocks this is number `rank`; intervals lie between barriers.
 struct Position {
   bool active;
-  unsigned thread, warp, warp_interval;
-  std::uint64_t block_interval, block, launch;
+  unsigned thread, warp, warp_interval, rank, block_threads;
+  std::uint64_t block_interval, cluster_interval, block, launch;
 };
 const Position& position();
 bool on_fiber_stack(const void* address);

@@ -69,8 +69,6 @@ template <class T, class Convert>
 void test_tile_product(Convert convert, const char* name) {
   std::vector<T> a(256), b(128);
   std::vector<float> c(128);
-  const auto value_a = [](int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); };
-  const auto value_b = [](int j, int k) { return static_cast<float>((j * 5 + k) % 7 - 3) / 4; };
   for (int k = 0; k < 16; ++k) {
     for (int i = 0; i < 16; ++i) a[i * 16 + k] = convert(value_a(i, k));
     for (int j = 0; j < 8; ++j) b[j * 16 + k] = convert(value_b(j, k));
@@ -239,6 +237,8 @@ int main(int count, char** arguments) {
   test_races();
   test_bounds();
   test_hopper();
+  test_clusters();
+  test_shared_loads();
   std::printf("%s: %d failures\n",
               suder::emulator::race_log::enabled() ? "race log" : "no race log", failures);
   return failures != 0;

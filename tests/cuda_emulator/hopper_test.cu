@@ -115,9 +115,6 @@ __global__ void pipeline(const __grid_constant__ Pipeline p, float* c) {
   }
 }
 
-float value_a(int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); }
-float value_b(int j, int k) { return static_cast<float>((j * 5 + k) % 7 - 3) / 4; }
-
 struct Outcome {
   std::string message;
   std::vector<float> c;

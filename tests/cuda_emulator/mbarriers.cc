@@ -22,23 +22,36 @@ struct Barrier {
   std::uint32_t phase = 0;
   async_order::Facts arriving, over;  // what the arrivals of this phase know, and of those before
   std::vector<Copy> copies;
-  unsigned maker;
-  std::uint64_t made_in;  // interval between block barriers
+  Position maker;
+  // The last arrival from another block: in which phase, and interval between cluster barriers.
+  std::uint32_t remote_phase = 0;
+  std::uint64_t remote_interval = 0;
 };
 
-std::vector<Barrier> barriers;  // of the running block
+std::vector<Barrier> barriers;  // of the running cluster
 
-unsigned find(const std::uint64_t* address, Site site) {
+// The barrier at this place of block `rank`.
+unsigned find(const std::uint64_t* address, unsigned rank, Site site) {
   check_shared(address, 8, 8, site);
+  const Position& now = position();
+  const bool remote = rank != now.rank;
+  const void* place = shared_in_block(address, rank, site);
   for (unsigned i = 0; i < barriers.size(); ++i) {
     const Barrier& barrier = barriers[i];
-    if (barrier.address != address) continue;
-    if (barrier.maker != position().thread && barrier.made_in == position().block_interval) {
+    if (barrier.address != place) continue;
+    if (remote && barrier.maker.cluster_interval == now.cluster_interval) {
+      fail("an mbarrier is used before a cluster barrier has shown it to this block", site);
+    }
+    if (barrier.maker.thread != now.thread && barrier.maker.block_interval == now.block_interval) {
       fail("an mbarrier is used before a block barrier has shown it to this thread", site);
     }
     return i;
   }
   fail("an mbarrier is used that was never initialised", site);
+}
+
+unsigned find(const std::uint64_t* address, Site site) {
+  return find(address, position().rank, site);
 }
 
 void end_phase_if_complete(Barrier& barrier) {
@@ -50,6 +63,10 @@ void end_phase_if_complete(Barrier& barrier) {
 
 void arrive(Barrier& barrier, Site site) {
   if (barrier.missing == 0) fail("more arrivals than the mbarrier was made for", site);
+  if (barrier.maker.rank != position().rank) {
+    barrier.remote_phase = barrier.phase;
+    barrier.remote_interval = position().cluster_interval;
+  }
   barrier.arriving.learn(async_order::known(position().thread));
   --barrier.missing;
   end_phase_if_complete(barrier);
@@ -71,20 +88,15 @@ void land_copies(Barrier& barrier, Site site) {
 void init(const std::uint64_t* address, unsigned arrivals, Site site) {
   check_shared(address, 8, 8, site);
   if (barriers.size() == 32) fail("more mbarriers than the emulator keeps", site);
-  barriers.push_back({address,
-                      arrivals,
-                      arrivals,
-                      0,
-                      0,
-                      {},
-                      {},
-                      {},
-                      position().thread,
-                      position().block_interval});
+  barriers.push_back({address, arrivals, arrivals, 0, 0, {}, {}, {}, position()});
 }
 
 void arrive(const std::uint64_t* address, Site site) {
   arrive(barriers[find(address, site)], site);
+}
+
+void arrive_at(const std::uint64_t* address, unsigned rank, Site site) {
+  arrive(barriers[find(address, rank, site)], site);
 }
 
 void arrive_expect(const std::uint64_t* address, unsigned bytes, Site site) {
@@ -106,19 +118,38 @@ void wait(const std::uint64_t* address, unsigned parity, Site site) {
   mine.phases[index] = std::max(mine.phases[index], barriers[index].phase);
 }
 
-void copy(const std::uint64_t* address, const TileCopy& tile, Site site) {
-  const unsigned index = find(address, site);
+void copy(const std::uint64_t* address, unsigned ranks, const TileCopy& tile, Site site) {
   check_shared(tile.shared, tile.bytes(), 1024, site);
-  async_order::copy(tile.shared, tile.bytes(), index, barriers[index].phase, site);
-  std::memset(tile.shared, 0xFF, tile.bytes());  // nobody may count on what was there any more
-  barriers[index].copies.push_back({barriers[index].phase, tile});
+  for (unsigned rank = 0; ranks >> rank != 0; ++rank) {
+    if (!(ranks >> rank & 1)) continue;
+    const unsigned index = find(address, rank, site);
+    TileCopy there = tile;
+    there.shared = shared_in_block(tile.shared, rank, site);
+    async_order::copy(there.shared, tile.bytes(), index, barriers[index].phase, site);
+    std::memset(there.shared, 0xFF, tile.bytes());  // nobody may count on what was there any more
+    barriers[index].copies.push_back({barriers[index].phase, there});
+  }
 }
 
-void begin_block() { barriers.clear(); }
+void begin_cluster() { barriers.clear(); }
 
-std::string end_block() {
-  for (const Barrier& barrier : barriers) {
+std::string end_cluster() {
+  const Position& now = position();
+  for (unsigned i = 0; i < barriers.size(); ++i) {
+    const Barrier& barrier = barriers[i];
     if (!barrier.copies.empty()) return "the block ended with a bulk copy under way";
+    if (barrier.remote_interval != now.cluster_interval) continue;
+    // Has the barrier's block waited for that arrival? Otherwise it was only luck that its shared
+    // memory was still there.
+    std::uint32_t over = 0;
+    const unsigned first = barrier.maker.rank * now.block_threads;
+    for (unsigned thread = first; thread < first + now.block_threads; ++thread) {
+      over = std::max(over, async_order::known(thread).phases[i]);
+    }
+    if (over <= barrier.remote_phase) {
+      return "block " + std::to_string(barrier.maker.block) +
+             " left the kernel without a cluster barrier after another block's arrival";
+    }
   }
   return "";
 }

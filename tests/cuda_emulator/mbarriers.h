@@ -12,13 +12,16 @@ namespace suder::emulator::mbarriers {
 
 void init(const std::uint64_t* barrier, unsigned arrivals, Site site);
 void arrive(const std::uint64_t* barrier, Site site);
+// At the barrier in the same place of block `rank` of the cluster.
+void arrive_at(const std::uint64_t* barrier, unsigned rank, Site site);
 void arrive_expect(const std::uint64_t* barrier, unsigned bytes, Site site);
 void wait(const std::uint64_t* barrier, unsigned parity, Site site);
 
-// Starts a copy that counts towards the barrier's running phase.
-void copy(const std::uint64_t* barrier, const TileCopy& tile, Site site);
+// Starts a copy to the same place in the blocks whose bits are set in `ranks`, which counts towards
+// the running phase of each one's barrier.
+void copy(const std::uint64_t* barrier, unsigned ranks, const TileCopy& tile, Site site);
 
-void begin_block();
-std::string end_block();  // what is still under way, or ""
+void begin_cluster();
+std::string end_cluster();  // what is still under way, or ""
 
 }  // namespace suder::emulator::mbarriers

@@ -4,8 +4,9 @@
 //
 // Two accesses of one address, one of them a write, by different threads are ordered if a
 // __syncthreads lies between them, or, for lanes of one warp, a __syncwarp. Shuffles and votes
-// order nothing, as the programming guide says. Blocks of one launch are never ordered. Cells are
-// two bytes wide: nothing in this project stores single bytes.
+// order nothing, as the programming guide says. Blocks of one launch are never ordered: those of a
+// cluster could be, but share no more than copies, which async_order.cc watches. Cells are two
+// bytes wide: nothing in this project stores single bytes.
 #include "race_log.h"
 
 #include <cstdint>
@@ -38,7 +39,7 @@ struct Cell {
   Access write, read;
 };
 
-std::vector<Cell> shared_cells;
+std::vector<Cell> shared_cells;  // of the cluster's blocks
 std::unordered_map<std::uintptr_t, Cell> other_cells;
 constexpr std::size_t kGuard = 4096;
 
@@ -72,9 +73,10 @@ void visit(Cell& cell, const Position& now, bool write, bool across_blocks) {
   const bool after_read = write && unordered(cell.read, now, across_blocks);
   if (after_write || after_read) {
     const Access& other = after_write ? cell.write : cell.read;
+    const unsigned thread = other.thread % now.block_threads;
     fail(std::string("race: this ") + (write ? "write" : "read") + " and the " +
-         (after_write ? "write" : "read") + " of thread " + std::to_string(other.thread) +
-         ", block " + std::to_string(other.block) + " of the same address are not ordered");
+         (after_write ? "write" : "read") + " of thread " + std::to_string(thread) + ", block " +
+         std::to_string(other.block) + " of the same address are not ordered");
   }
   if (write) {
     cell.write = {now.block_interval, now.block, now.thread, now.warp,
@@ -89,8 +91,8 @@ void visit(Cell& cell, const Position& now, bool write, bool across_blocks) {
 bool enabled() { return kEnabled; }
 
 void begin_launch() { other_cells.clear(); }
-void begin_block() {
-  if (kEnabled) shared_cells.assign(shared_range().bytes / 2 + 1, Cell{});
+void begin_cluster() {
+  if (kEnabled) shared_cells.assign(cluster_shared_bytes() / 2, Cell{});
 }
 
 void access(const void* address, std::size_t bytes, bool write) {
@@ -102,13 +104,14 @@ void access(const void* address, std::size_t bytes, bool write) {
   if (byte >= own && byte < own + sizeof(Builtins)) return;  // threadIdx and the like
   if (byte + kGuard >= shared.begin && byte < shared.begin + shared.bytes + kGuard) {
     check_shared(address, bytes, 1, Site::current());
-    const std::size_t first = static_cast<std::size_t>(byte - shared.begin) / 2;
+    const std::size_t first = offset_in_cluster(address) / 2;
     for (std::size_t i = 0; i < (bytes + 1) / 2; ++i) {
       visit(shared_cells[first + i], now, write, false);
     }
     return;
   }
-  const bool across_blocks = !in_static_shared(address);
+  // Static arrays exist once: of them the blocks of a cluster would see one another's.
+  const bool across_blocks = !in_static_shared(address) || cluster_blocks() > 1;
   const auto first = reinterpret_cast<std::uintptr_t>(address) / 2;
   for (std::size_t i = 0; i < (bytes + 1) / 2; ++i) {
     visit(other_cells[first + i], now, write, across_blocks);

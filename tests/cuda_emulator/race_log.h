@@ -8,7 +8,7 @@
 namespace suder::emulator::race_log {
 
 void begin_launch();
-void begin_block();
+void begin_cluster();
 
 // Called by the compiler's instrumentation, and by the shim for what it does on a lane's behalf.
 void access(const void* address, std::size_t bytes, bool write);

@@ -24,13 +24,14 @@ inline void expect_report(const std::string& message, const char* words, const c
   }
 }
 
-// Runs `body` as a kernel in both thread orders; "" or the first report.
+// Runs a kernel in both thread orders, in clusters of so many blocks; "" or the first report.
 template <class Kernel, class... A>
-std::string report(Kernel kernel, dim3 grid, dim3 block, std::size_t shared, A... arguments) {
+std::string report_clusters(Kernel kernel, unsigned cluster, dim3 grid, dim3 block,
+                            std::size_t shared, A... arguments) {
   for (const bool reverse : {false, true}) {
     suder::emulator::set_reverse_order(reverse);
     try {
-      suder::cuda::launch(kernel, grid, block, shared, 0, arguments...);
+      suder::cuda::launch_clusters(kernel, cluster, grid, block, shared, 0, arguments...);
     } catch (const std::runtime_error& error) {
       suder::emulator::set_reverse_order(false);
       return error.what();
@@ -40,4 +41,15 @@ std::string report(Kernel kernel, dim3 grid, dim3 block, std::size_t shared, A..
   return "";
 }
 
-void test_hopper();  // hopper_test.cu
+template <class Kernel, class... A>
+std::string report(Kernel kernel, dim3 grid, dim3 block, std::size_t shared, A... arguments) {
+  return report_clusters(kernel, 1, grid, block, shared, arguments...);
+}
+
+// Elements of the matrices whose products are tested: sums of them are exact.
+inline float value_a(int i, int k) { return static_cast<float>((i * 7 + k * 3) % 11 - 5); }
+inline float value_b(int j, int k) { return static_cast<float>((j * 5 + k) % 7 - 3) / 4; }
+
+void test_hopper();        // hopper_test.cu
+void test_clusters();      // cluster_test.cu
+void test_shared_loads();  // shared_loads_test.cu

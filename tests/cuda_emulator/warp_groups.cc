@@ -211,9 +211,9 @@ void wait(int pending, Site site) {
   sync_warp(0xFFFFFFFFu, WarpOp::kGroupWait, nullptr, finish_all_but_newest, site);
 }
 
-void begin_block(unsigned threads) { warps.assign((threads + kWarp - 1) / kWarp, Warp{}); }
+void begin_cluster(unsigned threads) { warps.assign((threads + kWarp - 1) / kWarp, Warp{}); }
 
-std::string end_block() {
+std::string end_cluster() {
   for (std::size_t i = 0; i < warps.size(); ++i) {
     if (warps[i].started != warps[i].finished) {
       return "warp " + std::to_string(i) + " left the kernel with products under way";

@@ -23,7 +23,7 @@ void fence();
 void commit();
 void wait(int pending, Site site);
 
-void begin_block(unsigned threads);
-std::string end_block();  // what is still under way, or ""
+void begin_cluster(unsigned threads);
+std::string end_cluster();  // what is still under way, or ""
 
 }  // namespace suder::emulator::warp_groups

@@ -71,9 +71,10 @@ def test_offsets_out_of_range_touch_nothing_outside(emulated: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) -> None:
-    case = linear_case(37, 32, 600, dtype, ignored=0.0)
+    case = linear_case(300, 32, 600, dtype, ignored=0.0)
     whole = case.run(suder_ext.linear_logprob_stats)
-    for rows in (slice(0, 1), slice(5, 22), slice(36, 37)):
+    # Of one block, across two, from the second of a cluster alone.
+    for rows in (slice(0, 1), slice(5, 22), slice(100, 270), slice(200, 230), slice(299, 300)):
         part = replace(
             case,
             floats={**case.floats, "hidden": case.floats["hidden"][rows]},
@@ -83,12 +84,12 @@ def test_same_bits_in_any_batch_and_position(emulated: str, dtype: torch.dtype) 
             assert torch.equal(value, getattr(whole, name)[rows]), (name, rows)
 
 
-@pytest.mark.parametrize("shape", [(5, 712, 300), (3, 136, 20000)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 712, 300), (3, 136, 20000), (650, 72, 800)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_many_steps_and_tiles(
     emulated: str, shape: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
-    """Rings of stages go round, and a block takes more than one tile of the vocabulary."""
+    """Rings of stages go round; a block takes several tiles, of the vocabulary or of tokens."""
     case = linear_case(*shape, dtype)
     expected, _ = oracle(case, upstream_for(case))
     got = case.run(suder_ext.linear_logprob_stats)._asdict()
@@ -130,6 +131,7 @@ def test_no_races() -> None:
             for dtype in DTYPES:
                 for case in (
                     linear_case(18, 40, 1030, dtype, softcap=3.0),
+                    linear_case(140, 16, 300, dtype),
                     logits_case(5, 70, dtype),
                 ):
                     stats = (

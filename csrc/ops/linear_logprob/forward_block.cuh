@@ -27,7 +27,7 @@ inline Splits splits_of(std::int64_t vocab) {
   return {tiles, each, (tiles + each - 1) / each};
 }
 
-// What is computed in one go: kRows tokens, and tiles of one split.
+// What a block computes in one go: kRows tokens, and tiles of one split.
 struct ForwardPart {
   std::int64_t first_row, split, first_tile, end_tile;
 };
@@ -39,18 +39,22 @@ struct ForwardTask {
   const ForwardArguments<typename Mainloop::Operands>& a;
   BlockStates<Mainloop>& states;
 
-  __device__ std::int64_t parts() const { return a.row_blocks * a.splits.count; }
+  // A part for every cluster of row blocks and split.
+  __device__ std::int64_t parts() const { return a.row_clusters * a.splits.count; }
 
-  // Parts computed at the same time share splits: row blocks of one group first, then splits, then
+  // What the cluster's block `rank` does of a part; its rows may all lie past the end. Parts
+  // computed at the same time share splits: row clusters of one group first, then splits, then
   // groups.
-  __device__ ForwardPart part(std::int64_t index) const {
-    const std::int64_t group = index / (kRowGroup * a.splits.count);
-    const std::int64_t within = index % (kRowGroup * a.splits.count);
-    const std::int64_t left = a.row_blocks - group * kRowGroup;
-    const std::int64_t group_rows = left < kRowGroup ? left : kRowGroup;
+  __device__ ForwardPart part(std::int64_t index, int rank) const {
+    constexpr std::int64_t most_rows = kRowGroup / Mainloop::kCluster;
+    const std::int64_t group = index / (most_rows * a.splits.count);
+    const std::int64_t within = index % (most_rows * a.splits.count);
+    const std::int64_t left = a.row_clusters - group * most_rows;
+    const std::int64_t group_rows = left < most_rows ? left : most_rows;
+    const std::int64_t row_cluster = group * most_rows + within % group_rows;
     const std::int64_t split = within / group_rows, first_tile = split * a.splits.tiles_each;
     const std::int64_t end_tile = first_tile + a.splits.tiles_each;
-    return {(group * kRowGroup + within % group_rows) * Mainloop::kRows, split, first_tile,
+    return {(row_cluster * Mainloop::kCluster + rank) * Mainloop::kRows, split, first_tile,
             end_tile < a.splits.tiles ? end_tile : a.splits.tiles};
   }
 
@@ -111,7 +115,8 @@ void run_forward(Kernel kernel, const FusedForward& p, Stream stream) {
     throw std::invalid_argument("fused_forward: rows must be 16-byte aligned, D a multiple of 8");
   }
   const Splits splits = splits_of(p.weight.rows);
-  const std::int64_t row_blocks = (p.hidden.rows + Mainloop::kRows - 1) / Mainloop::kRows;
+  constexpr std::int64_t cluster_rows = Mainloop::kCluster * Mainloop::kRows;
+  const std::int64_t row_clusters = (p.hidden.rows + cluster_rows - 1) / cluster_rows;
   auto* state = reinterpret_cast<RowState*>(p.workspace);
   const ForwardArguments<typename Mainloop::Operands> arguments = {
       Mainloop::operands(hidden, p.hidden.stride, weight, p.weight.stride, p.hidden.rows,
@@ -120,10 +125,10 @@ void run_forward(Kernel kernel, const FusedForward& p, Stream stream) {
       p.target,
       FinalLogit(p.temperature, p.softcap),
       splits,
-      row_blocks,
+      row_clusters,
       state};
-  launch(kernel, {Mainloop::blocks(row_blocks * splits.count)}, {Mainloop::kThreads},
-         kForwardShared<Mainloop>, stream, arguments);
+  launch_clusters(kernel, Mainloop::kCluster, {Mainloop::blocks(row_clusters * splits.count)},
+                  {Mainloop::kThreads}, kForwardShared<Mainloop>, stream, arguments);
   merge_row_states({state, splits.count, p.hidden.rows},
                    {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature},
                    stream);

@@ -26,7 +26,7 @@ struct ForwardArguments {
   const std::int64_t* target;
   FinalLogit final_logit;
   Splits splits;
-  std::int64_t row_blocks;
+  std::int64_t row_clusters;
   RowState* state;  // [splits, tokens]
 };
 

@@ -12,16 +12,23 @@ namespace suder::cuda {
 
 inline unsigned char* dynamic_shared() { return suder::emulator::shared_memory(); }
 
-// Few, so that a kernel with a block for each makes them work more than once.
-inline int multiprocessors() { return 3; }
+// Few, so that a kernel with a block for each makes them work more than once; and odd, so that
+// clusters leave one idle.
+inline int multiprocessors() { return 5; }
+
+template <typename... P, typename... A>
+void launch_clusters(void (*kernel)(P...), unsigned cluster, dim3 grid, dim3 block,
+                     std::size_t shared_bytes, std::uintptr_t /*stream*/, A... arguments) {
+  const std::tuple<P...> values(arguments...);
+  const std::string error =
+      suder::emulator::run(grid, block, cluster, shared_bytes, [&] { std::apply(kernel, values); });
+  if (!error.empty()) throw std::runtime_error("emulated launch: " + error);
+}
 
 template <typename... P, typename... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
-            std::uintptr_t /*stream*/, A... arguments) {
-  const std::tuple<P...> values(arguments...);
-  const std::string error =
-      suder::emulator::run(grid, block, shared_bytes, [&] { std::apply(kernel, values); });
-  if (!error.empty()) throw std::runtime_error("emulated launch: " + error);
+            std::uintptr_t stream, A... arguments) {
+  launch_clusters(kernel, 1, grid, block, shared_bytes, stream, arguments...);
 }
 
 }  // namespace suder::cuda

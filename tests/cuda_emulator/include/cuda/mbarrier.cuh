@@ -18,6 +18,9 @@ inline void mbarrier_fence_init() {}
 inline void mbarrier_arrive(std::uint64_t* barrier, Site site = Site::current()) {
   suder::emulator::mbarriers::arrive(barrier, site);
 }
+inline void mbarrier_arrive_at(std::uint64_t* barrier, int rank, Site site = Site::current()) {
+  suder::emulator::mbarriers::arrive_at(barrier, static_cast<unsigned>(rank), site);
+}
 inline void mbarrier_arrive_expect(std::uint64_t* barrier, unsigned bytes,
                                    Site site = Site::current()) {
   suder::emulator::mbarriers::arrive_expect(barrier, bytes, site);

@@ -34,12 +34,17 @@ TensorMap tensor_map(const T* data, std::int64_t rows, std::int64_t cols, std::i
 
 inline void prefetch_tensor_map(const TensorMap* /*map*/) {}
 
-inline void tma_load(void* shared, const TensorMap* map, std::uint64_t* barrier, std::int64_t row,
-                     std::int64_t column, Site site = Site::current()) {
-  suder::emulator::mbarriers::copy(barrier,
+inline void tma_load_to(unsigned ranks, void* shared, const TensorMap* map, std::uint64_t* barrier,
+                        std::int64_t row, std::int64_t column, Site site = Site::current()) {
+  suder::emulator::mbarriers::copy(barrier, ranks,
                                    {map->data, map->rows, map->cols, map->stride, map->box_rows,
                                     static_cast<unsigned char*>(shared), row, column},
                                    site);
+}
+
+inline void tma_load(void* shared, const TensorMap* map, std::uint64_t* barrier, std::int64_t row,
+                     std::int64_t column, Site site = Site::current()) {
+  tma_load_to(1u << suder::emulator::position().rank, shared, map, barrier, row, column, site);
 }
 
 }  // namespace suder::cuda
