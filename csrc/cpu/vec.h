@@ -150,6 +150,14 @@ inline Vec load_floats(const Float16* source) {
 
 inline void store_floats(float* target, Vec v) { store(target, v); }
 inline void store_floats(BFloat16* target, Vec v) {
+#if defined(__AVX512BF16__)
+  constexpr int kDenormal = 0x20;  // the instruction below would take them for 0
+  if (_mm512_fpclass_ps_mask((__m512)v, kDenormal) == 0) [[likely]] {
+    const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+    std::memcpy(target, &half, sizeof(half));
+    return;
+  }
+#endif
   const BitsVec bits = (BitsVec)v;
   const BitsVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const BitsVec quiet = (bits >> 16) | 0x40u;
