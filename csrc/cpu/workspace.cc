@@ -29,6 +29,18 @@ void use_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::int64_t b
 #endif
 }
 
+void populate([[maybe_unused]] void* data, [[maybe_unused]] std::int64_t bytes,
+              [[maybe_unused]] std::int64_t total) {
+#if defined(MADV_POPULATE_WRITE)
+  if (total <= kMostBytes) return;
+  constexpr std::uintptr_t page = 4096;  // where pages are larger, it says so in errno
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t begin = address / page * page;
+  madvise(reinterpret_cast<void*>(begin), address + static_cast<std::uintptr_t>(bytes) - begin,
+          MADV_POPULATE_WRITE);
+#endif
+}
+
 Workspace::Workspace(std::int64_t floats)
     : data_(static_cast<float*>(
           ::operator new(static_cast<std::size_t>(floats) * sizeof(float), kAlignment))) {

@@ -26,4 +26,8 @@ class Workspace {
 // large to gain.
 void use_huge_pages(void* data, std::int64_t bytes);
 
+// For a part, soon to be written, of memory of `total` bytes that is too large for that: backs it
+// by small pages all at once, a third cheaper than at the first write to each. Else does nothing.
+void populate(void* data, std::int64_t bytes, std::int64_t total);
+
 }  // namespace suder::cpu

@@ -10,23 +10,34 @@ namespace suder {
 inline namespace SUDER_ISA {
 
 inline constexpr std::int64_t kGroup = kTilePanels;  // panels of features in one task
-inline constexpr std::int64_t kPackUnits = 32;       // rows packed in one task, to be read in order
+inline constexpr std::int64_t kPackUnits = 32;       // and units of k packed in one task
 
-// The B panels [panel][k][kColumns] of rows [first, first + rows), but for those with skip[row].
+// The B panels [panel][k][kColumns] of rows [first, first + rows), but for those with skip[row]. A
+// group of panels at a time, so that few places are written at once; what the rows hold for the
+// next group is fetched meanwhile.
 template <class T>
 void pack_rows(int threads, const ConstMatrix& matrix, std::int64_t first, std::int64_t rows,
                const std::uint8_t* skip, float* panels) {
   using Units = UnitsOf<T>;
-  const std::int64_t depth = units<Units>(rows);
+  const std::int64_t depth = units<Units>(rows), end_panel = ceil_div(matrix.cols, kColumns);
   cpu::parallel_for(threads, ceil_div(depth, kPackUnits), [&](std::int64_t task, int) {
     const std::int64_t end = smaller(depth, (task + 1) * kPackUnits);
-    for (std::int64_t unit = task * kPackUnits; unit < end; ++unit) {
-      const std::int64_t row = unit * Units::kElements;
-      const T* source = row_of<T>(matrix, first + row);
-      for (std::int64_t panel = 0; panel < ceil_div(matrix.cols, kColumns); ++panel) {
-        pack_b(source + panel * kColumns, matrix.stride, matrix.cols - panel * kColumns,
-               smaller(Units::kElements, rows - row), skip == nullptr ? nullptr : skip + row,
-               panels + panel * b_panel_size(depth) + unit * kColumns);
+    for (std::int64_t group = 0; group < end_panel; group += kGroup) {
+      for (std::int64_t unit = task * kPackUnits; unit < end; ++unit) {
+        const std::int64_t row = unit * Units::kElements;
+        const T* source = row_of<T>(matrix, first + row);
+        for (std::int64_t panel = group; panel < smaller(group + kGroup, end_panel); ++panel) {
+          const T* here = source + panel * kColumns;
+          for (int i = 0; i < Units::kElements; ++i) {
+            const char* ahead =
+                reinterpret_cast<const char*>(here + i * matrix.stride + kGroup * kColumns);
+            for (std::size_t line = 0; line < kColumns * sizeof(T); line += 64)
+              __builtin_prefetch(ahead + line);
+          }
+          pack_b(here, matrix.stride, matrix.cols - panel * kColumns,
+                 smaller(Units::kElements, rows - row), skip == nullptr ? nullptr : skip + row,
+                 panels + panel * b_panel_size(depth) + unit * kColumns);
+        }
       }
     }
   });

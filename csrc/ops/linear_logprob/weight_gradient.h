@@ -49,8 +49,10 @@ class WeightGradient {
     const bool accumulate = block_.first_token > 0;
     const GradientProduct<T> product{gradients_.data(), hidden_.data(), block_.rows,
                                      units<Units>(block_.tokens), features()};
-    T* target = static_cast<T*>(p_.grad_weight.data) +
-                (block_.first_row + first) * p_.grad_weight.stride + column;
+    T* row =
+        static_cast<T*>(p_.grad_weight.data) + (block_.first_row + first) * p_.grad_weight.stride;
+    if (!accumulate && group == 0) populate(row, smaller(kTileRows, block_.rows - first));
+    T* target = row + column;
     if constexpr (kDirect) {
       product.multiply(first, group, target, p_.grad_weight.stride, accumulate);
     } else {
@@ -68,6 +70,10 @@ class WeightGradient {
   static constexpr bool kDirect = std::is_same_v<T, float>;
 
   bool wanted() const { return p_.grad_weight.data != nullptr; }
+  void populate(T* row, std::int64_t rows) const {
+    const std::int64_t row_bytes = p_.grad_weight.stride * static_cast<std::int64_t>(sizeof(T));
+    cpu::populate(row, rows * row_bytes, p_.grad_weight.rows * row_bytes);
+  }
   std::int64_t features() const { return p_.hidden.cols; }
   std::int64_t groups() const { return ceil_div(ceil_div(features(), kColumns), kGroup); }
 
