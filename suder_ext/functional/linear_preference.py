@@ -7,15 +7,16 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops
 from suder_ext._load import has_kernel
+from suder_ext._ops import pair_chunks
 from suder_ext.functional import logprobs
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sequences import sequence_reduce
 from suder_ext.preference_options import check_preference_options
 from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
 
-# Below so many tokens whose logits would have to be computed again, the product that chunks save on
-# the CPU costs less than float32 sums of the weight's gradient (benchmarks/README.md).
-FEW_TOKENS = 128
+# So many tokens' logits computed again on the CPU cost less than float32 sums of the weight's
+# gradient, which are memory to clear, to read and to round (benchmarks/README.md).
+FEW_TOKENS = 384
 
 
 def linear_preference_loss(
@@ -45,7 +46,7 @@ def linear_preference_loss(
     With reduction "mean" the logits are computed once, not twice: the forward goes through the
     pairs in chunks and makes the gradients as well, which the backward multiplies by the one
     upstream gradient. They are float32 until then, whatever the dtype, so that a loss scale comes
-    before the rounding; beside them there is a workspace of 128 MiB on the CPU and 512 MiB on CUDA.
+    before the rounding; beside them there is a workspace of 256 MiB on the CPU and 512 MiB on CUDA.
     Logits of a pair that does not fit there are computed twice, as are all where nothing is gained
     (few tokens on the CPU), where a loss ranks the whole batch and does not fit (aot,
     aot_unpaired), and on CUDA unless cu_seqlens is on the CPU.
@@ -76,11 +77,17 @@ def linear_preference_loss(
         cu_seqlens = cu_seqlens.to(hidden.device, non_blocking=True)
     _check(hidden, cu_seqlens, ref_logprob)
     loss = loss_type, f_divergence, beta, label_smoothing, margin
-    softmax = ignore_index, temperature, softcap
     if reduction == "none":
-        return _of_pairs(
-            hidden, weight, target, target, cu_seqlens, bias, ref_logprob, loss, softmax
+        per_token = logprobs.linear_logprob(
+            hidden,
+            weight,
+            target,
+            bias,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
         )
+        return _of_pairs(per_token, target, cu_seqlens, ref_logprob, ignore_index, loss)
     _checks.tensor("target", target, 1, _checks.INTS)
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     check_preference_options(
@@ -92,14 +99,15 @@ def linear_preference_loss(
         has_lengths=True,
         has_reference=(ref_logprob is not None,) * 2,
     )
+    softmax = ignore_index, temperature, softcap
     ref_logprob = None if ref_logprob is None else ref_logprob.detach()
-    kept, count = _of_whole_pairs(target, cu_seqlens, ignore_index)
+    scored, count = _of_whole_pairs(target, cu_seqlens, ignore_index)
     if _goes_in_chunks(hidden, weight, bias, ref_logprob, offsets):
         results = _ops.linear_preference_loss(
             hidden,
             weight,
             bias,
-            kept.long(),
+            scored.long(),
             offsets.long(),
             count,
             None if ref_logprob is None else ref_logprob.float().contiguous(),
@@ -108,7 +116,8 @@ def linear_preference_loss(
             *(t is not None and t.requires_grad for t in (hidden, weight, bias)),
         )
         return PreferenceLoss(*results[:3])
-    result = _of_pairs(hidden, weight, kept, target, cu_seqlens, bias, ref_logprob, loss, softmax)
+    per_token = _logprob_with_room(hidden, weight, scored, bias, softmax)
+    result = _of_pairs(per_token, target, cu_seqlens, ref_logprob, ignore_index, loss)
     ends = torch.arange(2, device=hidden.device) * result.loss.shape[0]
     missing = _missing(count).long()
     mean, _ = sequence_reduce(result.loss, missing, ends, mean=True, ignore_index=1)
@@ -160,34 +169,49 @@ def _goes_in_chunks(
         return False
     if not has_kernel("linear_logprob", hidden, weight, ref_logprob):
         return False
-    tokens = hidden.shape[0] - FEW_TOKENS
-    return hidden.device.type != "cpu" or tokens * weight.shape[0] > logprobs.LOGITS_KEPT
+    if hidden.device.type != "cpu":
+        return True
+    few_tokens = FEW_TOKENS if weight.requires_grad else 0
+    return (hidden.shape[0] - few_tokens) * weight.shape[0] > pair_chunks.CPU_WORKSPACE
 
 
-def _of_pairs(
+def _logprob_with_room(
     hidden: Tensor,
     weight: Tensor,
     target: Tensor,
-    counted: Tensor,
-    cu_seqlens: Tensor,
     bias: Tensor | None,
-    ref_logprob: Tensor | None,
-    loss: tuple[LossType, FDivergence, float, float, float],
     softmax: tuple[int, float, float | None],
+) -> Tensor:
+    """linear_logprob, which on the CPU keeps as many logits as chunks would."""
+    wanted = any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    if not has_kernel("linear_logprob", hidden) or hidden.device.type != "cpu":
+        wanted = False
+    if not wanted or not torch.is_grad_enabled():
+        ignore_index, temperature, softcap = softmax
+        return logprobs.linear_logprob(
+            hidden,
+            weight,
+            target,
+            bias,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+        )
+    keep = pair_chunks.cpu_room(hidden.shape[0], weight.shape[0])
+    return _ops.linear_logprob(hidden, weight, bias, target.long(), *softmax, False, keep)[0]
+
+
+def _of_pairs(
+    per_token: Tensor,
+    target: Tensor,
+    cu_seqlens: Tensor,
+    ref_logprob: Tensor | None,
+    ignore_index: int,
+    loss: tuple[LossType, FDivergence, float, float, float],
 ) -> PreferenceLoss:
-    """The losses of all pairs; lengths are of `counted`, the targets before any were left out."""
-    ignore_index, temperature, softcap = softmax
-    per_token = logprobs.linear_logprob(
-        hidden,
-        weight,
-        target,
-        bias,
-        ignore_index=ignore_index,
-        temperature=temperature,
-        softcap=softcap,
-    )
+    """The losses of all pairs, from log p of their tokens."""
     total, count = sequence_reduce(
-        per_token, counted, cu_seqlens, mean=False, ignore_index=ignore_index
+        per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
     )
     # The NaN of a sequence without tokens goes around the loss: a pair that is left out of the mean
     # (upstream gradient 0) must not turn its partner's gradient into 0 * NaN.

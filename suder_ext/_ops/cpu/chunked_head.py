@@ -10,11 +10,6 @@ from suder_ext._ops import pair_chunks
 from suder_ext._ops.cpu.call import address, floats, kernel, rows, vector
 from suder_ext._ops.cpu.linear_logprob import arguments, run_backward, run_forward
 
-# 128 MiB of float32 logits: a pair of 576 image tokens of 16384, or of 160 words each of 102400.
-# With fewer tokens in a chunk, adding to the weight's gradient would cost as much as the product
-# that is saved.
-WORKSPACE = 32 * 2**20
-
 
 class ChunkedHead:
     """See `pair_chunks.Head`. Gradients add up in float32, and are left in it."""
@@ -32,10 +27,8 @@ class ChunkedHead:
         self.target, self.options = target.contiguous(), options
         tokens, vocab = hidden.shape[0], weight.shape[0]
         _check_targets(self.target, vocab, options[0])
-        # Kernels keep whole tiles: 32 tokens by 112 entries of the vocabulary at most.
-        row = -(-vocab // 112) * 112
-        self.most_tokens = WORKSPACE // row // 32 * 32
-        self.logits = floats(min(WORKSPACE, -(-tokens // 32) * 32 * row))
+        self.most_tokens = pair_chunks.CPU_WORKSPACE // pair_chunks.cpu_room(32, vocab) * 32
+        self.logits = floats(pair_chunks.cpu_room(tokens, vocab))
         self.lse = floats(0)
         self.grad_hidden = floats(*(hidden.shape if needs[0] else (0,)))
         self.grad_weight = floats(*(weight.shape if needs[1] else (0,)))
