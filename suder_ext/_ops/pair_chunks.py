@@ -25,8 +25,12 @@ CPU_WORKSPACE = 64 * 2**20
 
 def cpu_room(tokens: int, vocab: int) -> int:
     """Floats for the logits of so many tokens, all or what fits in the workspace."""
-    # Kernels keep whole tiles: 32 tokens by 112 entries of the vocabulary at most.
-    return min(CPU_WORKSPACE, -(-tokens // 32) * 32 * -(-vocab // 112) * 112)
+    return min(CPU_WORKSPACE, cpu_size(tokens, vocab))
+
+
+def cpu_size(tokens: int, vocab: int) -> int:
+    """Floats for all of them. Kernels keep whole tiles: 32 tokens by 112 entries at most."""
+    return -(-tokens // 32) * 32 * -(-vocab // 112) * 112
 
 
 class Head(Protocol):

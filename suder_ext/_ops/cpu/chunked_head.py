@@ -27,7 +27,7 @@ class ChunkedHead:
         self.target, self.options = target.contiguous(), options
         tokens, vocab = hidden.shape[0], weight.shape[0]
         _check_targets(self.target, vocab, options[0])
-        self.most_tokens = pair_chunks.CPU_WORKSPACE // pair_chunks.cpu_room(32, vocab) * 32
+        self.most_tokens = pair_chunks.CPU_WORKSPACE // pair_chunks.cpu_size(32, vocab) * 32
         self.logits = floats(pair_chunks.cpu_room(tokens, vocab))
         self.lse = floats(0)
         self.grad_hidden = floats(*(hidden.shape if needs[0] else (0,)))

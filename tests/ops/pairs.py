@@ -1,0 +1,97 @@
+"""Random packed pairs for linear_preference_loss, and the sizes of what makes up its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from suder_ext import PreferenceLoss, reference
+from suder_ext._ops import pair_chunks
+from suder_ext._ops.cuda import chunked_head
+from suder_ext.functional import pairs
+from suder_ext.preference_options import TAKES_MARGIN
+from tests.ops.cases import Case, linear_case
+
+
+@contextmanager
+def workspace(floats: int) -> Iterator[None]:
+    """Pairs go in chunks, however few their tokens, in a workspace of so many floats."""
+    with (
+        mock.patch.object(pairs, "FEW_TOKENS", -(10**12)),
+        mock.patch.object(pair_chunks, "CPU_WORKSPACE", floats),
+        mock.patch.object(chunked_head, "WORKSPACE", floats),
+    ):
+        yield
+
+
+def pair_case(
+    pairs: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    seed: int = 0,
+    longest: int = 9,
+    features: int = 12,
+    vocab: int = 70,
+    reference: bool = True,
+    **options: Any,
+) -> Case:
+    """2 * pairs sequences of 1 to `longest` tokens; every loss can be taken of them."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (2 * pairs,), generator=generator)
+    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    case = linear_case(int(cu_seqlens[-1]), features, vocab, dtype, seed=seed, **options)
+    scored = {"cu_seqlens": cu_seqlens, "reduction": "mean"}
+    if reference:
+        scored["ref_logprob"] = -4 * lengths + torch.randn(2 * pairs, generator=generator)
+    return replace(case, options={**scored, **case.options})
+
+
+def loss_options(loss_type: str) -> dict[str, Any]:
+    """Every term of the loss at work."""
+    margin = 0.3 if loss_type in TAKES_MARGIN else 0.0
+    return {"loss_type": loss_type, "label_smoothing": 0.1, "margin": margin, "beta": 0.2}
+
+
+class Outcome(NamedTuple):
+    loss: Tensor
+    rewards: tuple[Tensor, Tensor]
+    grads: dict[str, Tensor]
+
+
+def outcome(
+    case: Case, function: Any, upstream: float = 1.0, wanted: tuple[str, ...] | None = None
+) -> Outcome:
+    """Results, and gradients of upstream * loss."""
+    names = tuple(case.floats) if wanted is None else wanted
+    leaves = {name: t.detach().requires_grad_(name in names) for name, t in case.floats.items()}
+    result: PreferenceLoss = replace(case, floats=leaves).run(function)
+    grad = torch.full_like(result.loss, upstream)
+    grads = torch.autograd.grad(result.loss, [leaves[name] for name in names], grad)
+    return Outcome(result.loss.detach(), result[1:], dict(zip(names, grads, strict=True)))
+
+
+def terms_of(case: Case) -> tuple[dict[str, float], float]:
+    """The largest sum of sizes of the terms of each gradient, and of those of the loss.
+
+    An error of each logit in proportion to its size changes a result by a fraction of this.
+    """
+    floats = case.double().floats
+    hidden, weight = floats["hidden"], floats["weight"]
+    logits = hidden @ weight.t() + floats.get("bias", torch.zeros(1).double())
+    identity = torch.eye(weight.shape[0], dtype=torch.float64)
+    on_logits = replace(case, floats={"hidden": logits, "weight": identity})
+    grads = outcome(on_logits, reference.linear_preference_loss, wanted=("hidden",)).grads
+    sizes = grads["hidden"].abs()
+    sums = {
+        "hidden": sizes @ weight.abs(),
+        "weight": sizes.t() @ hidden.abs(),
+        "bias": sizes.sum(0),
+    }
+    largest = {name: float(t.max()) if t.numel() else 0.0 for name, t in sums.items()}
+    return largest, float((sizes * logits.abs().clamp(min=1)).sum())
