@@ -16,6 +16,7 @@ from suder_ext._ops import pair_chunks
 from suder_ext._ops.cuda import chunked_head
 from suder_ext.functional import pairs
 from suder_ext.preference_options import TAKES_MARGIN
+from suder_ext.reference.sequences import segment_ids
 from tests.ops.cases import Case, linear_case
 
 
@@ -38,7 +39,7 @@ def pair_case(
     longest: int = 9,
     features: int = 12,
     vocab: int = 70,
-    reference: bool = True,
+    with_reference: bool = True,
     **options: Any,
 ) -> Case:
     """2 * pairs sequences of 1 to `longest` tokens; every loss can be taken of them."""
@@ -46,10 +47,12 @@ def pair_case(
     lengths = torch.randint(1, longest + 1, (2 * pairs,), generator=generator)
     cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     case = linear_case(int(cu_seqlens[-1]), features, vocab, dtype, seed=seed, **options)
-    scored = {"cu_seqlens": cu_seqlens, "reduction": "mean"}
-    if reference:
-        scored["ref_logprob"] = -4 * lengths + torch.randn(2 * pairs, generator=generator)
-    return replace(case, options={**scored, **case.options})
+    packed = {"cu_seqlens": cu_seqlens, "reduction": "mean"}
+    if with_reference:  # near the policy: an f-divergence takes the exponential of the difference
+        total = replace(case, options={"cu_seqlens": cu_seqlens, "reduction": "sum"}).double()
+        own = total.run(reference.linear_sequence_logprob).nan_to_num().float()
+        packed["ref_logprob"] = own + torch.randn(2 * pairs, generator=generator)
+    return replace(case, options={**packed, **case.options})
 
 
 def loss_options(loss_type: str) -> dict[str, Any]:
@@ -81,17 +84,35 @@ def terms_of(case: Case) -> tuple[dict[str, float], float]:
 
     An error of each logit in proportion to its size changes a result by a fraction of this.
     """
-    floats = case.double().floats
+    floats, options = case.double().floats, dict(case.options)
     hidden, weight = floats["hidden"], floats["weight"]
-    logits = hidden @ weight.t() + floats.get("bias", torch.zeros(1).double())
-    identity = torch.eye(weight.shape[0], dtype=torch.float64)
-    on_logits = replace(case, floats={"hidden": logits, "weight": identity})
-    grads = outcome(on_logits, reference.linear_preference_loss, wanted=("hidden",)).grads
-    sizes = grads["hidden"].abs()
+    softcap, cu_seqlens = options.pop("softcap", None), options.pop("cu_seqlens").long()
+    del options["reduction"]
+    z = hidden @ weight.t() + floats.get("bias", torch.zeros(1).double())
+    if softcap:
+        z = softcap * (z / softcap).tanh()
+    target, scored = case.target.clamp(min=0).long(), ~case.ignored
+    logprob = z.log_softmax(1).gather(1, target[:, None])[:, 0].masked_fill(~scored, 0.0)
+    total, count = reference.sequence_reduce(logprob, case.target, cu_seqlens, mean=False)
+    total = total.nan_to_num().requires_grad_()
+    missing = (count == 0).view(-1, 2).any(1)
+    refs = options.pop("ref_logprob", None)
+    result = reference.preference_loss(
+        *total.view(-1, 2).unbind(1),
+        *(() if refs is None else refs.double().view(-1, 2).unbind(1)),
+        chosen_length=count[0::2],
+        rejected_length=count[1::2],
+        **options,
+    )
+    (slope,) = torch.autograd.grad(result.loss.masked_fill(missing, 0.0).sum(), total)
+    slope = slope.abs() / max(1, int((~missing).sum()))
+    upstream = slope[segment_ids(cu_seqlens, len(scored))] * scored
+    one_hot = torch.nn.functional.one_hot(target, weight.shape[0])
+    sizes = upstream[:, None] * (z.softmax(1) + one_hot)
     sums = {
         "hidden": sizes @ weight.abs(),
         "weight": sizes.t() @ hidden.abs(),
         "bias": sizes.sum(0),
     }
     largest = {name: float(t.max()) if t.numel() else 0.0 for name, t in sums.items()}
-    return largest, float((sizes * logits.abs().clamp(min=1)).sum())
+    return largest, float((upstream * z.abs().amax(1).clamp(min=1)).sum())

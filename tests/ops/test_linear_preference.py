@@ -71,17 +71,18 @@ def test_property_matches_float64(
     divergence: str,
     floats: int,
 ) -> None:
+    takes_divergence = with_reference and loss_type in TAKES_F_DIVERGENCE
     case = pair_case(
         pairs,
         dtype,
         seed=seed,
         longest=longest,
         vocab=vocab,
-        reference=with_reference,
+        with_reference=with_reference,
         bias=bias,
         ignored=ignored,
         softcap=softcap,
-        f_divergence=divergence if loss_type in TAKES_F_DIVERGENCE else "reverse_kl",
+        f_divergence=divergence if takes_divergence else "reverse_kl",
         **loss_options(loss_type),
     )
     with workspace(floats):
