@@ -94,18 +94,24 @@ def terms_of(case: Case) -> tuple[dict[str, float], float]:
     target, scored = case.target.clamp(min=0).long(), ~case.ignored
     logprob = z.log_softmax(1).gather(1, target[:, None])[:, 0].masked_fill(~scored, 0.0)
     total, count = reference.sequence_reduce(logprob, case.target, cu_seqlens, mean=False)
-    total = total.nan_to_num().requires_grad_()
     missing = (count == 0).view(-1, 2).any(1)
     refs = options.pop("ref_logprob", None)
-    result = reference.preference_loss(
-        *total.view(-1, 2).unbind(1),
-        *(() if refs is None else refs.double().view(-1, 2).unbind(1)),
-        chosen_length=count[0::2],
-        rejected_length=count[1::2],
-        **options,
-    )
-    (slope,) = torch.autograd.grad(result.loss.masked_fill(missing, 0.0).sum(), total)
-    slope = slope.abs() / max(1, int((~missing).sum()))
+
+    def mean(total: Tensor) -> Tensor:
+        result = reference.preference_loss(
+            *total.view(-1, 2).unbind(1),
+            *(() if refs is None else refs.double().view(-1, 2).unbind(1)),
+            chosen_length=count[0::2],
+            rejected_length=count[1::2],
+            **options,
+        )
+        return result.loss.masked_fill(missing, 0.0).sum() / max(1, int((~missing).sum()))
+
+    total = total.nan_to_num().requires_grad_()
+    (slope,) = torch.autograd.grad(mean(total), total)
+    # A total is rounded to float32, some 20 times finer than the limits, and slopes depend on it.
+    bend = torch.autograd.functional.hessian(mean, total.detach()).abs() @ total.detach().abs()
+    slope = slope.abs() + 0.05 * bend
     upstream = slope[segment_ids(cu_seqlens, len(scored))] * scored
     one_hot = torch.nn.functional.one_hot(target, weight.shape[0])
     sizes = upstream[:, None] * (z.softmax(1) + one_hot)
