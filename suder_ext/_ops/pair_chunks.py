@@ -6,8 +6,8 @@ What differs from device to device is the head: `cpu/chunked_head.py`, `cuda/chu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ def mean_over(missing: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_preference_loss(
-    head_type: Any,
+    head_type: Callable[..., Head],
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -90,9 +90,7 @@ def linear_preference_loss(
     _checks.cu_seqlens_values(cu_seqlens, hidden.shape[0])
     offsets = cu_seqlens.tolist()
     cu_seqlens = cu_seqlens.to(hidden.device, non_blocking=True)
-    head: Head = head_type(
-        hidden, weight, bias, target, (ignore_index, temperature, softcap), needs
-    )
+    head = head_type(hidden, weight, bias, target, (ignore_index, temperature, softcap), needs)
     missing = (count == 0).view(-1, 2).any(1)
     total = torch.zeros(count.shape, dtype=torch.float32, device=hidden.device)
     pairs = total.view(-1, 2)

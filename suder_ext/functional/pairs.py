@@ -17,7 +17,7 @@ from suder_ext.types import FDivergence, LossType, PreferenceLoss
 
 # So many tokens' logits computed again on the CPU cost less than float32 sums of the weight's
 # gradient, which are memory to clear, to read and to round (benchmarks/README.md).
-FEW_TOKENS = 384
+FEW_TOKENS = 256
 
 Loss = tuple[LossType, FDivergence, float, float, float]
 """loss_type, f_divergence, beta, label_smoothing, margin"""

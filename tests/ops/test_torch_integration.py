@@ -156,6 +156,35 @@ def test_compiles_with_dynamic_shapes(fastest: str) -> None:
     assert len(frames) == 1
 
 
+@pytest.mark.parametrize("floats", [0, 10**9], ids=["chunks", "whole"])
+def test_mean_of_pairs_compiles_with_dynamic_shapes(fastest: str, floats: int) -> None:
+    torch._dynamo.reset()
+    frames = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        frames.append(graph)
+        return graph.forward
+
+    @torch.compile(fullgraph=True, backend=count, dynamic=True)
+    def step(hidden: Tensor, weight: Tensor, target: Tensor, cu: Tensor) -> Tensor:
+        return suder_ext.linear_preference_loss(hidden, weight, target, cu, reduction="mean").loss
+
+    with workspace(floats):
+        for tokens in (6, 9, 14):
+            case = linear_case(tokens, 5, 7, bias=False, ignored=0.0)
+            hidden, weight = (t.requires_grad_() for t in case.floats.values())
+            args = hidden, weight, case.target, torch.tensor([0, 2, tokens])
+            compiled, eager = step(*args), suder_ext.linear_preference_loss(*args, reduction="mean")
+            assert torch.equal(compiled, eager.loss)
+            for got, expected in zip(
+                torch.autograd.grad(compiled, (hidden, weight)),
+                torch.autograd.grad(eager.loss, (hidden, weight)),
+                strict=True,
+            ):
+                assert torch.equal(got, expected)
+    assert len(frames) == 1
+
+
 def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Each operator with arguments that reach every branch of its schema."""
     t = _tensors()
