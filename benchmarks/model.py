@@ -148,6 +148,14 @@ def logits_backward(card: Card, n: int, v: int) -> Work:
     return Work("logprob from logits, backward", f"{n}x{v}", 0.0, dram, 0.0, seconds)
 
 
+def pair_loss(card: Card, n: int, d: int, v: int) -> Work:
+    """Reduction "mean": `tiles_both` less a product, but the logits wait in DRAM, not in L2."""
+    both, again = tiles_both(card, n, d, v), 2.0 * n * d * v / card.product
+    logits = 8.0 * n * v  # written back, read again
+    seconds, dram = both.seconds - again + logits / card.copy, both.dram + logits
+    return Work("pair loss, mean, with gradients", both.shape, both.flops, dram, 0.0, seconds)
+
+
 def predictions(card: Card) -> list[Work]:
     """All kernels at the shapes of the benchmark."""
     shapes = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
@@ -156,6 +164,7 @@ def predictions(card: Card) -> list[Work]:
     works = [model(card, *shape) for shape in shapes for model in linear]
     for v in (16384, 102400):
         works += [logits_forward(card, 8192, v), logits_backward(card, 8192, v)]
+    works += [pair_loss(card, 8192, 2048, v) for v in (16384, 102400)]
     return works
 
 

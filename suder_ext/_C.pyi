@@ -22,6 +22,8 @@ def linear_logprob(
     logprob: int,
     lse: int,
     entropy: int,
+    logits: int,
+    logits_size: int,
 ) -> None: ...
 def linear_logprob_backward(
     *,
@@ -44,11 +46,15 @@ def linear_logprob_backward(
     grad_entropy: int,
     lse: int,
     entropy: int,
+    logits: int,
+    logits_size: int,
     grad_hidden: int,
     grad_hidden_stride: int,
     grad_weight: int,
     grad_weight_stride: int,
     grad_bias: int,
+    float32_gradients: bool = ...,
+    add: bool = ...,
 ) -> None: ...
 def logprob(
     *,

@@ -21,6 +21,7 @@ TAKES_MARGIN = frozenset(
 TAKES_LABEL_SMOOTHING = frozenset(
     {"sigmoid", "sigmoid_norm", "exo_pair", "robust", "aot", "aot_unpaired", "simpo", "cpo"}
 )
+SORTING = frozenset({"aot", "aot_unpaired"})  # a pair's loss depends on its rank in the batch
 REFERENCE_FREE = frozenset({"simpo", "cpo", "orpo"})
 
 ALPHA = 0.5  # of alpha_divergence: TRL's default f_alpha_divergence_coef

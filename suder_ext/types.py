@@ -29,6 +29,7 @@ LossType = Literal[
 FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 SequenceReduction = Literal["mean", "sum"]
 Normalization = Literal["std", "mean"]
+PairReduction = Literal["none", "mean"]
 PolicyReduction = Literal["sequence", "token", "constant"]
 PolicyLevel = Literal["token", "sequence"]
 
@@ -60,7 +61,7 @@ class Rewards(NamedTuple):
 
 
 class PreferenceLoss(NamedTuple):
-    """Loss and implicit rewards of B preference pairs, each `[B]`."""
+    """Loss and implicit rewards of B preference pairs, each `[B]`; the loss may be their mean."""
 
     loss: Tensor
     chosen_reward: Tensor

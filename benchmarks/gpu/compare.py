@@ -50,7 +50,7 @@ def inputs(n: int, d: int, v: int) -> list[torch.Tensor]:
 def forward(n: int, d: int, v: int) -> list[Row]:
     hidden, weight, bias = inputs(n, d, v)
     target = torch.randint(v, (n,), device="cuda")
-    arguments = (hidden, weight, bias, target, *OPTIONS)
+    arguments = (hidden, weight, bias, target, *OPTIONS, 0)
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden @ weight.t(),
         "ours, fused": lambda: ours.fused_linear_logprob(*arguments),
@@ -75,9 +75,10 @@ def both(n: int, d: int, v: int) -> list[Row]:
     def run_ours(function: Callable[..., Any]) -> None:
         with torch.no_grad():
             arguments = (hidden, weight, bias, target)
-            _, lse, _ = function(*arguments, *OPTIONS)
+            _, lse, *_ = function(*arguments, *OPTIONS, 0)
+            saved = lse, empty, empty
             ours.linear_logprob_backward(
-                upstream, None, None, *arguments, lse, empty, *OPTIONS[:3], True, True, True
+                upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True
             )
 
     def run_peer(loss: peers.Loss) -> None:

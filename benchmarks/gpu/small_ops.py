@@ -39,9 +39,21 @@ def sequences_and_losses() -> None:
         suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
 
 
+def mean_of_pairs() -> None:
+    """In one chunk, and recomputing, as cu_seqlens is on the CPU or on the device."""
+    hidden = torch.randn(130, 328, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(700, 328, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    target = torch.randint(700, (130,), device="cuda")
+    for device in ("cpu", "cuda"):
+        cu_seqlens = torch.tensor([0, 40, 70, 90, 130], device=device)
+        arguments = hidden, weight, target, cu_seqlens
+        suder_ext.linear_preference_loss(*arguments, reduction="mean").loss.backward()
+
+
 if __name__ == "__main__":
     for element in (torch.float32, torch.bfloat16, torch.float16):
         linear(element)
     sequences_and_losses()
+    mean_of_pairs()
     torch.cuda.synchronize()
     print("ran every kernel")

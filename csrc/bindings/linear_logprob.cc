@@ -2,9 +2,10 @@
 //
 // Keyword arguments only. Tensors are addresses (0: absent), float32 and int64 vectors contiguous,
 // matrices with contiguous rows `*_stride` elements apart. dtype: 0 float32, 1 bfloat16, 2 float16;
-// it is that of hidden, weight, bias and of the gradients with respect to them. softcap 0: none.
-// Every output is written in full. Errors: ValueError (sizes, settings), IndexError (a target
-// outside [0, vocab), naming the first such row), MemoryError.
+// it is that of hidden, weight, bias and of the gradients with respect to them, which with
+// float32_gradients are float32. softcap 0: none. Every output is written in full, or with `add`
+// grad_weight and grad_bias are added to. Errors: ValueError (sizes, settings), IndexError (a
+// target outside [0, vocab), naming the first such row), MemoryError.
 #include "suder/linear_logprob.h"
 
 #include "bindings/module.h"
@@ -52,7 +53,7 @@ void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Addre
               Int ignore_index, float temperature, float softcap, int threads, Address grad_logprob,
               Address grad_lse, Address grad_entropy, Address lse, Address entropy, Address logits,
               Int logits_size, Address grad_hidden, Int grad_hidden_stride, Address grad_weight,
-              Int grad_weight_stride, Address grad_bias) {
+              Int grad_weight_stride, Address grad_bias, bool float32_gradients, bool add) {
   LinearLogprobBackward p;
   set_inputs(p, hidden, tokens, features, hidden_stride, weight, vocab, weight_stride, bias, dtype,
              target, ignore_index, temperature, softcap, threads);
@@ -66,6 +67,8 @@ void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Addre
   p.grad_hidden = {pointer<void>(grad_hidden), tokens, features, grad_hidden_stride};
   p.grad_weight = {pointer<void>(grad_weight), vocab, features, grad_weight_stride};
   p.grad_bias = pointer<void>(grad_bias);
+  p.float32_gradients = float32_gradients;
+  p.add = add;
   py::gil_scoped_release release;
   linear_logprob_backward(p);
 }
@@ -84,7 +87,8 @@ const Binding binding([](py::module_& module) {
              py::arg("threads"), py::arg("grad_logprob"), py::arg("grad_lse"),
              py::arg("grad_entropy"), py::arg("lse"), py::arg("entropy"), py::arg("logits"),
              py::arg("logits_size"), py::arg("grad_hidden"), py::arg("grad_hidden_stride"),
-             py::arg("grad_weight"), py::arg("grad_weight_stride"), py::arg("grad_bias"));
+             py::arg("grad_weight"), py::arg("grad_weight_stride"), py::arg("grad_bias"),
+             py::arg("float32_gradients") = false, py::arg("add") = false);
 });
 
 }  // namespace

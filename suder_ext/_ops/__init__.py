@@ -12,4 +12,5 @@ logprob = torch.ops.suder.logprob.default
 sequence_reduce = torch.ops.suder.sequence_reduce.default
 group_advantage = torch.ops.suder.group_advantage.default
 preference_loss = torch.ops.suder.preference_loss.default
+linear_preference_loss = torch.ops.suder.linear_preference_loss.default
 policy_loss = torch.ops.suder.policy_loss.default

@@ -87,6 +87,21 @@ def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     return *wanted, *(None,) * 7
 
 
+def _linear_preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:3], *output[3:])
+
+
+def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
+    if loss is None:
+        return (None,) * 18
+    grads = torch.ops.suder.linear_preference_loss_backward.default(loss, *ctx.saved_tensors)
+    need = ctx.needs_input_grad
+    wanted = (grad if needed else None for grad, needed in zip(grads, need[:3], strict=True))
+    return *wanted, *(None,) * 15
+
+
 def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
@@ -131,6 +146,14 @@ def _recorded(
     # Not its own apply, which first looks for wrappers of functorch: `eager` has done so.
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
+
+torch.library.register_autograd(
+    "suder::linear_preference_loss",
+    _linear_preference,
+    setup_context=_linear_preference_setup,
+    lib=library,
+)
+_no_second_order("linear_preference_loss")
 
 for _name, _backward, _setup, _results in (  # results: all but the slopes
     ("linear_logprob", _linear_logprob, _linear_logprob_setup, 3),

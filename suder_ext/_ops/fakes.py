@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._ops.schemas import library
+from suder_ext.preference_options import SORTING
 
 
 def _floats(like: Tensor, *size: int | torch.SymInt) -> Tensor:
@@ -110,8 +111,7 @@ def _preference_loss(
 ) -> tuple[Tensor, ...]:
     torch._check(chosen.dim() == 1 and chosen.shape == rejected.shape)
     pairs = chosen.shape[0]
-    sorts = loss_type in ("aot", "aot_unpaired")
-    partner = chosen.new_empty((pairs if sorts else 0,), dtype=torch.int64)
+    partner = chosen.new_empty((pairs if loss_type in SORTING else 0,), dtype=torch.int64)
     return *(_floats(chosen, pairs) for _ in range(5)), partner
 
 
@@ -133,6 +133,38 @@ def _preference_loss_backward(
 ) -> tuple[Tensor, ...]:
     pairs = chosen_slope.shape[0]
     return tuple(_floats(chosen_slope, n) for n in (pairs, pairs, *(2 * (pairs * need_ref,))))
+
+
+@torch.library.register_fake("suder::linear_preference_loss", lib=library)
+def _linear_preference_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    cu_seqlens: Tensor,
+    count: Tensor,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    torch._check(hidden.dim() == 2 and weight.dim() == 2 and target.dim() == 1)
+    torch._check(hidden.shape[1] == weight.shape[1])
+    torch._check(hidden.shape[0] == target.shape[0])
+    torch._check(cu_seqlens.shape[0] == count.shape[0] + 1)
+    pairs, (need_hidden, need_weight, need_bias) = count.shape[0] // 2, options[-3:]
+    return (
+        _floats(hidden),
+        _floats(hidden, pairs),
+        _floats(hidden, pairs),
+        _floats(hidden, *(hidden.shape if need_hidden else (0,))),
+        _floats(hidden, *(weight.shape if need_weight else (0,))),
+        _floats(hidden, weight.shape[0] if need_bias else 0),
+    )
+
+
+@torch.library.register_fake("suder::linear_preference_loss_backward", lib=library)
+def _linear_preference_loss_backward(
+    grad_loss: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, *slopes: Tensor
+) -> tuple[Tensor, ...]:
+    return tuple(slope.new_empty(slope.shape, dtype=hidden.dtype) for slope in slopes)
 
 
 @torch.library.register_fake("suder::policy_loss", lib=library)

@@ -67,6 +67,22 @@ SCHEMAS = {
         " bool need_ref) -> (Tensor grad_chosen, Tensor grad_rejected, Tensor grad_ref_chosen, "
         "Tensor grad_ref_rejected)"
     ),
+    # The mean over the pairs both of whose sequences have a scored token. cu_seqlens on the CPU;
+    # count: each sequence's scored tokens; target: those of the other pairs must be ignored.
+    # slopes: float32, of d loss; they only wait for its upstream gradient.
+    "linear_preference_loss": (
+        "(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor cu_seqlens, "
+        "Tensor count, Tensor? ref_logprob, str loss_type, str f_divergence, float beta, "
+        "float label_smoothing, float margin, int ignore_index, float temperature, "
+        "float? softcap, bool need_hidden, bool need_weight, bool need_bias) -> (Tensor loss, "
+        "Tensor chosen_reward, Tensor rejected_reward, Tensor hidden_slope, Tensor weight_slope, "
+        "Tensor bias_slope)"
+    ),
+    "linear_preference_loss_backward": (
+        "(Tensor grad_loss, Tensor hidden, Tensor weight, Tensor? bias, Tensor hidden_slope, "
+        "Tensor weight_slope, Tensor bias_slope) "
+        "-> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)"
+    ),
     # slopes: d loss / d (logprob - old_logprob), d (logprob - ref_logprob) and d advantage.
     "policy_loss": (
         "(Tensor logprob, Tensor old_logprob, Tensor? ref_logprob, Tensor advantage, "

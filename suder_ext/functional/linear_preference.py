@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from suder_ext import _checks
 from suder_ext.functional.logprobs import linear_logprob
-from suder_ext.functional.preference import preference_loss
-from suder_ext.functional.sequences import sequence_reduce
-from suder_ext.types import FDivergence, LossType, PreferenceLoss
+from suder_ext.functional.pairs import losses_of, mean_loss_of
+from suder_ext.preference_options import check_preference_options
+from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
 
 
 def linear_preference_loss(
@@ -25,6 +24,7 @@ def linear_preference_loss(
     label_smoothing: float = 0.0,
     margin: float = 0.0,
     f_divergence: FDivergence = "reverse_kl",
+    reduction: PairReduction = "none",
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
@@ -35,20 +35,70 @@ def linear_preference_loss(
     over the scored tokens, and the lengths that some losses need are their counts. Extra memory is
     that of `linear_logprob`: a fixed workspace plus O(T).
 
+    With reduction "mean" the logits are computed once, not twice: the forward goes through the
+    pairs in chunks and makes the gradients as well, which the backward multiplies by the one
+    upstream gradient. They are float32 until then, whatever the dtype, so that a loss scale comes
+    before the rounding; beside them there is a workspace of 256 MiB on the CPU and 512 MiB on CUDA.
+    Logits of a pair that does not fit there are computed twice, as are all where nothing is gained
+    (few tokens on the CPU), where a loss ranks the whole batch and does not fit (aot,
+    aot_unpaired), and on CUDA in float16 or unless cu_seqlens is on the CPU.
+
     Args:
         hidden: `[T, D]`; weight, bias, ignore_index, temperature, softcap: as in `linear_logprob`.
         target: int64 or int32 `[T]`.
-        cu_seqlens: int64 or int32 `[2P + 1]`, sorted from 0 to T.
+        cu_seqlens: int64 or int32 `[2P + 1]`, sorted from 0 to T, on the device of hidden. With
+            reduction "mean" it may be on the CPU instead: only there are the ends of the pairs
+            known without waiting for the device. It is copied there without waiting; while a CUDA
+            graph is captured it must be there.
         ref_logprob: float `[2P]`, the reference model's sums in the same order, or None.
         loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.
+        reduction: "none", or "mean": over the pairs both of whose sequences have a scored token.
 
     Returns:
-        PreferenceLoss of three `[P]`, differentiable in hidden, weight and bias. A pair one of
-        whose sequences has no scored token gives NaN and no gradient.
+        PreferenceLoss. With "none" three `[P]`, differentiable in hidden, weight and bias; a pair
+        one of whose sequences has no scored token gives NaN and no gradient. With "mean" the loss
+        is a scalar, NaN where no pair is left (also for P = 0, with gradients of 0); the rewards
+        are the same `[P]`, for logging: they are not differentiable. Such a pair takes no part in
+        the loss, whatever its hidden states hold.
 
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob` and `preference_loss`.
     """
+    _checks.choice("reduction", reduction, ("none", "mean"))
+    offsets = cu_seqlens
+    if reduction == "mean" and isinstance(cu_seqlens, Tensor) and cu_seqlens.device.type == "cpu":
+        cu_seqlens = cu_seqlens.to(hidden.device, non_blocking=True)
+    _check(hidden, cu_seqlens, ref_logprob)
+    loss = loss_type, f_divergence, beta, label_smoothing, margin
+    if reduction == "none":
+        logprob = linear_logprob(
+            hidden,
+            weight,
+            target,
+            bias,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+        )
+        return losses_of(logprob, target, cu_seqlens, ref_logprob, ignore_index, loss)
+    _checks.tensor("target", target, 1, _checks.INTS)
+    hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
+    check_preference_options(
+        loss_type,
+        beta=beta,
+        label_smoothing=label_smoothing,
+        margin=margin,
+        f_divergence=f_divergence,
+        has_lengths=True,
+        has_reference=(ref_logprob is not None,) * 2,
+    )
+    softmax = ignore_index, temperature, softcap
+    return mean_loss_of(
+        hidden, weight, bias, target, cu_seqlens, offsets, ref_logprob, loss, softmax
+    )
+
+
+def _check(hidden: Tensor, cu_seqlens: Tensor, ref_logprob: Tensor | None) -> None:
     _checks.cu_seqlens(cu_seqlens, "hidden", hidden)
     if cu_seqlens.shape[0] % 2 == 0:
         raise ValueError(
@@ -60,34 +110,4 @@ def linear_preference_loss(
         _checks.shape(
             "ref_logprob", ref_logprob, (cu_seqlens.shape[0] - 1,), "the 2P of cu_seqlens[2P+1]"
         )
-    per_token = linear_logprob(
-        hidden,
-        weight,
-        target,
-        bias,
-        ignore_index=ignore_index,
-        temperature=temperature,
-        softcap=softcap,
-    )
-    total, count = sequence_reduce(
-        per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
-    )
-    # The NaN of a sequence without tokens goes around the loss: a pair that is left out of the mean
-    # (upstream gradient 0) must not turn its partner's gradient into 0 * NaN.
-    nothing = count == 0
-    total = total.masked_fill(nothing, 0.0)
-    result = preference_loss(
-        total[0::2],
-        total[1::2],
-        None if ref_logprob is None else ref_logprob[0::2],
-        None if ref_logprob is None else ref_logprob[1::2],
-        loss_type=loss_type,
-        beta=beta,
-        label_smoothing=label_smoothing,
-        margin=margin,
-        f_divergence=f_divergence,
-        chosen_length=count[0::2],
-        rejected_length=count[1::2],
-    )
-    missing = nothing[0::2] | nothing[1::2]
-    return PreferenceLoss(*(value.masked_fill(missing, torch.nan) for value in result))
+        _checks.same_device("ref_logprob", ref_logprob, "hidden", hidden)

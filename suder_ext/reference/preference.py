@@ -9,7 +9,7 @@ from suder_ext.preference_options import REFERENCE_FREE, check_preference_option
 from suder_ext.reference.logprobs import linear_logprob, widen
 from suder_ext.reference.preference_formulas import LOSSES, Pairs, score
 from suder_ext.reference.sequences import sequence_reduce
-from suder_ext.types import FDivergence, LossType, PreferenceLoss
+from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
 
 
 def preference_loss(
@@ -81,11 +81,14 @@ def linear_preference_loss(
     label_smoothing: float = 0.0,
     margin: float = 0.0,
     f_divergence: FDivergence = "reverse_kl",
+    reduction: PairReduction = "none",
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
 ) -> PreferenceLoss:
     """See `suder_ext.linear_preference_loss`."""
+    if reduction not in ("none", "mean"):
+        raise ValueError(f"reduction is {reduction!r}; it must be 'none' or 'mean'")
     per_token = linear_logprob(
         hidden,
         weight,
@@ -98,7 +101,10 @@ def linear_preference_loss(
     total, count = sequence_reduce(
         per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
     )
-    return preference_loss(
+    missing = (count == 0).view(-1, 2).any(1)
+    if reduction == "mean":
+        total = total.masked_fill(missing.repeat_interleave(2), 0.0)
+    result = preference_loss(
         total[0::2],
         total[1::2],
         None if ref_logprob is None else ref_logprob[0::2],
@@ -111,3 +117,8 @@ def linear_preference_loss(
         chosen_length=count[0::2],
         rejected_length=count[1::2],
     )
+    if reduction == "none":
+        return result
+    mean = result.loss.masked_fill(missing, 0.0).sum() / (~missing).sum()
+    rewards = (reward.detach().masked_fill(missing, torch.nan) for reward in result[1:])
+    return PreferenceLoss(mean, *rewards)

@@ -23,6 +23,7 @@ from tests.ops.cases import (
     upstream_for,
 )
 from tests.ops.compare import assert_close
+from tests.ops.pairs import outcome, pair_case, terms_of, workspace
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
@@ -93,6 +94,30 @@ def test_nothing_waits_for_the_device_and_graphs_capture_it() -> None:
     captured.zero_()
     graph.replay()
     assert torch.equal(captured, expected)
+
+
+@pytest.mark.parametrize("offsets_on", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_mean_of_pairs_in_chunks_or_not(dtype: torch.dtype, offsets_on: str) -> None:
+    case = pair_case(6, dtype, longest=400, features=64, vocab=20000)
+    expected = outcome(case.double(), suder_ext.reference.linear_preference_loss)
+    terms, of_loss = terms_of(case)
+    there = {
+        "ref_logprob": case.options["ref_logprob"].cuda(),
+        "cu_seqlens": case.options["cu_seqlens"].to(offsets_on),
+    }
+    moved = replace(on_gpu(case), options={**case.options, **there})
+    with workspace(1024 * 20000):
+        outcome(moved, suder_ext.linear_preference_loss)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            got = outcome(moved, suder_ext.linear_preference_loss)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert_close(got.loss, expected.loss.cuda(), "logprob", dtype, terms=of_loss)
+    for name, grad in got.grads.items():
+        kind = f"grad_{name}"
+        assert_close(grad, expected.grads[name].cuda(), kind, dtype, 1.0, terms[name])
 
 
 def test_a_target_outside_the_vocabulary_makes_its_row_nan() -> None:

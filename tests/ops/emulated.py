@@ -19,7 +19,15 @@ from unittest import mock
 import torch
 
 from suder_ext._ops import eager
-from suder_ext._ops.cuda import call, linear_logprob, logprob, losses, sequences, tiles
+from suder_ext._ops.cuda import (
+    call,
+    chunked_head,
+    linear_logprob,
+    logprob,
+    losses,
+    sequences,
+    tiles,
+)
 
 FOLDER = Path(
     os.environ.get("SUDER_EMULATED", Path(__file__).parents[2] / "build/emulated")
@@ -53,7 +61,8 @@ EMULATED = list(FORWARDS) if KERNELS is not None else []
 @contextmanager
 def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[None]:
     """Run torch.ops.suder on CPU tensors through the CUDA functions and the emulated kernels."""
-    functions = {**linear_logprob.OPS, **logprob.OPS, **losses.OPS, **sequences.OPS}
+    modules = linear_logprob, chunked_head, logprob, losses, sequences
+    functions = {name: function for module in modules for name, function in module.OPS.items()}
     functions["linear_logprob"] = FORWARDS[name]
     with (
         torch.library._scoped_library("suder", "IMPL") as library,

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import suder_ext
 from tests.ops.cases import linear_case, logits_case
 from tests.ops.compare import assert_close
+from tests.ops.pairs import workspace
 
 CU = torch.tensor([0, 3, 3, 7, 8])
 TARGET = torch.tensor([0, 4, -100, 2, 1, 6, 3, -100])
@@ -59,6 +60,9 @@ def _calls(t: dict[str, Tensor], cu: Tensor = CU, target: Tensor = TARGET) -> di
             t["chosen"], t["rejected"], loss_type="simpo", margin=0.5, **lengths
         ),
         "linear_preference_loss": lambda: suder_ext.linear_preference_loss(*head, cu, t["bias"]),
+        "linear_preference_loss mean": lambda: suder_ext.linear_preference_loss(
+            *head, cu[::2], t["bias"], reduction="mean"
+        ),
         "policy_loss": lambda: suder_ext.policy_loss(
             t["token"], t["old"], t["advantage"], cu, t["ref"], kl_coef=0.1
         ),
@@ -78,6 +82,13 @@ def _calls(t: dict[str, Tensor], cu: Tensor = CU, target: Tensor = TARGET) -> di
 
 
 FUNCTIONS = sorted(_calls(_tensors()))
+
+
+@pytest.fixture(autouse=True)
+def _in_chunks() -> Iterator[None]:
+    """linear_preference_loss goes through pairs in chunks where it may, however few they are."""
+    with workspace(0):
+        yield
 
 
 def _flat(result: Any) -> list[Tensor]:
@@ -145,6 +156,35 @@ def test_compiles_with_dynamic_shapes(fastest: str) -> None:
     assert len(frames) == 1
 
 
+@pytest.mark.parametrize("floats", [0, 10**9], ids=["chunks", "whole"])
+def test_mean_of_pairs_compiles_with_dynamic_shapes(fastest: str, floats: int) -> None:
+    torch._dynamo.reset()
+    frames = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        frames.append(graph)
+        return graph.forward
+
+    @torch.compile(fullgraph=True, backend=count, dynamic=True)
+    def step(hidden: Tensor, weight: Tensor, target: Tensor, cu: Tensor) -> Tensor:
+        return suder_ext.linear_preference_loss(hidden, weight, target, cu, reduction="mean").loss
+
+    with workspace(floats):
+        for tokens in (6, 9, 14):
+            case = linear_case(tokens, 5, 7, bias=False, ignored=0.0)
+            hidden, weight = (t.requires_grad_() for t in case.floats.values())
+            args = hidden, weight, case.target, torch.tensor([0, 2, tokens])
+            compiled, eager = step(*args), suder_ext.linear_preference_loss(*args, reduction="mean")
+            assert torch.equal(compiled, eager.loss)
+            for got, expected in zip(
+                torch.autograd.grad(compiled, (hidden, weight)),
+                torch.autograd.grad(eager.loss, (hidden, weight)),
+                strict=True,
+            ):
+                assert torch.equal(got, expected)
+    assert len(frames) == 1
+
+
 def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Each operator with arguments that reach every branch of its schema."""
     t = _tensors()
@@ -183,6 +223,13 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
         "preference_loss_backward",
         (pairs, None, *(pairs,) * 5, lengths[:0], *none, "sigmoid", 0.1, True),
     )
+    for bias, need, ref in ((t["bias"], True, pairs), (None, False, None)):
+        weight = t["weight"] if need else plain["weight"]
+        settings = "sigmoid", "reverse_kl", 0.1, 0.0, 0.0, -100, 1.0, None
+        arguments = t["hidden"], weight, bias, TARGET, full, torch.full((4,), 2), ref
+        yield "linear_preference_loss", (*arguments, *settings, True, need, need)
+    slopes = torch.randn(8, 5), torch.randn(7, 5), n[:0]
+    yield "linear_preference_loss_backward", (n[0], *head, None, *slopes)
     yield "policy_loss_backward", (n[0], n, n, n, n[:0], pairs)
     for ref in (None, t["ref"]):
         arguments = t["token"], t["old"], ref, t["advantage"], CU

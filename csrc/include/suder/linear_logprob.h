@@ -11,7 +11,7 @@
 namespace suder {
 
 struct LinearLogprob {
-  DType dtype = DType::kFloat32;         // of hidden, weight, bias and their gradients
+  DType dtype = DType::kFloat32;         // of hidden, weight, bias and, by default, gradients
   ConstMatrix hidden;                    // [N, D]
   ConstMatrix weight;                    // [V, D]
   const void* bias = nullptr;            // [V], or absent
@@ -44,6 +44,10 @@ struct LinearLogprobBackward : LinearLogprob {
   Matrix grad_hidden;                   // [N, D], or data absent
   Matrix grad_weight;                   // [V, D], or data absent
   void* grad_bias = nullptr;            // [V], or absent
+  // A caller that goes through its tokens in several calls: all three gradients are float32,
+  // whatever dtype is, and those of weight and bias are added to what is there.
+  bool float32_gradients = false;
+  bool add = false;  // needs float32 gradients
 };
 
 // Throw std::invalid_argument for sizes and settings that make no sense, std::out_of_range naming

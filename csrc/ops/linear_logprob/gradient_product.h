@@ -2,6 +2,8 @@
 // itself, and the rounding of its sums.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/pack.h"
 #include "cpu/parallel.h"
 #include "ops/linear_logprob/logits_tile.h"
@@ -11,6 +13,12 @@ inline namespace SUDER_ISA {
 
 inline constexpr std::int64_t kGroup = kTilePanels;  // panels of features in one task
 inline constexpr std::int64_t kPackUnits = 32;       // and units of k packed in one task
+
+// Whether gradients are the float32 sums themselves, of which none has to be rounded.
+template <class T>
+bool float32_gradients(const LinearLogprobBackward& p) {
+  return std::is_same_v<T, float> || p.float32_gradients;
+}
 
 // The B panels [panel][k][kColumns] of rows [first, first + rows), but for those with skip[row]. A
 // group of panels at a time, so that few places are written at once; what the rows hold for the

@@ -2,8 +2,6 @@
 // is float32, else in memory of their own that is rounded at the end.
 #pragma once
 
-#include <type_traits>
-
 #include "cpu/workspace.h"
 #include "ops/linear_logprob/gradient_product.h"
 #include "ops/linear_logprob/logit_gradient.h"
@@ -19,7 +17,8 @@ class HiddenGradient {
         block_(block),
         weight_(ceil_div(features(), kColumns) * b_panel_size(units<Units>(block.max_rows))),
         gradients_(ceil_div(block.max_tokens, kRows) * a_panel_size(units<Units>(block.max_rows))),
-        sums_(kDirect ? 0 : params.hidden.rows * features()) {}
+        direct_(float32_gradients<T>(params)),
+        sums_(direct_ ? 0 : params.hidden.rows * features()) {}
 
   // Of the block of the vocabulary: the weight, the right operand.
   void pack_weight(int threads) {
@@ -39,8 +38,8 @@ class HiddenGradient {
   }
   void multiply(std::int64_t task) {
     const std::int64_t first = task / groups() * kTileRows, group = task % groups();
-    const std::int64_t stride = kDirect ? p_.grad_hidden.stride : features();
-    float* sums = kDirect ? static_cast<float*>(p_.grad_hidden.data) : sums_.data();
+    const std::int64_t stride = direct_ ? p_.grad_hidden.stride : features();
+    float* sums = direct_ ? static_cast<float*>(p_.grad_hidden.data) : sums_.data();
     const GradientProduct<T> product{gradients_.data(), weight_.data(), block_.tokens,
                                      units<Units>(block_.rows), features()};
     product.multiply(first, group,
@@ -50,7 +49,7 @@ class HiddenGradient {
 
   // After the last block.
   void finish(int threads) {
-    if (!wanted() || kDirect) return;
+    if (!wanted() || direct_) return;
     cpu::parallel_for(threads, p_.hidden.rows, [&](std::int64_t row, int) {
       T* target = static_cast<T*>(p_.grad_hidden.data) + row * p_.grad_hidden.stride;
       store_rounded(sums_.data() + row * features(), features(), 1, features(), target, 0);
@@ -59,7 +58,6 @@ class HiddenGradient {
 
  private:
   using Units = UnitsOf<T>;
-  static constexpr bool kDirect = std::is_same_v<T, float>;
 
   bool wanted() const { return p_.grad_hidden.data != nullptr; }
   std::int64_t features() const { return p_.hidden.cols; }
@@ -67,7 +65,9 @@ class HiddenGradient {
 
   const LinearLogprobBackward& p_;
   const BackwardBlock& block_;
-  const cpu::Workspace weight_, gradients_, sums_;
+  const cpu::Workspace weight_, gradients_;
+  const bool direct_;
+  const cpu::Workspace sums_;
 };
 
 }  // namespace SUDER_ISA

@@ -60,8 +60,12 @@ void linear_logprob_backward(const LinearLogprobBackward& params) {
   if (params.grad_entropy != nullptr && params.entropy == nullptr) {
     throw std::invalid_argument("linear_logprob_backward: grad_entropy needs the entropy");
   }
-  use_huge_pages(params.grad_hidden, params.dtype);
-  use_huge_pages(params.grad_weight, params.dtype);
+  if (params.add && !params.float32_gradients) {
+    throw std::invalid_argument("linear_logprob_backward: add needs float32_gradients");
+  }
+  const DType dtype = params.float32_gradients ? DType::kFloat32 : params.dtype;
+  use_huge_pages(params.grad_hidden, dtype);
+  use_huge_pages(params.grad_weight, dtype);
   SUDER_CALL_ISA(linear_logprob_backward_cpu, params);
 }
 

@@ -85,7 +85,10 @@ void store_zeros(const LinearLogprobBackward& p) {
 
 void linear_logprob_backward_cpu(const LinearLogprobBackward& params) {
   dispatch_dtype(params.dtype, [&]<class T>() {
-    if (params.hidden.rows == 0) return store_zeros<T>(params);
+    if (params.hidden.rows == 0) {
+      if (params.add) return;
+      return params.float32_gradients ? store_zeros<float>(params) : store_zeros<T>(params);
+    }
     Backward<T>(params).run();
   });
 }

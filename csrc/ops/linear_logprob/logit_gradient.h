@@ -113,12 +113,18 @@ template <class T>
 void LogitGradient<T>::sum_bias(std::int64_t panel) {
   const std::int64_t end = smaller(block_.rows, (panel + 1) * kRows);
   for (std::int64_t i = panel * kRows; i < end; ++i) {
-    float sum = block_.first_token == 0 ? 0.0f : bias_sums_.data()[i];
+    const std::int64_t v = block_.first_row + i;
+    const float before = p_.add ? static_cast<float*>(p_.grad_bias)[v] : 0.0f;
+    float sum = block_.first_token == 0 ? before : bias_sums_.data()[i];
     for (std::int64_t tile = 0; tile < token_tiles(); ++tile) {
       sum += bias_parts_.data()[tile * block_.max_rows + i];
     }
     bias_sums_.data()[i] = sum;
-    static_cast<T*>(p_.grad_bias)[block_.first_row + i] = from_float<T>(sum);
+    if (p_.float32_gradients) {
+      static_cast<float*>(p_.grad_bias)[v] = sum;
+    } else {
+      static_cast<T*>(p_.grad_bias)[v] = from_float<T>(sum);
+    }
   }
 }
 

@@ -3,8 +3,6 @@
 // cache of the task that made them.
 #pragma once
 
-#include <type_traits>
-
 #include "cpu/workspace.h"
 #include "ops/linear_logprob/gradient_product.h"
 #include "ops/linear_logprob/logit_gradient.h"
@@ -20,7 +18,8 @@ class WeightGradient {
         block_(block),
         hidden_(ceil_div(features(), kColumns) * b_panel_size(units<Units>(block.max_tokens))),
         gradients_(ceil_div(block.max_rows, kRows) * a_panel_size(units<Units>(block.max_tokens))),
-        sums_(kDirect || block.one_chunk ? 0 : block.max_rows * features()),
+        direct_(float32_gradients<T>(params)),
+        sums_(direct_ || block.one_chunk ? 0 : block.max_rows * features()),
         skip_(ceil_div(block.max_tokens, 4)) {}
 
   // Of the chunk of tokens: the hidden states, the right operand.
@@ -46,40 +45,42 @@ class WeightGradient {
   void multiply(std::int64_t task, float* scratch) {  // kTileRows * kGroup * kColumns floats
     const std::int64_t first = task / groups() * kTileRows, group = task % groups();
     const std::int64_t column = group * kGroup * kColumns;
-    const bool accumulate = block_.first_token > 0;
+    const bool accumulate = p_.add || block_.first_token > 0;
     const GradientProduct<T> product{gradients_.data(), hidden_.data(), block_.rows,
                                      units<Units>(block_.tokens), features()};
-    T* row =
-        static_cast<T*>(p_.grad_weight.data) + (block_.first_row + first) * p_.grad_weight.stride;
-    if (!accumulate && group == 0) populate(row, smaller(kTileRows, block_.rows - first));
-    T* target = row + column;
-    if constexpr (kDirect) {
-      product.multiply(first, group, target, p_.grad_weight.stride, accumulate);
-    } else {
-      float* sums = block_.one_chunk ? scratch : sums_.data() + first * features() + column;
-      const std::int64_t stride = block_.one_chunk ? kGroup * kColumns : features();
-      product.multiply(first, group, sums, stride, accumulate);
-      if (block_.first_token + block_.tokens < p_.hidden.rows) return;
-      store_rounded(sums, stride, smaller(kTileRows, block_.rows - first),
-                    smaller(kGroup * kColumns, features() - column), target, p_.grad_weight.stride);
+    const std::int64_t offset = (block_.first_row + first) * p_.grad_weight.stride + column;
+    if (!accumulate && group == 0) populate(offset, smaller(kTileRows, block_.rows - first));
+    if (direct_) {
+      float* target = static_cast<float*>(p_.grad_weight.data) + offset;
+      return product.multiply(first, group, target, p_.grad_weight.stride, accumulate);
     }
+    float* sums = block_.one_chunk ? scratch : sums_.data() + first * features() + column;
+    const std::int64_t stride = block_.one_chunk ? kGroup * kColumns : features();
+    product.multiply(first, group, sums, stride, accumulate);
+    if (block_.first_token + block_.tokens < p_.hidden.rows) return;
+    store_rounded(sums, stride, smaller(kTileRows, block_.rows - first),
+                  smaller(kGroup * kColumns, features() - column),
+                  static_cast<T*>(p_.grad_weight.data) + offset, p_.grad_weight.stride);
   }
 
  private:
   using Units = UnitsOf<T>;
-  static constexpr bool kDirect = std::is_same_v<T, float>;
 
   bool wanted() const { return p_.grad_weight.data != nullptr; }
-  void populate(T* row, std::int64_t rows) const {
-    const std::int64_t row_bytes = p_.grad_weight.stride * static_cast<std::int64_t>(sizeof(T));
-    cpu::populate(row, rows * row_bytes, p_.grad_weight.rows * row_bytes);
+  void populate(std::int64_t offset, std::int64_t rows) const {
+    const std::int64_t bytes = direct_ ? sizeof(float) : sizeof(T);
+    const std::int64_t row_bytes = p_.grad_weight.stride * bytes;
+    cpu::populate(static_cast<char*>(p_.grad_weight.data) + offset * bytes, rows * row_bytes,
+                  p_.grad_weight.rows * row_bytes);
   }
   std::int64_t features() const { return p_.hidden.cols; }
   std::int64_t groups() const { return ceil_div(ceil_div(features(), kColumns), kGroup); }
 
   const LinearLogprobBackward& p_;
   const BackwardBlock& block_;
-  const cpu::Workspace hidden_, gradients_, sums_, skip_;
+  const cpu::Workspace hidden_, gradients_;
+  const bool direct_;
+  const cpu::Workspace sums_, skip_;
 };
 
 }  // namespace SUDER_ISA

@@ -5,4 +5,10 @@ from __future__ import annotations
 from suder_ext import _load
 
 if _load.compiled is not None:
-    from suder_ext._ops.cpu import linear_logprob, logprob, losses, sequences  # noqa: F401
+    from suder_ext._ops.cpu import (  # noqa: F401
+        chunked_head,
+        linear_logprob,
+        logprob,
+        losses,
+        sequences,
+    )

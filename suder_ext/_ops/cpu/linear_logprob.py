@@ -11,10 +11,10 @@ from suder_ext._load import compiled
 from suder_ext._ops.cpu.call import DTYPE_CODES, address, floats, kernel, rows, vector
 
 assert compiled is not None
-_forward, _backward = compiled.linear_logprob, compiled.linear_logprob_backward
+run_forward, run_backward = compiled.linear_logprob, compiled.linear_logprob_backward
 
 
-def _arguments(
+def arguments(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -59,8 +59,8 @@ def linear_logprob(
     logprob, lse = floats(tokens), floats(tokens)
     entropy = floats(tokens if with_entropy else 0)
     logits = floats(keep_logits)
-    _forward(
-        **_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
+    run_forward(
+        **arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         logprob=logprob.data_ptr(),
         lse=lse.data_ptr(),
         entropy=entropy.data_ptr() if with_entropy else 0,
@@ -95,8 +95,8 @@ def linear_logprob_backward(
     grad_hidden = floats(*(hidden.shape if need_hidden else (0,)), dtype=dtype)
     grad_weight = floats(*(weight.shape if need_weight else (0,)), dtype=dtype)
     grad_bias = floats(weight.shape[0] if need_bias else 0, dtype=dtype)
-    _backward(
-        **_arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
+    run_backward(
+        **arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         grad_logprob=address(upstream[0]),
         grad_lse=address(upstream[1]),
         grad_entropy=address(upstream[2]),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from suder_ext._load import compiled
 from suder_ext._ops.cpu.call import address, integers, kernel, vector
-from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
+from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES, SORTING
 from suder_ext.types import PolicyLevel, PolicyReduction
 
 assert compiled is not None
@@ -22,7 +22,6 @@ LOSS_CODES = {name: code for code, name in enumerate(LOSS_TYPES)}
 F_DIVERGENCE_CODES = {name: code for code, name in enumerate(F_DIVERGENCES)}
 REDUCTION_CODES = {name: code for code, name in enumerate(get_args(PolicyReduction))}
 LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
-SORTING = frozenset({"aot", "aot_unpaired"})
 
 
 @kernel("preference_loss", can_save_less=True)

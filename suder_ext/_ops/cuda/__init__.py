@@ -32,13 +32,14 @@ def _register(choice: str) -> None:
             f"SUDER_CUDA_KERNEL={choice}, but there is no suder_ext._C_cuda "
             f"({call.missing_reason}); install with SUDER_CUDA=ON and nvcc on the PATH"
         )
-    from suder_ext._ops.cuda import linear_logprob, logprob, losses, sequences
+    from suder_ext._ops.cuda import chunked_head, linear_logprob, logprob, losses, sequences
 
     functions: call.Ops = {
         **logprob.OPS,
         **losses.OPS,
         **sequences.OPS,
         **linear_logprob.OPS,
+        **chunked_head.OPS,
     }
     if choice == "fused":
         functions["linear_logprob"] = linear_logprob.fused_linear_logprob

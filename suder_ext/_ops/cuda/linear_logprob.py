@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,16 +27,25 @@ def linear_logprob(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A cuBLAS product, then one read of it, for each tile. Any dtype, any size."""
     tiles = Tiles(hidden, weight, bias, target)
-    logprob, lse, entropy = results(hidden, tiles.tokens, with_entropy)
-    state = floats(hidden, tiles.tokens, 4)
+    settings = options(ignore_index, temperature, softcap)
+    return *stats_of(tiles, settings, with_entropy), floats(hidden, keep_logits)
+
+
+def stats_of(
+    tiles: Tiles, settings: dict[str, Any], with_entropy: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """logprob, lse and entropy of all tokens."""
+    like = tiles.padded
+    logprob, lse, entropy = results(like, tiles.tokens, with_entropy)
+    state = floats(like, tiles.tokens, 4)
     for columns in tiles.columns():
         for rows in tiles.rows():
             _, tile = tiles.compute(rows, columns)
             run(
                 "logits_stats",
-                hidden,
+                like,
                 **tile,
-                **options(ignore_index, temperature, softcap),
+                **settings,
                 state=state[rows],
                 first=columns.start == 0,
                 last=columns.stop == tiles.vocab,
@@ -42,7 +53,7 @@ def linear_logprob(
                 lse=lse[rows],
                 entropy=entropy[rows] if with_entropy else None,
             )
-    return logprob, lse, entropy, floats(hidden, keep_logits)
+    return logprob, lse, entropy
 
 
 def linear_logprob_backward(
@@ -65,8 +76,7 @@ def linear_logprob_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each tile again, turned into its gradient in place, then up to two products and column sums.
 
-    For the products the tile's gradient is rounded to the inputs' dtype, as the tensor cores take
-    it; they accumulate in float32 and are rounded once more at the end.
+    The products accumulate in float32 and are rounded once more at the end.
     """
     if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
         hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
@@ -78,36 +88,66 @@ def linear_logprob_backward(
     d_bias = floats(hidden, tiles.vocab * need_bias).zero_()
     for columns in tiles.columns():
         d_weight_tile = floats(hidden, (columns.stop - columns.start) * need_weight, depth).zero_()
-        for rows in tiles.rows():
-            tile, arguments = tiles.compute(rows, columns)
-            grad = tile if need_bias else tiles.narrowed(tile, hidden.dtype)
-            run(
-                "logits_grad",
-                hidden,
-                **arguments,
-                **options(ignore_index, temperature, softcap),
-                grad_dtype=DTYPE_CODES[grad.dtype],
-                grad=grad,
-                grad_stride=grad.stride(0),
-                lse=lse[rows],
-                entropy=entropy[rows] if grad_entropy is not None else None,
-                grad_logprob=part(grads[0], rows),
-                grad_lse=part(grads[1], rows),
-                grad_entropy=part(grads[2], rows),
-            )
-            if need_bias:  # of the unrounded gradient: its sum over tokens may cancel
-                _add_column_sums(d_bias[columns], grad)
-                grad = grad.to(hidden.dtype)
-            hidden_tile = tiles.padded_rows(rows)
-            if need_hidden:
-                d_hidden_tile = d_hidden[rows.start : rows.start + hidden_tile.shape[0]]
-                product(d_hidden_tile, grad, tiles.weight[columns], add=True)
-            if need_weight:
-                product(d_weight_tile, grad.t(), hidden_tile, add=True)
+        add_gradients(
+            tiles,
+            columns,
+            grads,
+            lse,
+            entropy,
+            options(ignore_index, temperature, softcap),
+            d_hidden if need_hidden else None,
+            d_weight_tile if need_weight else None,
+            d_bias[columns] if need_bias else None,
+        )
         if need_weight:
             d_weight[columns].copy_(d_weight_tile)
     d_hidden = d_hidden[: tiles.tokens] if need_hidden else d_hidden
     return d_hidden.to(hidden.dtype), d_weight, d_bias.to(weight.dtype)
+
+
+def add_gradients(
+    tiles: Tiles,
+    columns: slice,
+    grads: Sequence[Tensor | None],
+    lse: Tensor,
+    entropy: Tensor,
+    settings: dict[str, Any],
+    d_hidden: Tensor | None,
+    d_weight: Tensor | None,
+    d_bias: Tensor | None,
+) -> None:
+    """What some columns add to float32 gradients: of the padded tokens, and of these columns.
+
+    For the products the tile's gradient is rounded to the inputs' dtype, as the tensor cores take
+    it.
+    """
+    dtype = tiles.padded.dtype
+    for rows in tiles.rows():
+        tile, arguments = tiles.compute_again(rows, columns)
+        grad = tile if d_bias is not None else tiles.narrowed(tile, dtype)
+        run(
+            "logits_grad",
+            tiles.padded,
+            **arguments,
+            **settings,
+            grad_dtype=DTYPE_CODES[grad.dtype],
+            grad=grad,
+            grad_stride=grad.stride(0),
+            lse=lse[rows],
+            entropy=entropy[rows] if grads[2] is not None else None,
+            grad_logprob=part(grads[0], rows),
+            grad_lse=part(grads[1], rows),
+            grad_entropy=part(grads[2], rows),
+        )
+        if d_bias is not None:  # of the unrounded gradient: its sum over tokens may cancel
+            _add_column_sums(d_bias, grad)
+            grad = grad.to(dtype)
+        hidden_tile = tiles.padded_rows(rows)
+        if d_hidden is not None:
+            d_hidden_tile = d_hidden[rows.start : rows.start + hidden_tile.shape[0]]
+            product(d_hidden_tile, grad, tiles.weight[columns], add=True)
+        if d_weight is not None:
+            product(d_weight, grad.t(), hidden_tile, add=True)
 
 
 def _add_column_sums(sums: Tensor, values: Tensor) -> None:

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda.call import Ops, floats, integers, run, vector
-from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES
+from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES, SORTING
 from suder_ext.types import PolicyLevel, PolicyReduction
 
 LOSS_CODES = {name: code for code, name in enumerate(LOSS_TYPES)}
 F_DIVERGENCE_CODES = {name: code for code, name in enumerate(F_DIVERGENCES)}
 REDUCTION_CODES = {name: code for code, name in enumerate(get_args(PolicyReduction))}
 LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
-SORTING = frozenset({"aot", "aot_unpaired"})
 
 
 def preference_loss(

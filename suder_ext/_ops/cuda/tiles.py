@@ -38,9 +38,20 @@ def product(out: Tensor, a: Tensor, b: Tensor, *, add: bool = False) -> None:
 
 
 class Tiles:
-    """Walks over the logits of `hidden @ weight.T`; each tile overwrites the one before."""
+    """Walks over the logits of `hidden @ weight.T`; each tile overwrites the one before.
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> None:
+    With `kept`, float32 `[round_up(tokens, TILE_TOKENS), round_up(vocab, 8)]`, each has its own
+    place there.
+    """
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        kept: Tensor | None = None,
+    ) -> None:
         self.tokens, self.vocab = hidden.shape[0], weight.shape[0]
         self.weight, self.target = rows(weight), target.contiguous()
         self.bias = None if bias is None else bias.to(torch.float32).contiguous()
@@ -52,7 +63,9 @@ class Tiles:
             )
             self.padded[: self.tokens].copy_(hidden)
         # Rows 16-byte aligned, in float32 and as 16-bit elements.
-        self.memory = floats(hidden, TILE_TOKENS, round_up(min(TILE_VOCAB, self.vocab), 8))
+        self.kept = kept
+        if kept is None:
+            self.memory = floats(hidden, TILE_TOKENS, round_up(min(TILE_VOCAB, self.vocab), 8))
 
     def columns(self) -> list[slice]:
         """The parts of the vocabulary, in order."""
@@ -70,8 +83,20 @@ class Tiles:
 
     def compute(self, rows: slice, columns: slice) -> tuple[Tensor, dict[str, Any]]:
         """The products `[TILE_TOKENS, columns]`, and the arguments that tell a kernel of them."""
-        tile = self.memory[:, : columns.stop - columns.start]
-        product(tile, self.padded_rows(rows), self.weight[columns].t())
+        product(self._place(rows, columns), self.padded_rows(rows), self.weight[columns].t())
+        return self._told(rows, columns)
+
+    def compute_again(self, rows: slice, columns: slice) -> tuple[Tensor, dict[str, Any]]:
+        """The same after all tiles were computed once: a product only where they are not kept."""
+        return (self.compute if self.kept is None else self._told)(rows, columns)
+
+    def _place(self, rows: slice, columns: slice) -> Tensor:
+        if self.kept is None:
+            return self.memory[:, : columns.stop - columns.start]
+        return self.kept[rows.start : rows.start + TILE_TOKENS, columns]
+
+    def _told(self, rows: slice, columns: slice) -> tuple[Tensor, dict[str, Any]]:
+        tile = self._place(rows, columns)
         return tile, {
             **tile_arguments(tile, self.target[rows]),
             "first_column": columns.start,
@@ -79,9 +104,10 @@ class Tiles:
             "vocab": self.vocab,
         }
 
-    def narrowed(self, tile: Tensor, dtype: torch.dtype) -> Tensor:
+    @staticmethod
+    def narrowed(tile: Tensor, dtype: torch.dtype) -> Tensor:
         """The tile's own memory seen as elements of a gradient's dtype, row upon row."""
-        return tile if dtype == torch.float32 else self.memory.view(dtype)[:, : tile.shape[1]]
+        return tile if dtype == torch.float32 else tile.view(dtype)[:, : tile.shape[1]]
 
 
 def tile_arguments(logits: Tensor, target: Tensor) -> dict[str, Any]:
