@@ -15,17 +15,24 @@ import torch
 
 import suder_ext
 
+# After its work, a thread of torch's OpenMP waits for more by spinning, and keeps a core busy that
+# the next candidate would use.
+PAUSE = 0.05
+
 
 def interleaved(
     timed: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Median seconds of each, run one after another in every round; the first round is not counted.
 
-    A disturbance then meets all candidates, and the median of each leaves it out.
+    A disturbance then meets all candidates, and the median of each leaves it out. Where there are
+    several threads, each begins after a pause.
     """
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for round_number in range(rounds + 1):
         for name, run in timed.items():
+            if torch.get_num_threads() > 1:
+                time.sleep(PAUSE)
             start = clock()
             run()
             if round_number > 0:
