@@ -3,6 +3,9 @@
 from typing import Any
 
 def build_info() -> dict[str, Any]: ...
+
+logit_tile: tuple[int, int]
+
 def linear_logprob(
     *,
     hidden: int,

@@ -74,6 +74,7 @@ void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Addre
 }
 
 const Binding binding([](py::module_& module) {
+  module.attr("logit_tile") = py::make_tuple(kMostTileTokens, kMostTileVocab);
   module.def("linear_logprob", &forward, py::kw_only(), py::arg("hidden"), py::arg("tokens"),
              py::arg("features"), py::arg("hidden_stride"), py::arg("weight"), py::arg("vocab"),
              py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"), py::arg("target"),

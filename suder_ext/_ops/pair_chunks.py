@@ -23,16 +23,6 @@ _ops = torch.ops.suder
 CPU_WORKSPACE = 64 * 2**20
 
 
-def cpu_room(tokens: int, vocab: int) -> int:
-    """Floats for the logits of so many tokens, all or what fits in the workspace."""
-    return min(CPU_WORKSPACE, cpu_size(tokens, vocab))
-
-
-def cpu_size(tokens: int, vocab: int) -> int:
-    """Floats for all of them. Kernels keep whole tiles: 32 tokens by 112 entries at most."""
-    return -(-tokens // 32) * 32 * -(-vocab // 112) * 112
-
-
 class Head(Protocol):
     """log p of the tokens of a chunk, and then the gradients of a function of them."""
 

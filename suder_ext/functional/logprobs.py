@@ -7,11 +7,10 @@ from torch import Tensor
 
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
-from suder_ext._ops import eager
+from suder_ext._ops import eager, kept_logits
 from suder_ext.types import LogprobStats
 
-# 24 MiB of float32 logits, kept on the CPU from a forward for its backward, which computes again
-# only what did not fit.
+# 24 MiB of float32 logits, kept on the CPU from a forward for its backward.
 LOGITS_KEPT = 6 * 2**20
 
 
@@ -197,9 +196,7 @@ def _room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int
         return 0
     if not any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         return 0
-    # Kernels keep whole tiles: 32 tokens by 112 entries of the vocabulary at most.
-    tokens, vocab = -(-hidden.shape[0] // 32) * 32, -(-weight.shape[0] // 112) * 112
-    return min(LOGITS_KEPT, tokens * vocab)
+    return kept_logits.room(hidden.shape[0], weight.shape[0], LOGITS_KEPT)
 
 
 def _is_plain(logits: Tensor, target: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suder_ext import _ops
 from suder_ext._load import has_kernel
-from suder_ext._ops import pair_chunks
+from suder_ext._ops import kept_logits, pair_chunks
 from suder_ext.functional.logprobs import linear_logprob
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sequences import sequence_reduce
@@ -157,5 +157,5 @@ def _logprob_with_room(
             temperature=temperature,
             softcap=softcap,
         )
-    keep = pair_chunks.cpu_room(hidden.shape[0], weight.shape[0])
+    keep = kept_logits.room(hidden.shape[0], weight.shape[0], pair_chunks.CPU_WORKSPACE)
     return _ops.linear_logprob(hidden, weight, bias, target.long(), *softmax, False, keep)[0]

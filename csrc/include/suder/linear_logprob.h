@@ -10,6 +10,10 @@
 
 namespace suder {
 
+// Logits are kept for the backward in whole tiles, of so many tokens and entries of the vocabulary
+// at most.
+inline constexpr std::int64_t kMostTileTokens = 32, kMostTileVocab = 112;
+
 struct LinearLogprob {
   DType dtype = DType::kFloat32;         // of hidden, weight, bias and, by default, gradients
   ConstMatrix hidden;                    // [N, D]

@@ -48,6 +48,7 @@ struct KeptLogits {
   const float* data;
   std::int64_t panels, row_tiles;
 
+  static_assert(kColumns <= kMostTileTokens && kTileRows <= kMostTileVocab);
   static KeptLogits of(const float* data, std::int64_t size, std::int64_t tokens) {
     const std::int64_t panels = ceil_div(tokens, kColumns);
     return {data, panels, data == nullptr ? 0 : size / (panels * kTileRows * kColumns)};

@@ -6,7 +6,7 @@ import functools
 
 from torch import Tensor
 
-from suder_ext._ops import pair_chunks
+from suder_ext._ops import kept_logits, pair_chunks
 from suder_ext._ops.cpu.call import address, floats, kernel, rows, vector
 from suder_ext._ops.cpu.linear_logprob import arguments, run_backward, run_forward
 
@@ -27,8 +27,9 @@ class ChunkedHead:
         self.target, self.options = target.contiguous(), options
         tokens, vocab = hidden.shape[0], weight.shape[0]
         _check_targets(self.target, vocab, options[0])
-        self.most_tokens = pair_chunks.CPU_WORKSPACE // pair_chunks.cpu_size(32, vocab) * 32
-        self.logits = floats(pair_chunks.cpu_room(tokens, vocab))
+        height = kept_logits.TILE_TOKENS
+        self.most_tokens = pair_chunks.CPU_WORKSPACE // kept_logits.size(height, vocab) * height
+        self.logits = floats(kept_logits.room(tokens, vocab, pair_chunks.CPU_WORKSPACE))
         self.lse = floats(0)
         self.grad_hidden = floats(*(hidden.shape if needs[0] else (0,)))
         self.grad_weight = floats(*(weight.shape if needs[1] else (0,)))
