@@ -29,7 +29,7 @@ struct LinearLogprob {
 // Rows whose target is ignore_index give 0 in all three.
 struct LinearLogprobForward : LinearLogprob {
   float* logprob = nullptr;  // [N]
-  float* lse = nullptr;      // [N]
+  float* lse = nullptr;      // [N], or absent
   float* entropy = nullptr;  // [N], or absent
   float* logits = nullptr;   // [logits_size], or absent: as many as fit are kept for the backward
   std::int64_t logits_size = 0;

@@ -135,7 +135,7 @@ void Forward<T>::finish(std::int64_t token) {
   }
   const std::int64_t row = first_token_ + token;
   const bool ignored = p_.target[row] == p_.ignore_index;
-  p_.lse[row] = ignored ? 0.0f : lse(all) + map_.lse_shift();
+  if (p_.lse != nullptr) p_.lse[row] = ignored ? 0.0f : lse(all) + map_.lse_shift();
   p_.logprob[row] = ignored ? 0.0f : log_probability(chosen_[token], all);
   if (p_.entropy != nullptr) p_.entropy[row] = ignored ? 0.0f : entropy(all);
 }

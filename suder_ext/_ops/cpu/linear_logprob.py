@@ -42,7 +42,7 @@ def arguments(
     }
 
 
-@kernel("linear_logprob")
+@kernel("linear_logprob", can_save_less=True)
 def linear_logprob(
     hidden: Tensor,
     weight: Tensor,
@@ -53,18 +53,20 @@ def linear_logprob(
     softcap: float | None,
     with_entropy: bool,
     keep_logits: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    for_backward: bool = True,
+) -> tuple[Tensor | None, ...]:
     hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
     tokens = hidden.shape[0]
-    logprob, lse = floats(tokens), floats(tokens)
-    entropy = floats(tokens if with_entropy else 0)
-    logits = floats(keep_logits)
+    logprob, lse, entropy, logits = floats(tokens), None, None, None
+    if with_entropy or for_backward:
+        lse, entropy = floats(tokens), floats(tokens if with_entropy else 0)
+        logits = floats(keep_logits)
     run_forward(
         **arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         logprob=logprob.data_ptr(),
-        lse=lse.data_ptr(),
-        entropy=entropy.data_ptr() if with_entropy else 0,
-        logits=logits.data_ptr(),
+        lse=address(lse),
+        entropy=address(entropy) if with_entropy else 0,
+        logits=address(logits),
         logits_size=keep_logits,
     )
     return logprob, lse, entropy, logits
