@@ -14,7 +14,15 @@ import pytest
 import torch
 
 import suder_ext
-from suder_ext._ops.cuda import call, chunked_head, linear_logprob, logprob, losses, sequences
+from suder_ext._ops.cuda import (
+    call,
+    chunked_head,
+    linear_logprob,
+    logprob,
+    losses,
+    sequences,
+    tensor_cores,
+)
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
 from tests.ops.cases import (
@@ -118,7 +126,7 @@ def test_hopper_kernel_only_where_card_and_build_have_it(
         mock.patch.object(call, "kernels", SimpleNamespace(hopper=compiled)),
         mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
     ):
-        assert linear_logprob._on_hopper(hidden) == (compiled and capability == (9, 0))
+        assert tensor_cores.on_hopper(hidden) == (compiled and capability == (9, 0))
 
 
 def test_no_races() -> None:
