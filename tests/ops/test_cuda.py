@@ -17,6 +17,7 @@ import suder_ext
 from suder_ext._ops.cuda import (
     call,
     chunked_head,
+    fused_backward,
     linear_logprob,
     logprob,
     losses,
@@ -135,7 +136,8 @@ def test_no_races() -> None:
     if kernels is None:
         pytest.skip("this build logs no accesses")
     for name in EMULATED:
-        with use_emulated(name, kernels):
+        # Chunks of two blocks of rows, the second not full.
+        with use_emulated(name, kernels), mock.patch.object(fused_backward, "CHUNK_TOKENS", 136):
             for dtype in DTYPES:
                 for case in (
                     linear_case(18, 40, 1030, dtype, softcap=3.0),

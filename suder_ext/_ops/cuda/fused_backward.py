@@ -68,8 +68,8 @@ def fused_linear_logprob_backward(
     d_hidden = floats(hidden, *(hidden.shape if need_hidden else (0,)))
     d_weight = floats(weight, *(weight.shape if need_weight else (0,)), dtype=weight.dtype)
     d_bias = floats(hidden, vocab * need_bias).zero_()
-    # The weight's product goes to float32 first, too. Asked for 16 bits, cuBLAS may cut it along the
-    # tokens and add up parts that are rounded already (torch.backends.cuda.matmul.
+    # The weight's product goes to float32 first, too. Asked for 16 bits, cuBLAS may cut it along
+    # the tokens and add up parts that are rounded already (torch.backends.cuda.matmul.
     # allow_bf16_reduced_precision_reduction, on by default).
     d_weight_slice = floats(weight, width * need_weight, depth)
     for columns in parts(vocab, SLICE_COLUMNS):
