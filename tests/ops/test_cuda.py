@@ -136,8 +136,9 @@ def test_no_races() -> None:
     if kernels is None:
         pytest.skip("this build logs no accesses")
     for name in EMULATED:
-        # Chunks of two blocks of rows, the second not full.
-        with use_emulated(name, kernels), mock.patch.object(fused_backward, "CHUNK_TOKENS", 136):
+        # Chunks of two blocks of rows, the second not full; more columns than blocks at a time.
+        sizes = mock.patch.multiple(fused_backward, CHUNK_TOKENS=136, SLICE_COLUMNS=2048)
+        with use_emulated(name, kernels), sizes:
             for dtype in DTYPES:
                 for case in (
                     linear_case(18, 40, 1030, dtype, softcap=3.0),

@@ -24,7 +24,7 @@ from tests.ops.emulated import EMULATED
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
 DTYPES = [torch.bfloat16, torch.float16]
-TOKENS, FEATURES, VOCAB = 300, 72, 1100
+TOKENS, FEATURES, VOCAB = 300, 40, 1100
 
 
 @pytest.fixture(params=[name for name in EMULATED if name != "emulated-tiles"])
@@ -45,7 +45,7 @@ def test_slices_and_chunks(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also with NaN hidden states in ignored rows, which must not reach any gradient."""
+    """With NaN hidden states in ignored rows, which must not reach any gradient."""
     monkeypatch.setattr(fused_backward, "CHUNK_TOKENS", sizes[0])
     monkeypatch.setattr(fused_backward, "SLICE_COLUMNS", sizes[1])
     case = linear_case(TOKENS, FEATURES, VOCAB, dtype, **options)
@@ -54,8 +54,8 @@ def test_slices_and_chunks(
     terms = product_terms(case, upstream)
     hidden = case.floats["hidden"].masked_fill(case.ignored.unsqueeze(1), float("nan"))
     case = replace(case, floats={**case.floats, "hidden": hidden})
-    names = "hidden", "weight", "bias"
-    for wanted in (names,) if options else (names, *((name,) for name in names)):
+    # What is wanted decides whether the kernel meets the NaN.
+    for wanted in (("hidden", "weight", "bias"), ("hidden",), ("weight",), ("bias",)):
         _, grads = gradients(case, suder_ext.linear_logprob_stats, upstream, wanted)
         for name, grad in grads.items():
             kind = grad_kind(name, dtype)
