@@ -21,11 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # kernel -> (registers, bytes of static shared memory). 64 registers: 1024 threads a multiprocessor
-# has room for; the fused forwards have all 65536 registers to themselves, 256 threads the one, 384
+# has room for; the fused kernels have all 65536 registers to themselves, 256 threads the one, 384
 # the other (which then hands them out anew: setmaxnreg).
 BUDGETS = {
     "fused_forward_kernel": (255, 0),
     "hopper_forward_kernel": (168, 0),
+    "fused_grad_kernel": (255, 0),
+    "hopper_grad_kernel": (168, 0),
     "logits_stats_kernel": (64, 256),
     "logits_grad_kernel": (64, 64),
     "column_sum_kernel": (40, 1024),
@@ -41,29 +43,37 @@ BUDGETS = {
     "loss_backward_kernel": (64, 0),
 }
 # Kernels that hand out anew what they start with (setmaxnreg): with fewer they would hang.
-LEAST_REGISTERS = {("hopper_forward_kernel", "90a"): 168}
+LEAST_REGISTERS = {("hopper_forward_kernel", "90a"): 168, ("hopper_grad_kernel", "90a"): 168}
 # Files whose instructions are one architecture's alone; for others they compile to a trap.
-ONLY = {"hopper_forward_cuda.cu": "90a"}
+ONLY = {"hopper_forward_cuda.cu": "90a", "hopper_grad_cuda.cu": "90a"}
+# The two mainloops
+MMA_SYNC = ("HMMA.16816.F32", "LDGSTS.E.BYPASS", "LDSM.16.M88.4")
+WGMMA = (
+    "HGMMA.64x256x16.F32.BF16",
+    "HGMMA.64x256x16.F32 ",
+    "UTMALDG.2D ",
+    "UTMALDG.2D.MULTICAST",
+    "UCGABAR_WAIT",
+    "SYNCS.ARRIVE.TRANS64.RED",  # at another block's barrier
+    "SYNCS.PHASECHK.TRANS64.TRYWAIT",
+    "USETMAXREG.TRY_ALLOC",
+    "USETMAXREG.DEALLOC",
+)
 # file -> instructions its machine code must contain
 INSTRUCTIONS = {
-    "fused_forward_cuda.cu": ("HMMA.16816.F32", "LDGSTS.E.BYPASS", "LDSM.16.M88.4"),
-    "hopper_forward_cuda.cu": (
-        "HGMMA.64x256x16.F32.BF16",
-        "HGMMA.64x256x16.F32 ",
-        "UTMALDG.2D ",
-        "UTMALDG.2D.MULTICAST",
-        "UCGABAR_WAIT",
-        "SYNCS.ARRIVE.TRANS64.RED",  # at another block's barrier
-        "SYNCS.PHASECHK.TRANS64.TRYWAIT",
-        "USETMAXREG.TRY_ALLOC",
-        "USETMAXREG.DEALLOC",
-    ),
+    "fused_forward_cuda.cu": MMA_SYNC,
+    "hopper_forward_cuda.cu": WGMMA,
+    "fused_grad_cuda.cu": (*MMA_SYNC, "STG.E.128"),
+    "hopper_grad_cuda.cu": (*WGMMA, "STG.E.128"),
     "logits_stats_cuda.cu": (r"LDG.E.128", "MUFU.EX2"),
     "logits_grad_cuda.cu": (r"LDG.E.128", r"STG.E.128"),
 }
 # file -> instructions that its machine code may contain so many times. Fences of the whole GPU: in
 # each of two kernels one for each of two cluster barriers, and none where stages go round.
-MOST_INSTRUCTIONS = {"hopper_forward_cuda.cu": {"MEMBAR.ALL.GPU": 4}}
+MOST_INSTRUCTIONS = {
+    "hopper_forward_cuda.cu": {"MEMBAR.ALL.GPU": 4},
+    "hopper_grad_cuda.cu": {"MEMBAR.ALL.GPU": 4},
+}
 
 
 def compile_kernels(source: Path, arch: str, folder: Path) -> tuple[str, Path]:

@@ -44,6 +44,10 @@ TILE_TOKENS, TILE_VOCAB = 512, 16384
 BLOCK_ROWS, BLOCK_COLUMNS, MOST_SPLITS = 128, 256, 64
 CLUSTER = 2  # blocks of the wgmma forward that share what they load of the weight
 EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is not unrolled
+# Of the fused backward (suder_ext/_ops/cuda/fused_backward.py). An element: 16 in the machine code
+# for the gradient; what adds up a column, rounds, exchanges and stores comes to about 6.
+CHUNK_TOKENS, SLICE_COLUMNS = 8192, 16384
+GRADIENT_INSTRUCTIONS = 22
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
     return Work("tiles, forward and backward", f"{n}x{d}x{v}", 6.0 * n * d * v, dram, 0.0, seconds)
 
 
-def fused_forward(card: Card, n: int, d: int, v: int, *, wgmma: bool) -> Work:
+def fused_forward(
+    card: Card, n: int, d: int, v: int, *, wgmma: bool, instructions: int = EPILOGUE_INSTRUCTIONS
+) -> Work:
     """Logits in registers; 16 bytes a token and split.
 
     By mma.sync, or by wgmma, whose products run at the pace of a bare product's or at that of their
@@ -129,11 +135,46 @@ def fused_forward(card: Card, n: int, d: int, v: int, *, wgmma: bool) -> Work:
         product = max(2.0 * elements * depth / card.product, l2 / card.tma)
     else:
         product = 2.0 * elements * d / card.mma_sync
-    epilogue = elements * max(1 / card.exponentials, EPILOGUE_INSTRUCTIONS / card.issue)
+    epilogue = elements * max(1 / card.exponentials, instructions / card.issue)
     seconds = (product + epilogue) * waves(rows * splits, card, cluster) + 2 * card.launch
     dram = 2.0 * (n * d + v * d) + 32.0 * n * splits
     name = f"fused forward, {'wgmma' if wgmma else 'mma.sync'}"
     return Work(name, f"{n}x{d}x{v}", 2.0 * n * d * v, dram, l2, seconds)
+
+
+def fused_both(card: Card, n: int, d: int, v: int, *, wgmma: bool) -> Work:
+    """Forward; the products again, to 16-bit gradients of logits in DRAM; two products with those.
+
+    The gradients' way to DRAM counts in full, though it may hide behind products; so do the whole
+    waves of blocks of both products, the float32 sums that they add to, their rounding, the copy of
+    the hidden states without ignored rows, and the sums for a bias, one row for 16 tokens (64 by
+    mma.sync).
+    """
+    forward = fused_forward(card, n, d, v, wgmma=wgmma)
+    slices, chunks = math.ceil(v / SLICE_COLUMNS), math.ceil(n / CHUNK_TOKENS)
+    seconds, dram = forward.seconds, forward.dram
+    for first in range(0, v, SLICE_COLUMNS):
+        width = min(SLICE_COLUMNS, v - first)
+        for start in range(0, n, CHUNK_TOKENS):
+            height = min(CHUNK_TOKENS, n - start)
+            again = fused_forward(
+                card, height, d, width, wgmma=wgmma, instructions=GRADIENT_INSTRUCTIONS
+            )
+            written = 2.0 * height * width + 8.0 * height * width / (16 if wgmma else 64)
+            seconds += again.seconds + written / card.copy
+            dram += 2.0 * (height + width) * d + written
+            for rows, columns, depth in ((height, d, width), (width, d, height)):
+                blocks = math.ceil(rows / BLOCK_ROWS) * math.ceil(columns / BLOCK_COLUMNS)
+                operands = 2.0 * (rows + columns) * depth
+                product = 2.0 * rows * columns * depth / card.product * waves(blocks, card)
+                seconds += max(product, operands / card.copy) + card.launch
+                dram += operands
+    # Written, then read and written for each further slice or chunk; read, rounded and written.
+    sums = (8.0 * slices - 4 + 6) * n * d + (8.0 * chunks - 4 + 6) * v * d
+    rest = sums + 4.0 * n * d
+    seconds += rest / card.copy + 3 * card.launch
+    name = f"fused, both ways, {'wgmma' if wgmma else 'mma.sync'}"
+    return Work(name, f"{n}x{d}x{v}", 6.0 * n * d * v, dram + rest, 0.0, seconds)
 
 
 def logits_forward(card: Card, n: int, v: int) -> Work:
@@ -160,7 +201,8 @@ def predictions(card: Card) -> list[Work]:
     """All kernels at the shapes of the benchmark."""
     shapes = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
     fused = (partial(fused_forward, wgmma=True), partial(fused_forward, wgmma=False))
-    linear = (bare_product, *fused, tiles_forward, tiles_both)
+    both = (partial(fused_both, wgmma=True), partial(fused_both, wgmma=False))
+    linear = (bare_product, *fused, tiles_forward, *both, tiles_both)
     works = [model(card, *shape) for shape in shapes for model in linear]
     for v in (16384, 102400):
         works += [logits_forward(card, 8192, v), logits_backward(card, 8192, v)]

@@ -22,6 +22,7 @@ import torch
 from benchmarks import model
 from benchmarks.gpu import peers
 from benchmarks.gpu.timing import milliseconds, peak_memory
+from suder_ext._ops.cuda import fused_backward
 from suder_ext._ops.cuda import linear_logprob as ours
 from suder_ext._ops.cuda import logprob as ours_logits
 
@@ -36,6 +37,11 @@ PREDICTED = {
     "ours, mma.sync": "fused forward, mma.sync",
     "ours, tiles": "tiles, forward",
     "ours, logits": "logprob from logits, forward",
+}
+PREDICTED_BOTH = {
+    "ours, fused": "fused, both ways, wgmma",
+    "ours, mma.sync": "fused, both ways, mma.sync",
+    "ours, tiles": "tiles, forward and backward",
 }
 Row = dict[str, Any]
 
@@ -72,14 +78,12 @@ def both(n: int, d: int, v: int) -> list[Row]:
     upstream = torch.randn(n, device="cuda")
     empty = upstream.new_empty(0)
 
-    def run_ours(function: Callable[..., Any]) -> None:
+    def run_ours(function: Callable[..., Any], backward: Callable[..., Any]) -> None:
         with torch.no_grad():
             arguments = (hidden, weight, bias, target)
             _, lse, *_ = function(*arguments, *OPTIONS, 0)
             saved = lse, empty, empty
-            ours.linear_logprob_backward(
-                upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True
-            )
+            backward(upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True)
 
     def run_peer(loss: peers.Loss) -> None:
         value = loss(hidden, weight, bias, target)
@@ -88,8 +92,13 @@ def both(n: int, d: int, v: int) -> list[Row]:
 
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden.detach() @ weight.detach().t(),
-        "ours, fused + tiles": lambda: run_ours(ours.fused_linear_logprob),
-        "ours, tiles": lambda: run_ours(ours.linear_logprob),
+        "ours, fused": lambda: run_ours(
+            ours.fused_linear_logprob, fused_backward.fused_linear_logprob_backward
+        ),
+        "ours, mma.sync": lambda: run_ours(
+            ours.mma_linear_logprob, fused_backward.mma_linear_logprob_backward
+        ),
+        "ours, tiles": lambda: run_ours(ours.linear_logprob, ours.linear_logprob_backward),
     }
     for name, loss in peers.available()[0].items():
         candidates[name] = lambda loss=loss: run_peer(loss)
@@ -134,10 +143,8 @@ def rows(
 def with_predictions(results: list[Row], card: model.Card) -> None:
     predicted = {(w.name, w.shape): w.seconds * 1e3 for w in model.predictions(card)}
     for row in results:
-        name = PREDICTED.get(row["name"], "")
-        if row["task"] == "forward+backward":
-            name = "tiles, forward and backward" if row["name"] == "ours, tiles" else ""
-        row["predicted_ms"] = predicted.get((name, row["shape"]))
+        names = PREDICTED_BOTH if row["task"] == "forward+backward" else PREDICTED
+        row["predicted_ms"] = predicted.get((names.get(row["name"], ""), row["shape"]))
 
 
 def table(results: list[Row]) -> str:

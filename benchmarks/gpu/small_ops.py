@@ -1,6 +1,6 @@
 """Every CUDA kernel once, on small inputs: what compute-sanitizer watches.
 
-Run with SUDER_CUDA_KERNEL=fused: the backward of linear_logprob goes by tiles then.
+Run with SUDER_CUDA_KERNEL=fused: float32 and pairs go by tiles then.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class MmaMainloop {
   __device__ int first_shared_row() const { return 0; }
   __device__ void sync_sharers() const { __syncthreads(); }
 
-  // The block's part of the task: for every tile of kColumns columns, task.add(tile, sums).
+  // The block's part of the task: for every tile of kColumns columns, task.add(part, tile, sums).
   template <typename Task>
   __device__ void run(const Task& task) {
     const auto part = task.part(blockIdx.x, 0);
@@ -82,7 +82,7 @@ class MmaMainloop {
         multiply(stage, sums);
         stage = stage == kStages - 1 ? 0 : stage + 1;
       }
-      task.add(tile, sums, *this);
+      task.add(part, tile, sums, *this);
     }
     cp_async_wait<0>();
     task.end(part, *this);

@@ -54,6 +54,13 @@ __device__ inline void mma_16816(float (&accumulator)[4], const std::uint32_t (&
   }
 }
 
+// 16 bytes to global memory, at once: of an assignment nvcc may make four stores.
+__device__ inline void store_16(void* global, const std::uint32_t (&words)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+
 // 2^x in one instruction, off by 2^-22 of it; results under 2^-126 are 0.
 __device__ inline float exp2_approx(float x) {
   float result;

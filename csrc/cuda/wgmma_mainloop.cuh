@@ -15,6 +15,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <limits>
+#include <stdexcept>
 
 #include "cuda/cluster.cuh"
 #include "cuda/mbarrier.cuh"
@@ -49,6 +51,10 @@ class WgmmaMainloop {
 
   static Operands operands(const T* a, std::int64_t a_stride, const T* b, std::int64_t b_stride,
                            std::int64_t rows, std::int64_t columns, std::int64_t depth) {
+    constexpr std::int64_t most = std::numeric_limits<int>::max();  // TMA's coordinates
+    if (rows > most || columns > most || a_stride < depth || b_stride < depth) {
+      throw std::invalid_argument("wgmma: fewer than 2^31 rows, which may not overlap");
+    }
     return {tensor_map(a, rows, depth, a_stride, kRows, kDepth),
             tensor_map(b, columns, depth, b_stride, kSharedColumns, kDepth), rows, columns, depth};
   }
@@ -80,7 +86,7 @@ class WgmmaMainloop {
   __device__ void sync_sharers() const { __syncwarp(); }
 
   // The cluster's parts of the task: in the groups that multiply, for every tile of kColumns
-  // columns, task.add(tile, sums). All threads of the cluster must call it together.
+  // columns, task.add(part, tile, sums). All threads of the cluster must call it together.
   template <typename Task>
   __device__ void run(const Task& task) const {
     if (threadIdx.x == 0) start_barriers();
@@ -164,7 +170,7 @@ class WgmmaMainloop {
       task.begin(part, *this);
       for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
         multiply_tile(sums, at, steps);
-        task.add(tile, sums, *this);
+        task.add(part, tile, sums, *this);
       }
       task.end(part, *this);
     }

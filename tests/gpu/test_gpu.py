@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 
 import suder_ext
+from suder_ext._ops.cuda import fused_backward
 from tests.ops.cases import (
     DTYPES,
     OUTPUTS,
@@ -56,6 +58,11 @@ def check(case: Case) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_linear_logprob(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     check(linear_case(*shape, dtype))
+
+
+def test_chunks_and_slices_of_the_fused_backward() -> None:
+    with mock.patch.multiple(fused_backward, CHUNK_TOKENS=272, SLICE_COLUMNS=512):
+        check(linear_case(600, 72, 1100, torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -22,6 +22,7 @@ from suder_ext._ops import eager
 from suder_ext._ops.cuda import (
     call,
     chunked_head,
+    fused_backward,
     linear_logprob,
     logprob,
     losses,
@@ -49,13 +50,19 @@ def load(name: str) -> ModuleType | None:
 
 
 KERNELS = load("_C_emulated")
-# Which forward of linear_logprob: see suder_ext/_ops/cuda.
-FORWARDS = {
-    "emulated-tiles": linear_logprob.linear_logprob,
-    "emulated-fused": linear_logprob.mma_linear_logprob,
-    "emulated-hopper": linear_logprob.hopper_linear_logprob,
+# Which forward and backward of linear_logprob: see suder_ext/_ops/cuda.
+LINEAR_LOGPROB: dict[str, call.Ops] = {
+    "emulated-tiles": {},
+    "emulated-fused": {
+        "linear_logprob": linear_logprob.mma_linear_logprob,
+        "linear_logprob_backward": fused_backward.mma_linear_logprob_backward,
+    },
+    "emulated-hopper": {
+        "linear_logprob": linear_logprob.hopper_linear_logprob,
+        "linear_logprob_backward": fused_backward.hopper_linear_logprob_backward,
+    },
 }
-EMULATED = list(FORWARDS) if KERNELS is not None else []
+EMULATED = list(LINEAR_LOGPROB) if KERNELS is not None else []
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
     """Run torch.ops.suder on CPU tensors through the CUDA functions and the emulated kernels."""
     modules = linear_logprob, chunked_head, logprob, losses, sequences
     functions = {name: function for module in modules for name, function in module.OPS.items()}
-    functions["linear_logprob"] = FORWARDS[name]
+    functions |= LINEAR_LOGPROB[name]
     with (
         torch.library._scoped_library("suder", "IMPL") as library,
         mock.patch.object(call, "kernels", kernels),
@@ -71,6 +78,8 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
         # Small tiles: every loop over them is taken more than once.
         mock.patch.object(tiles, "TILE_TOKENS", 16),
         mock.patch.object(tiles, "TILE_VOCAB", 512),
+        mock.patch.object(fused_backward, "CHUNK_TOKENS", 48),
+        mock.patch.object(fused_backward, "SLICE_COLUMNS", 512),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says that kernels are overridden

@@ -14,7 +14,16 @@ import pytest
 import torch
 
 import suder_ext
-from suder_ext._ops.cuda import call, chunked_head, linear_logprob, logprob, losses, sequences
+from suder_ext._ops.cuda import (
+    call,
+    chunked_head,
+    fused_backward,
+    linear_logprob,
+    logprob,
+    losses,
+    sequences,
+    tensor_cores,
+)
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
 from tests.ops.cases import (
@@ -118,7 +127,7 @@ def test_hopper_kernel_only_where_card_and_build_have_it(
         mock.patch.object(call, "kernels", SimpleNamespace(hopper=compiled)),
         mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
     ):
-        assert linear_logprob._on_hopper(hidden) == (compiled and capability == (9, 0))
+        assert tensor_cores.on_hopper(hidden) == (compiled and capability == (9, 0))
 
 
 def test_no_races() -> None:
@@ -127,7 +136,9 @@ def test_no_races() -> None:
     if kernels is None:
         pytest.skip("this build logs no accesses")
     for name in EMULATED:
-        with use_emulated(name, kernels):
+        # Chunks of two blocks of rows, the second not full; more columns than blocks at a time.
+        sizes = mock.patch.multiple(fused_backward, CHUNK_TOKENS=136, SLICE_COLUMNS=2048)
+        with use_emulated(name, kernels), sizes:
             for dtype in DTYPES:
                 for case in (
                     linear_case(18, 40, 1030, dtype, softcap=3.0),

@@ -10,6 +10,7 @@ PYBIND11_MODULE(SUDER_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.attr("hopper") = suder::cuda::hopper_compiled();
   suder::cuda::bind_logits(module);
   suder::cuda::bind_fused_forward(module);
+  suder::cuda::bind_fused_grad(module);
   suder::cuda::bind_sequences(module);
   suder::cuda::bind_losses(module);
 }

@@ -20,6 +20,7 @@ T* pointer(Address address) {
 
 void bind_logits(py::module_& module);
 void bind_fused_forward(py::module_& module);
+void bind_fused_grad(py::module_& module);
 void bind_sequences(py::module_& module);
 void bind_losses(py::module_& module);
 

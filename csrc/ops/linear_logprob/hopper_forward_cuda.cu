@@ -1,5 +1,4 @@
 // The fused forward by wgmma and TMA, for sm_90a.
-#include <limits>
 #include <stdexcept>
 
 #include "cuda/wgmma_mainloop.cuh"
@@ -21,11 +20,6 @@ __global__ void __launch_bounds__(WgmmaMainloop<T>::kThreads, 1)
 template <typename T>
 void run(const FusedForward& p, Stream stream) {
   static_assert(kForwardShared<WgmmaMainloop<T>> <= 232448, "more than a block has on sm_90");
-  constexpr std::int64_t most = std::numeric_limits<int>::max();  // TMA's coordinates
-  if (p.hidden.rows > most || p.weight.rows > most || p.hidden.stride < p.hidden.cols ||
-      p.weight.stride < p.weight.cols) {
-    throw std::invalid_argument("hopper_forward: fewer than 2^31 rows, which may not overlap");
-  }
   run_forward<WgmmaMainloop<T>, T>(hopper_forward_kernel<T>, p, stream);
 }
 

@@ -1,8 +1,6 @@
-// The gradient of logits, elementwise given the row's log-sum-exp and entropy:
-//   dz = onehot * g_logprob + p (g_lse - g_logprob - g_entropy (log p + entropy))
-// times the slope of softcap and temperature. The result may take the logits' place; in a narrower
-// type it overwrites logits that another thread reads, hence the barrier between load and store:
-// element c lies where logit c / 2 was, and all logits up to c have been loaded by then.
+// The gradient of logits (logit_derivative.cuh), row by row. It may take the logits' place; in a
+// narrower type it overwrites logits that another thread reads, hence the barrier between load and
+// store: element c lies where logit c / 2 was, and all logits up to c have been loaded by then.
 #include <stdexcept>
 #include <type_traits>
 
@@ -11,6 +9,7 @@
 #include "cuda/reduce.cuh"
 #include "cuda/vec.cuh"
 #include "ops/logprob/final_logit.cuh"
+#include "ops/logprob/logit_derivative.cuh"
 
 namespace suder::cuda {
 namespace {
@@ -24,50 +23,12 @@ template <typename T, typename G>
 struct GradArguments {
   const T* logits;  // no __restrict__: grad may be the same memory
   G* grad;
-  std::int64_t cols, stride, grad_stride, tokens, first_column, vocab, ignore_index;
+  std::int64_t cols, stride, grad_stride, first_column;
   const float* bias;
-  const std::int64_t* target;
   bool aligned;
   FinalLogit final_logit;
-  const float *lse, *entropy, *grad_logprob, *grad_lse, *grad_entropy;
+  RowGradients rows;
 };
-
-// A row's factors: dz = (onehot * direct + p * (common + per_log_p * log p)) * slope.
-struct RowFactors {
-  float lse, direct, common, per_log_p;
-  float correction;  // log of what the probabilities add up to when taken from lse
-  std::int64_t target;
-  bool zero;
-};
-
-template <typename T, typename G>
-__device__ RowFactors row_factors(const GradArguments<T, G>& a, std::int64_t row) {
-  RowFactors f = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, -1, true};
-  if (row >= a.tokens || a.target[row] == a.ignore_index) return f;
-  f.zero = false;
-  f.lse = a.lse[row];
-  f.target = a.target[row];
-  if (a.grad_logprob != nullptr) f.direct = a.grad_logprob[row];
-  // Nobody can say what the derivative is where the target does not exist.
-  if (f.target < 0 || f.target >= a.vocab) f.direct *= NAN;
-  f.common = -f.direct;
-  if (a.grad_lse != nullptr) f.common += a.grad_lse[row];
-  if (a.grad_entropy != nullptr) {
-    f.per_log_p = -a.grad_entropy[row];
-    f.common += f.per_log_p * a.entropy[row];
-  }
-  return f;
-}
-
-__device__ inline float derivative(const RowFactors& f, const FinalLogit& final_logit, float z,
-                                   std::int64_t column) {
-  const float capped = final_logit.capped(z);
-  const float log_p = final_logit.log_p(capped, f.lse) - f.correction;
-  const float p = expf(log_p);
-  float dz = p == 0.0f ? 0.0f : p * (f.common + f.per_log_p * log_p);  // 0 * -inf is not 0
-  if (column == f.target) dz += f.direct;
-  return dz * final_logit.slope(capped);
-}
 
 // All threads of the block must call it.
 template <typename T, typename G>
@@ -91,12 +52,13 @@ __device__ float lse_correction(const GradArguments<T, G>& a, const T* logits, f
 template <typename T, typename G>
 __global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, G> a) {
   const std::int64_t row = blockIdx.x;
-  RowFactors factors = row_factors(a, row);
+  const RowFactors factors = a.rows.factors(row);
   const T* logits = a.logits + row * a.stride;
   G* grad = a.grad + row * a.grad_stride;
-  const bool whole = a.cols == a.vocab;
+  float correction = 0.0f;  // log of what the probabilities add up to when taken from lse
+  const bool whole = a.cols == a.rows.vocab;
   if (whole && !factors.zero && fabsf(factors.lse) > kExactLse) {  // the whole block or nobody
-    factors.correction = lse_correction(a, logits, factors.lse);
+    correction = lse_correction(a, logits, factors.lse);
   }
   // The same number of rounds for all threads: there is a barrier inside.
   for (std::int64_t round = 0; round < a.cols; round += kThreads * kPack<T>) {
@@ -109,7 +71,11 @@ __global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, 
         z[i] = 0.0f;
       } else if (column + i < a.cols) {
         if (a.bias != nullptr) z[i] += a.bias[column + i];
-        z[i] = derivative(factors, a.final_logit, z[i], a.first_column + column + i);
+        const float capped = a.final_logit.capped(z[i]);
+        const float log_p = a.final_logit.log_p(capped, factors.lse) - correction;
+        const bool at_target = a.first_column + column + i == factors.target;
+        const float dz = derivative(factors, log_p, expf(log_p), at_target);
+        z[i] = dz * a.final_logit.slope(capped);
       }
     }
     if constexpr (sizeof(G) < sizeof(T)) __syncthreads();
@@ -124,20 +90,13 @@ void run(const LogitsGrad& p, Stream stream) {
                                          p.logits.cols,
                                          p.logits.stride,
                                          p.grad.stride,
-                                         p.tokens,
                                          p.first_column,
-                                         p.vocab,
-                                         p.ignore_index,
                                          p.bias,
-                                         p.target,
                                          aligned_rows<T>(p.logits.data, p.logits.stride) &&
                                              aligned_rows<G>(p.grad.data, p.grad.stride),
                                          FinalLogit(p.temperature, p.softcap),
-                                         p.lse,
-                                         p.entropy,
-                                         p.grad_logprob,
-                                         p.grad_lse,
-                                         p.grad_entropy};
+                                         {p.target, p.tokens, p.vocab, p.ignore_index, p.lse,
+                                          p.entropy, p.grad_logprob, p.grad_lse, p.grad_entropy}};
   launch(logits_grad_kernel<T, G>, {static_cast<unsigned>(p.logits.rows)}, {kThreads}, 0, stream,
          arguments);
 }

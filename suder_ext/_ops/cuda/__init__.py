@@ -2,8 +2,8 @@
 
     reference (default)  CUDA tensors run the PyTorch reference
     tiles                linear_logprob by cuBLAS products and our row kernels; all other ops ours
-    fused                the same, with the tensor-core forward of linear_logprob: by wgmma and TMA
-                         on Hopper (compute capability 9.0), else by mma.sync
+    fused                the same, with tensor-core kernels of linear_logprob, forward and backward:
+                         by wgmma and TMA on Hopper (compute capability 9.0), else by mma.sync
     mma                  the same, by mma.sync on Hopper too
 
 Nothing in these kernels waits for the device or reads from it, so every function can be captured
@@ -32,7 +32,14 @@ def _register(choice: str) -> None:
             f"SUDER_CUDA_KERNEL={choice}, but there is no suder_ext._C_cuda "
             f"({call.missing_reason}); install with SUDER_CUDA=ON and nvcc on the PATH"
         )
-    from suder_ext._ops.cuda import chunked_head, linear_logprob, logprob, losses, sequences
+    from suder_ext._ops.cuda import (
+        chunked_head,
+        fused_backward,
+        linear_logprob,
+        logprob,
+        losses,
+        sequences,
+    )
 
     functions: call.Ops = {
         **logprob.OPS,
@@ -43,8 +50,10 @@ def _register(choice: str) -> None:
     }
     if choice == "fused":
         functions["linear_logprob"] = linear_logprob.fused_linear_logprob
+        functions["linear_logprob_backward"] = fused_backward.fused_linear_logprob_backward
     elif choice == "mma":
         functions["linear_logprob"] = linear_logprob.mma_linear_logprob
+        functions["linear_logprob_backward"] = fused_backward.mma_linear_logprob_backward
     call.register(functions, "CUDA")
 
 

@@ -18,7 +18,10 @@ WORKSPACE = 128 * 2**20
 
 
 class ChunkedHead:
-    """See `pair_chunks.Head`. Gradients add up in float32, and are left in it."""
+    """See `pair_chunks.Head`. Gradients add up in float32, and are left in it.
+
+    Always tile by tile: logits that are kept need no product in the backward, fused or not.
+    """
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from suder_ext._ops.cuda import call
 from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
+from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, fused_takes, on_hopper
 from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
 
 
@@ -140,7 +141,7 @@ def add_gradients(
             grad_entropy=part(grads[2], rows),
         )
         if d_bias is not None:  # of the unrounded gradient: its sum over tokens may cancel
-            _add_column_sums(d_bias, grad)
+            add_column_sums(d_bias, grad)
             grad = grad.to(dtype)
         hidden_tile = tiles.padded_rows(rows)
         if d_hidden is not None:
@@ -150,7 +151,8 @@ def add_gradients(
             product(d_weight, grad.t(), hidden_tile, add=True)
 
 
-def _add_column_sums(sums: Tensor, values: Tensor) -> None:
+def add_column_sums(sums: Tensor, values: Tensor) -> None:
+    """sums += the sums of the columns of `values`, over rows in a fixed order."""
     run(
         "column_sum",
         values,
@@ -161,26 +163,6 @@ def _add_column_sums(sums: Tensor, values: Tensor) -> None:
         stride=values.stride(0),
         sums=sums,
     )
-
-
-def _fused_takes(hidden: Tensor) -> bool:
-    """Does the tensor-core kernel take these? Asks nothing that differs from batch to batch."""
-    depth = hidden.shape[1]
-    return hidden.dtype in (torch.bfloat16, torch.float16) and depth > 0 and depth % 8 == 0
-
-
-def _for_tensor_cores(matrix: Tensor) -> Tensor:
-    """The matrix with rows that 16-byte copies and TMA can take (copied if they are not)."""
-    aligned = matrix.stride(1) == 1 and matrix.stride(0) % 8 == 0 and matrix.data_ptr() % 16 == 0
-    apart = matrix.stride(0) >= matrix.shape[1]
-    return matrix if aligned and apart else matrix.clone(memory_format=torch.contiguous_format)
-
-
-def _on_hopper(hidden: Tensor) -> bool:
-    """Is there a wgmma kernel for this device? Asks the device nothing after the first call."""
-    if not hidden.is_cuda or not getattr(call.kernels, "hopper", False):
-        return False
-    return torch.cuda.get_device_capability(hidden.device) == (9, 0)
 
 
 def fused_linear_logprob(
@@ -199,10 +181,10 @@ def fused_linear_logprob(
 
     `hopper` says whether by wgmma, or by mma.sync; None: by wgmma where the device has it.
     """
-    if not _fused_takes(hidden) or weight.shape[0] == 0:
+    if not fused_takes(hidden, weight):
         rest = ignore_index, temperature, softcap, with_entropy, keep_logits
         return linear_logprob(hidden, weight, bias, target, *rest)
-    hidden, weight = _for_tensor_cores(hidden), _for_tensor_cores(weight)
+    hidden, weight = for_tensor_cores(hidden), for_tensor_cores(weight)
     tokens, vocab = hidden.shape[0], weight.shape[0]
     logprob, lse, entropy = results(hidden, tokens, with_entropy)
     assert call.kernels is not None
@@ -224,7 +206,7 @@ def fused_linear_logprob(
         logprob=logprob,
         lse=lse,
         entropy=entropy if with_entropy else None,
-        hopper=_on_hopper(hidden) if hopper is None else hopper,
+        hopper=on_hopper(hidden) if hopper is None else hopper,
     )
     return logprob, lse, entropy, floats(hidden, keep_logits)
 

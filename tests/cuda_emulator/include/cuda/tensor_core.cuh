@@ -108,6 +108,13 @@ void mma_16816(float (&accumulator)[4], const std::uint32_t (&a)[4], const std::
                              combine_matrix_product<T>, site);
 }
 
+__device__ inline void store_16(void* global, const std::uint32_t (&words)[4]) {
+  if (reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
+    suder::emulator::fail("a 16-byte store to an address that is not aligned");
+  }
+  std::memcpy(global, words, sizeof(words));
+}
+
 // The instruction may be off by 2^-22: so is this, downwards.
 inline float exp2_approx(float x) {
   const float value = std::exp2(x) * (1.0f - 0x1p-22f);

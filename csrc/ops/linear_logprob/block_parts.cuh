@@ -1,0 +1,79 @@
+// How the fused kernels divide tokens and vocabulary among blocks, and what they ask of operands.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+
+#include "cuda/vec.cuh"
+#include "suder/types.h"
+
+namespace suder::cuda {
+
+inline constexpr int kTileColumns = 256;
+// Enough splits to fill a card with the tokens of one image; and how many blocks of tokens share a
+// split's weights in L2.
+inline constexpr std::int64_t kMostSplits = 64, kRowGroup = 16;
+
+// The parts of the vocabulary: tiles in all, tiles of each part, parts.
+struct Splits {
+  std::int64_t tiles, tiles_each, count;
+};
+
+inline Splits splits_of(std::int64_t vocab) {
+  const std::int64_t tiles = (vocab + kTileColumns - 1) / kTileColumns;
+  const std::int64_t each = (tiles + kMostSplits - 1) / kMostSplits;
+  return {tiles, each, (tiles + each - 1) / each};
+}
+
+// What a block computes in one go: the mainloop's kRows tokens, and tiles of one split.
+struct BlockPart {
+  std::int64_t first_row, split, first_tile, end_tile;
+};
+
+// A part for every cluster of row blocks and split.
+struct BlockParts {
+  Splits splits;
+  std::int64_t row_clusters;
+
+  template <typename Mainloop>
+  static BlockParts of(std::int64_t tokens, std::int64_t vocab) {
+    static_assert(Mainloop::kColumns == kTileColumns);
+    constexpr std::int64_t rows = Mainloop::kCluster * Mainloop::kRows;
+    return {splits_of(vocab), (tokens + rows - 1) / rows};
+  }
+
+  __host__ __device__ std::int64_t count() const { return row_clusters * splits.count; }
+
+  // What the cluster's block `rank` does of a part; its rows may all lie past the end. Parts
+  // computed at the same time share splits: row clusters of one group first, then splits, then
+  // groups.
+  template <typename Mainloop>
+  __device__ BlockPart part(std::int64_t index, int rank) const {
+    constexpr std::int64_t most_rows = kRowGroup / Mainloop::kCluster;
+    const std::int64_t group = index / (most_rows * splits.count);
+    const std::int64_t within = index % (most_rows * splits.count);
+    const std::int64_t left = row_clusters - group * most_rows;
+    const std::int64_t group_rows = left < most_rows ? left : most_rows;
+    const std::int64_t row_cluster = group * most_rows + within % group_rows;
+    const std::int64_t split = within / group_rows, first_tile = split * splits.tiles_each;
+    const std::int64_t end_tile = first_tile + splits.tiles_each;
+    return {(row_cluster * Mainloop::kCluster + rank) * Mainloop::kRows, split, first_tile,
+            end_tile < splits.tiles ? end_tile : splits.tiles};
+  }
+};
+
+// Of hidden [N, D] and weight [V, D].
+template <typename Mainloop, typename T>
+typename Mainloop::Operands operands_of(const ConstMatrix& hidden, const ConstMatrix& weight) {
+  if (hidden.cols % 8 != 0 || !aligned_rows<T>(hidden.data, hidden.stride) ||
+      !aligned_rows<T>(weight.data, weight.stride)) {
+    throw std::invalid_argument("fused kernels: rows must be 16-byte aligned, D a multiple of 8");
+  }
+  return Mainloop::operands(static_cast<const T*>(hidden.data), hidden.stride,
+                            static_cast<const T*>(weight.data), weight.stride, hidden.rows,
+                            weight.rows, hidden.cols);
+}
+
+}  // namespace suder::cuda

@@ -1,0 +1,46 @@
+// The fused backward by mma.sync, for every card from sm_80 on; and the choice of the kernel.
+#include <stdexcept>
+
+#include "cuda/mma_mainloop.cuh"
+#include "ops/linear_logprob/grad_block.cuh"
+
+namespace suder::cuda {
+namespace {
+
+template <typename T>
+__global__ void __launch_bounds__(MmaMainloop<T>::kThreads, 1)
+    fused_grad_kernel(const __grid_constant__ FusedGradArguments<MmaOperands<T>, T> a) {
+  grad_block<MmaMainloop<T>, T>(a);
+}
+
+template <typename T>
+void run(const FusedGrad& p, Stream stream) {
+  static_assert(kGradShared<MmaMainloop<T>> <= 101376,
+                "more shared memory than a block has on sm_86, sm_89 and sm_120");
+  run_grad<MmaMainloop<T>, T>(fused_grad_kernel<T>, p, stream);
+}
+
+}  // namespace
+
+std::int64_t fused_grad_row_parts(std::int64_t tokens, bool hopper) {
+  return hopper ? hopper_grad_row_parts(tokens) : grad_row_parts<MmaMainloop<__half>>(tokens);
+}
+
+void fused_grad(const FusedGrad& p, Stream stream) {
+  if (p.hidden.rows == 0 || p.weight.rows == 0) return;
+  if (p.hidden.cols == 0) throw std::invalid_argument("fused_grad: no features");
+  if (p.grad_entropy != nullptr && p.entropy == nullptr) {
+    throw std::invalid_argument("fused_grad: grad_entropy needs the entropy");
+  }
+  if (p.hopper) return hopper_grad(p, stream);
+  switch (p.dtype) {
+    case DType::kBFloat16:
+      return run<__nv_bfloat16>(p, stream);
+    case DType::kFloat16:
+      return run<__half>(p, stream);
+    case DType::kFloat32:
+      throw std::invalid_argument("fused_grad: tensor cores take 16-bit inputs");
+  }
+}
+
+}  // namespace suder::cuda
