@@ -6,6 +6,8 @@ STAMP := $(VENV)/.suder-installed
 SOURCES := CMakeLists.txt $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 DEMO_ARGS ?=
+# Threads of torch's OpenMP that wait by spinning for long would slow all that runs beside them.
+export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
