@@ -40,7 +40,7 @@ def _find() -> tuple[ModuleType | None, str]:
     except ImportError as error:
         module, reason, broken = None, f"suder_ext._C does not load: {error}", True
     else:
-        missing = [op for op in OPERATORS if not hasattr(_C, op)]
+        missing = [name for name in (*OPERATORS, "logit_tile") if not hasattr(_C, name)]
         module, broken = (None, True) if missing else (_C, False)
         reason = f"suder_ext._C is of an older build, without {missing[0]}" if missing else ""
     if module is None and choice == "compiled":

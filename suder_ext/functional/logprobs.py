@@ -58,7 +58,8 @@ def linear_logprob(
     """
     if _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
-        options = ignore_index, temperature, softcap, False, _room_for_logits(hidden, weight, bias)
+        keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
+        options = ignore_index, temperature, softcap, False, keep
         logprob, *_ = eager.call("linear_logprob", hidden, weight, bias, target, *options)
         return logprob
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
@@ -73,7 +74,7 @@ def linear_logprob(
             softcap=softcap,
         )
     rows, index = _rows(hidden, target)
-    keep = _room_for_logits(rows, weight, bias)
+    keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
     result = _ops.linear_logprob(
         rows, weight, bias, index, ignore_index, temperature, softcap, False, keep
     )[0]
@@ -102,7 +103,8 @@ def linear_logprob_stats(
     """
     if _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
-        options = ignore_index, temperature, softcap, True, _room_for_logits(hidden, weight, bias)
+        keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
+        options = ignore_index, temperature, softcap, True, keep
         results = eager.call("linear_logprob", hidden, weight, bias, target, *options)
         return LogprobStats(*results[:3])
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
@@ -117,7 +119,7 @@ def linear_logprob_stats(
             softcap=softcap,
         )
     rows, index = _rows(hidden, target)
-    keep = _room_for_logits(rows, weight, bias)
+    keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
     results = _ops.linear_logprob(
         rows, weight, bias, index, ignore_index, temperature, softcap, True, keep
     )
@@ -190,13 +192,13 @@ def logprob_stats(
     return LogprobStats(*(result.view(target.shape) for result in results))
 
 
-def _room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
+def room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, most: int) -> int:
     """How many logits to keep for the backward: none where there will be no backward."""
     if not torch.is_grad_enabled() or hidden.device.type != "cpu":
         return 0
     if not any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         return 0
-    return kept_logits.room(hidden.shape[0], weight.shape[0], LOGITS_KEPT)
+    return kept_logits.room(hidden.shape[0], weight.shape[0], most)
 
 
 def _is_plain(logits: Tensor, target: Tensor) -> bool:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from suder_ext import _ops
 from suder_ext._load import has_kernel
-from suder_ext._ops import kept_logits, pair_chunks
-from suder_ext.functional.logprobs import linear_logprob
+from suder_ext._ops import pair_chunks
+from suder_ext.functional.logprobs import linear_logprob, room_for_logits
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sequences import sequence_reduce
 from suder_ext.types import FDivergence, LossType, PreferenceLoss
@@ -143,19 +143,16 @@ def _logprob_with_room(
     softmax: Softmax,
 ) -> Tensor:
     """linear_logprob, which on the CPU keeps as many logits as chunks would."""
-    wanted = any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-    if not has_kernel("linear_logprob", hidden) or hidden.device.type != "cpu":
-        wanted = False
-    if not wanted or not torch.is_grad_enabled():
-        ignore_index, temperature, softcap = softmax
-        return linear_logprob(
-            hidden,
-            weight,
-            target,
-            bias,
-            ignore_index=ignore_index,
-            temperature=temperature,
-            softcap=softcap,
-        )
-    keep = kept_logits.room(hidden.shape[0], weight.shape[0], pair_chunks.CPU_WORKSPACE)
-    return _ops.linear_logprob(hidden, weight, bias, target.long(), *softmax, False, keep)[0]
+    keep = room_for_logits(hidden, weight, bias, pair_chunks.CPU_WORKSPACE)
+    if keep > 0 and has_kernel("linear_logprob", hidden):
+        return _ops.linear_logprob(hidden, weight, bias, target.long(), *softmax, False, keep)[0]
+    ignore_index, temperature, softcap = softmax
+    return linear_logprob(
+        hidden,
+        weight,
+        target,
+        bias,
+        ignore_index=ignore_index,
+        temperature=temperature,
+        softcap=softcap,
+    )

@@ -64,6 +64,14 @@ struct BlockParts {
   }
 };
 
+// Calls f.operator()<T>() with the device type of operands for tensor cores.
+template <typename F>
+void dispatch_operands(DType dtype, F&& f) {
+  if (dtype == DType::kBFloat16) return f.template operator()<__nv_bfloat16>();
+  if (dtype == DType::kFloat16) return f.template operator()<__half>();
+  throw std::invalid_argument("fused kernels: tensor cores take 16-bit inputs");
+}
+
 // Of hidden [N, D] and weight [V, D].
 template <typename Mainloop, typename T>
 typename Mainloop::Operands operands_of(const ConstMatrix& hidden, const ConstMatrix& weight) {

@@ -33,14 +33,7 @@ void fused_forward(const FusedForward& p, Stream stream) {
     throw std::invalid_argument("fused_forward: no vocabulary or no features");
   }
   if (p.hopper) return hopper_forward(p, stream);
-  switch (p.dtype) {
-    case DType::kBFloat16:
-      return run<__nv_bfloat16>(p, stream);
-    case DType::kFloat16:
-      return run<__half>(p, stream);
-    case DType::kFloat32:
-      throw std::invalid_argument("fused_forward: tensor cores take 16-bit inputs");
-  }
+  dispatch_operands(p.dtype, [&]<typename T>() { run<T>(p, stream); });
 }
 
 }  // namespace suder::cuda

@@ -33,14 +33,7 @@ void fused_grad(const FusedGrad& p, Stream stream) {
     throw std::invalid_argument("fused_grad: grad_entropy needs the entropy");
   }
   if (p.hopper) return hopper_grad(p, stream);
-  switch (p.dtype) {
-    case DType::kBFloat16:
-      return run<__nv_bfloat16>(p, stream);
-    case DType::kFloat16:
-      return run<__half>(p, stream);
-    case DType::kFloat32:
-      throw std::invalid_argument("fused_grad: tensor cores take 16-bit inputs");
-  }
+  dispatch_operands(p.dtype, [&]<typename T>() { run<T>(p, stream); });
 }
 
 }  // namespace suder::cuda

@@ -35,14 +35,7 @@ bool hopper_compiled() {
 
 void hopper_forward(const FusedForward& p, Stream stream) {
   if (!hopper_compiled()) throw std::runtime_error("hopper_forward: not compiled for sm_90a");
-  switch (p.dtype) {
-    case DType::kBFloat16:
-      return run<__nv_bfloat16>(p, stream);
-    case DType::kFloat16:
-      return run<__half>(p, stream);
-    case DType::kFloat32:
-      throw std::invalid_argument("hopper_forward: tensor cores take 16-bit inputs");
-  }
+  dispatch_operands(p.dtype, [&]<typename T>() { run<T>(p, stream); });
 }
 
 }  // namespace suder::cuda
