@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.suder-installed
-SOURCES := CMakeLists.txt $(shell find csrc -type f)
+# The rooms too: an editable installation lists the modules it found.
+SOURCES := CMakeLists.txt $(shell find csrc -type f) $(shell find suder_ext python -name __init__.py)
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 DEMO_ARGS ?=
 # Threads of torch's OpenMP that wait by spinning for long would slow all that runs beside them.

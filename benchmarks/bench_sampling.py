@@ -24,10 +24,10 @@ from typing import Any
 import torch
 import transformers
 
+from suder.engine.sampling import sample
 from suder.models import Janus, load_model
+from suder.models.janus.layout import generation_ids
 from suder.pretrain.architecture import build_janus
-from suder.pretrain.layout import generation_ids
-from suder.sampling import sample
 
 PROMPTS = [
     "a red circle",

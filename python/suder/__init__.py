@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suder.config import TrainConfig
-    from suder.config_file import load_config
+    from suder.engine.sampling import Samples, sample
+    from suder.method.rewards import DualReward
     from suder.models import Janus, load_model
-    from suder.rewards import DualReward
-    from suder.sampling import Samples, sample
-    from suder.trainer import Trainer
+    from suder.run.trainer import Trainer
+    from suder.settings.config import TrainConfig
+    from suder.settings.config_file import load_config
 
 try:
     __version__ = version("suder")
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "DualReward": "suder.rewards",
+    "DualReward": "suder.method.rewards",
     "Janus": "suder.models",
-    "Samples": "suder.sampling",
-    "TrainConfig": "suder.config",
-    "Trainer": "suder.trainer",
-    "load_config": "suder.config_file",
+    "Samples": "suder.engine.sampling",
+    "TrainConfig": "suder.settings.config",
+    "Trainer": "suder.run.trainer",
+    "load_config": "suder.settings.config_file",
     "load_model": "suder.models",
-    "sample": "suder.sampling",
+    "sample": "suder.engine.sampling",
 }
 
 

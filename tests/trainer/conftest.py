@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from suder.config import TrainConfig
-from suder.config_file import load_config
 from suder.models import Janus, load_model
+from suder.models.janus.layout import caption_ids, generation_ids, understanding_ids
 from suder.pretrain.architecture import Sizes, build_janus
-from suder.pretrain.layout import caption_ids, generation_ids, understanding_ids
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import load_config
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "and", "two")
 PROMPTS = ("a red circle", "a blue square", "two green circle", "a red square and a blue circle")

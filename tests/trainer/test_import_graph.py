@@ -1,7 +1,7 @@
-"""No training path can reach the external checker: read off the import graph, all paths followed.
+"""The house: rooms on floors, imports only downwards, and no way from training to the judge.
 
-The judge must stay outside: a reward, a guard or a stopping rule that could see it would make every
-number of the evaluation worthless.
+All is read off the import graph, all paths followed. The judge must stay outside: a reward, a guard
+or a stopping rule that could see it would make every number of the evaluation worthless.
 """
 
 from __future__ import annotations
@@ -17,6 +17,23 @@ import suder
 
 ROOT = Path(suder.__file__).parent
 JUDGE = "suder.evaluation"
+# From the top floor down; a room imports itself and the floors below it. The ground's three rooms
+# know nothing of one another.
+FLOORS = (
+    ("cli",),
+    ("experiment",),
+    ("report",),
+    ("evaluation",),
+    ("run",),
+    ("guard",),
+    ("method",),
+    ("engine",),
+    ("pretrain",),
+    ("models",),
+    ("inputs",),
+    ("world", "settings", "storage"),
+)
+FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # What may look at the judge. Everything else under suder trains, feeds training, or is imported by
 # what does, modules added later included.
 EVALUATORS = ("suder.evaluation", "suder.report", "suder.experiment")
@@ -86,6 +103,20 @@ def path_to_judge(start: str, graph: dict[str, set[str]]) -> list[str] | None:
     return None
 
 
+def room_of(name: str) -> str:
+    return name.split(".")[1]
+
+
+def climbs(name: str, target: str) -> bool:
+    """Whether an import leaves its room for one that is not below it; the root has no room."""
+    if "." not in target:
+        return False
+    if "." not in name:
+        return True
+    here, there = room_of(name), room_of(target)
+    return here != there and FLOOR_OF[there] <= FLOOR_OF[here]
+
+
 def is_training(name: str) -> bool:
     within = any(name == judge or name.startswith(judge + ".") for judge in EVALUATORS)
     return not within and name not in EVALUATING_COMMANDS
@@ -96,6 +127,23 @@ GRAPH = {name: imports(name, path, MODULES) for name, path in MODULES.items()}
 TRAINING = [name for name in MODULES if is_training(name)]
 
 
+def test_every_module_is_in_a_room():
+    assert {room_of(name) for name in MODULES if "." in name} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "suder"])
+def test_imports_go_down(name: str):
+    up = sorted(target for target in GRAPH[name] if climbs(name, target))
+    assert not up, f"{name} imports {', '.join(up)}, which is not on a floor below"
+
+
+def test_a_climb_is_found():
+    assert climbs("suder.models.load", "suder.pretrain.vq")
+    assert climbs("suder.settings.config", "suder.storage.files")
+    assert not climbs("suder.pretrain.vq", "suder.models.load")
+    assert not climbs("suder.models.load", "suder.models.base")
+
+
 @pytest.mark.parametrize("name", TRAINING)
 def test_training_module_cannot_reach_the_judge(name: str):
     chain = path_to_judge(name, GRAPH)
@@ -103,9 +151,9 @@ def test_training_module_cannot_reach_the_judge(name: str):
 
 
 def test_the_whole_trainer_is_covered():
-    packages = ("config", "data", "rewards", "sampling", "select", "rollouts", "objectives")
-    needed = {f"suder.{name}" for name in (*packages, "trainer", "guard", "models", "pretrain")}
-    assert needed <= set(TRAINING)
+    trains = ("run", "guard", "method", "engine", "pretrain", "models", "inputs", "settings")
+    assert {f"suder.{room}" for room in (*trains, "storage", "world")} <= set(TRAINING)
+    assert {"suder.run.trainer", "suder.method.rewards", "suder.guard.rule"} <= set(TRAINING)
     assert "suder.cli.train" in TRAINING
     assert path_to_judge("suder.evaluation.evaluate", GRAPH)
     assert path_to_judge("suder.report", GRAPH) or path_to_judge("suder.cli.demo", GRAPH)

@@ -1,4 +1,7 @@
-"""The command line: one file a command, imported only when that command is asked for."""
+"""The command line: one file a command, imported only when that command is asked for.
+
+Words for people and nothing else: what a command does is done in the rooms below.
+"""
 
 from __future__ import annotations
 

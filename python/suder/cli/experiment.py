@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from suder.experiment.plot import plot
     from suder.experiment.runner import run_cells
     from suder.experiment.table import markdown
-    from suder.files import write_json, write_text
+    from suder.storage.files import write_json, write_text
 
     if args.jobs < 1 or args.threads < 1:
         raise ValueError(

@@ -20,7 +20,6 @@ EXAMPLE = """\
   `suder score DIR/samples.jsonl` adds the dual rewards. Pictures are DIR/00012_3.png: prompt 12
   (from 0), sample 3.
 """
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Conditions handled at once: bounds the memory, and how much a kill can lose.
 AT_ONCE = 256
 
@@ -54,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     files = _find_pictures(args.images) if args.images else []
     import torch
 
-    from suder.files import write_jsonl
     from suder.models import load_model
+    from suder.storage.files import write_jsonl
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw(model: Any, prompts: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from suder.sampling import sample
+    from suder.engine.sampling import sample
 
     for first in range(0, len(prompts), AT_ONCE):
         part = prompts[first : first + AT_ONCE]
@@ -86,8 +85,8 @@ def _draw(model: Any, prompts: list[str], args: argparse.Namespace) -> Iterator[
 
 
 def _caption(model: Any, files: list[Path], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from suder.data import load_picture
-    from suder.sampling import sample
+    from suder.engine.sampling import sample
+    from suder.inputs.pictures import load_picture
 
     for first in range(0, len(files), AT_ONCE):
         part = files[first : first + AT_ONCE]
@@ -111,7 +110,7 @@ def _caption(model: Any, files: list[Path], args: argparse.Namespace) -> Iterato
 
 
 def _how(args: argparse.Namespace, first: int) -> dict[str, Any]:
-    from suder.files import seed_of
+    from suder.storage.files import seed_of
 
     return {
         "n": args.n,
@@ -126,7 +125,9 @@ def _how(args: argparse.Namespace, first: int) -> dict[str, Any]:
 
 
 def _read_prompts(file: Path) -> list[str]:
-    lines = file.read_text(encoding="utf-8").splitlines()
+    from suder.inputs.texts import read_lines
+
+    lines = read_lines(file)
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"--prompts: {file} has no prompt in it; it takes one a line")
@@ -138,9 +139,11 @@ def _read_prompts(file: Path) -> list[str]:
 def _find_pictures(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
+    from suder.inputs.pictures import PICTURE_ENDINGS, find_pictures
+
+    files = find_pictures(path)
     if not files:
-        raise ValueError(f"--images: no picture in {path}; looked for {', '.join(PICTURES)}")
+        raise ValueError(f"--images: no picture in {path}; looked for {', '.join(PICTURE_ENDINGS)}")
     return files
 
 

@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from rich.progress import Progress
 
-    from suder.files import write_jsonl
+    from suder.method.rewards import DualReward
     from suder.models import load_model
-    from suder.rewards import DualReward
+    from suder.storage.files import write_jsonl
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
     scorer = DualReward(model, batch_size=args.batch_size)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _score(scorer: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     """Gives every row its "reward"; null, with an "error", where there is none."""
-    from suder.data import DataError, load_picture
+    from suder.inputs.pictures import DataError, load_picture
 
     pictures: list[Any] = []
     for row in rows:
@@ -100,19 +100,15 @@ def _found(image: str, folder: Path) -> Path:
 
 
 def _read_rows(file: Path) -> list[dict[str, Any]]:
+    from suder.inputs.texts import read_rows
+
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}, line {number}: not JSON: {error}") from None
+    for number, row in read_rows(file):
         keys = row.keys() if isinstance(row, dict) else set()
         if "image" not in keys or len(keys & {"caption", "prompt"}) != 1:
             raise ValueError(
                 f'{file}, line {number}: takes an object with "image" and one of "caption" and '
-                f'"prompt"; got {line.strip()[:80]}'
+                f'"prompt"; got {json.dumps(row)[:80]}'
             )
         rows.append(row)
     if not rows:

@@ -50,7 +50,7 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     # Late, so that --help and errors in the settings come at once.
-    from suder.config_file import ConfigError, describe_config, load_config
+    from suder.settings.config_file import ConfigError, describe_config, load_config
 
     if args.help_config:
         print(describe_config())
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             folder = Path(load_config(folder, changes).output)
         elif changes:
             raise ConfigError(f"a resumed run keeps its settings; leave out {' '.join(changes)}")
-        from suder.trainer import Trainer
+        from suder.run.trainer import Trainer
 
         trainer = Trainer.resume(folder, quiet=args.quiet)
     else:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 f"`suder train --resume {args.config}`"
             )
         config = load_config(args.config, changes)
-        from suder.trainer import Trainer
+        from suder.run.trainer import Trainer
 
         trainer = Trainer(config, quiet=args.quiet)
     try:

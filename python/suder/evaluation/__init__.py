@@ -1,1 +1,4 @@
-"""External judgement of a model. Evaluation only: no training code imports this package."""
+"""External judgement of a model: captions and pictures, right or wrong, with intervals.
+
+Nothing that trains may import this room; a test walks the import graph.
+"""

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from suder.engine.sampling import sample
 from suder.evaluation.progress import progress_bar
 from suder.evaluation.statistics import Interval, reward_accuracy
 from suder.evaluation.task import Task
-from suder.rewards import DualReward
-from suder.sampling import sample
+from suder.method.rewards import DualReward
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def candidate_groups(
 ) -> dict[str, Groups]:
     """Sample `candidates` for each of the task's first `inputs` inputs; score and judge them.
 
-    Returns groups under "generation" and "captions". `batch_size` is in inputs.
+    Returns groups under "generation" and "understanding". `batch_size` is in inputs.
     """
     scorer = DualReward(model)
     clusters = {
         "generation": list(task.prompt_clusters[:inputs]),
-        "captions": list(task.picture_clusters[:inputs]),
+        "understanding": list(task.picture_clusters[:inputs]),
     }
-    one_batch = {"generation": _pictures, "captions": _captions}
+    one_batch = {"generation": _pictures, "understanding": _captions}
     found = {}
     with progress_bar(progress) as bar, torch.inference_mode():
         total = sum(map(len, clusters.values()))

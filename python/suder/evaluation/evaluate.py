@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from suder.engine.sampling import sample
 from suder.evaluation.progress import progress_bar
 from suder.evaluation.result import Evaluation, Items
 from suder.evaluation.task import Task, shapes_task
-from suder.sampling import sample
 
 SHOWN = 64  # pictures kept of each direction, for reports
 

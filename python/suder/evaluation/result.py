@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-DIRECTIONS = ("generation", "captions")
+DIRECTIONS = ("generation", "understanding")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Evaluation:
     """Both directions' items and the settings that made them."""
 
     generation: Items
-    captions: Items
+    understanding: Items
     settings: dict[str, Any]
 
     def accuracy(self) -> dict[str, float]:
@@ -85,4 +85,6 @@ def load_evaluation(path: str | os.PathLike[str]) -> Evaluation:
             pictures=arrays[f"{name}/pictures"],
         )
 
-    return Evaluation(items("generation"), items("captions"), json.loads(str(arrays["settings"])))
+    return Evaluation(
+        items("generation"), items("understanding"), json.loads(str(arrays["settings"]))
+    )

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import suder
-from suder.config_file import load_config
 from suder.evaluation.compare import Row, compare
 from suder.evaluation.evaluate import evaluate
 from suder.evaluation.result import Evaluation, load_evaluation
 from suder.evaluation.task import Task
 from suder.evaluation.worlds import task_of
-from suder.files import read_json, write_json
+from suder.settings.config_file import load_config
+from suder.storage.files import read_json, write_json
 
 DECODINGS = ("greedy", "sampled")
 SIDES = ("base", "tuned")

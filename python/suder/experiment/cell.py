@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import suder
-from suder.config_file import load_config
 from suder.evaluation.controls import candidate_groups
 from suder.evaluation.evaluate import evaluate
 from suder.evaluation.result import Evaluation, load_evaluation
 from suder.evaluation.worlds import task_of
 from suder.experiment.plan import CONTROL, Cell, Measures, merge
-from suder.files import read_json, write_json
-from suder.trainer import Trainer
+from suder.run.trainer import Trainer
+from suder.settings.config_file import load_config
+from suder.storage.files import read_json, write_json
 
 # Of a finished run only the result is of use; weights of 50 cells would fill a disk.
 _SPENT = ("checkpoints", "state", "best", "rounds")

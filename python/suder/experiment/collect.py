@@ -114,7 +114,7 @@ def regret(checkpoints: Sequence[dict[str, Any]]) -> dict[str, Any]:
     A checkpoint counts by the mean of its greedy accuracies of both directions. The best of k noisy
     numbers is a little better than the best checkpoint is, so the regret is if anything too high.
     """
-    score = [(row["generation"] + row["captions"]) / 2 for row in checkpoints]
+    score = [(row["generation"] + row["understanding"]) / 2 for row in checkpoints]
     kept = next(place for place, row in enumerate(checkpoints) if row["kept"])
     best = int(np.argmax(score))
     return {

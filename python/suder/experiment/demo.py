@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from suder.config import TrainConfig
-from suder.config_file import load_config
 from suder.evaluation.side_by_side import judge_run
 from suder.experiment.inputs import write_inputs
 from suder.experiment.plan import merge
-from suder.files import read_json
 from suder.report import write_report
-from suder.trainer import Trainer
+from suder.run.trainer import Trainer
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import load_config
+from suder.storage.files import read_json
 
 PICTURES = PROMPTS = 512
 N = 1000

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from suder.evaluation.task import asked_kinds, distinct_first, in_validation, kinds_of
-from suder.files import read_json, write_json, write_text
+from suder.storage.files import read_json, write_json, write_text
 from suder.world.digits import NAMES, scans
 from suder.world.digits import prompt as digit_prompt
 from suder.world.drawing import draw

@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 
 from suder.evaluation.result import DIRECTIONS
 
-_TITLES = {"generation": "pictures of unseen prompts", "captions": "captions of unseen pictures"}
+_TITLES = {
+    "generation": "pictures of unseen prompts",
+    "understanding": "captions of unseen pictures",
+}
 _COLORS = ("#0b6e8a", "#d1603d", "#5b8c3e", "#7a5195")  # one a start model
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from suder.experiment.plan import Cell, PlanError
-from suder.files import read_json, write_json
+from suder.storage.files import read_json, write_json
 
 COMMAND = (sys.executable, "-m", "suder.experiment.cell")  # then the cell's folder and the inputs
 _PAUSE = 0.5  # seconds between two looks at the running cells

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from suder.config import Lora
+from suder.settings.config import Lora
 
 Direction = Literal["understanding", "generation"]
+DIRECTIONS: tuple[Direction, ...] = ("understanding", "generation")
 Condition = Tensor | Sequence[str]
 Targets = Tensor | Sequence[Tensor]
 

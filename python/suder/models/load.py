@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, JanusForConditionalGeneration, JanusProcessor
 
-from suder.models.janus import Janus
+from suder.models.janus.adapter import Janus
 
 EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2"}
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from suder.config import Lora
+from suder.settings.config import Lora
 
 FOLDER = "adapter"  # below a saved model: at its top, transformers would take it for the model
 _NAME = "default"

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from suder.config import NonNegative, Positive, Section
 from suder.pretrain.architecture import Sizes
 from suder.pretrain.vq import VQSettings
 from suder.pretrain.warmup import WarmupSettings
+from suder.settings.config import NonNegative, Positive, Section
 
 # The recipes that come with the package, so that `--world` alone is enough.
 FOLDER = Path(__file__).parent / "recipes"

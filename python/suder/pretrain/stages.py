@@ -15,8 +15,13 @@ from pathlib import Path
 import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
-from suder.checkpoint import versions
-from suder.files import (
+from suder.pretrain.architecture import build_janus
+from suder.pretrain.journal import Journal
+from suder.pretrain.recipe import Recipe, dump_recipe
+from suder.pretrain.vq import decode, encode, to_pixels, train_vq
+from suder.pretrain.warmup import prepare_pairs, train_warmup
+from suder.storage.checkpoint import versions
+from suder.storage.files import (
     read_tensors,
     write_folder,
     write_json,
@@ -24,11 +29,6 @@ from suder.files import (
     write_tensors,
     write_text,
 )
-from suder.pretrain.architecture import build_janus
-from suder.pretrain.journal import Journal
-from suder.pretrain.recipe import Recipe, dump_recipe
-from suder.pretrain.vq import decode, encode, to_pixels, train_vq
-from suder.pretrain.warmup import prepare_pairs, train_warmup
 from suder.world.catalogue import world
 
 HELD_OUT = 256  # fresh pictures that the log's last reconstruction error is of

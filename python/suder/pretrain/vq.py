@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from suder.config import Positive, Section
 from suder.pretrain.patches import cluster_patches, nearest_centres
 from suder.pretrain.schedule import up_then_cosine
+from suder.settings.config import Positive, Section
 
 Log = Callable[[dict[str, float]], None]
 

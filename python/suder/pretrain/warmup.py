@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
-from suder.config import Fraction, Positive, Section
-from suder.pretrain.layout import caption_ids, generation_ids, null_ids, understanding_ids
+from suder.models.janus.layout import caption_ids, generation_ids, null_ids, understanding_ids
 from suder.pretrain.schedule import up_then_cosine
 from suder.pretrain.vq import encode, to_pixels
+from suder.settings.config import Fraction, Positive, Section
 
 Log = Callable[[dict[str, float]], None]
 IGNORE = -100

@@ -1,4 +1,4 @@
-"""A run as one self-contained page of HTML."""
+"""A run as one self-contained page of HTML. Reads what a run left; measures nothing."""
 
 from suder.report.page import write_report
 

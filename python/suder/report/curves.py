@@ -86,7 +86,10 @@ def guard_curves(run: RunData) -> str:
 
 def category_bars(rows: Sequence[Row]) -> str:
     """Accuracy of base and tuned with intervals, a pair of bars a category, per direction."""
-    titles = {"generation": "pictures of unseen prompts", "captions": "captions of unseen pictures"}
+    titles = {
+        "generation": "pictures of unseen prompts",
+        "understanding": "captions of unseen pictures",
+    }
     counts = [sum(row["direction"] == direction for row in rows) for direction in titles]
     with matplotlib.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         figure = _figure(10, 0.9 + 0.42 * max([*counts, 1]))

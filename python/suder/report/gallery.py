@@ -32,7 +32,7 @@ def picture_gallery(base: Evaluation, tuned: Evaluation) -> str:
 
 def caption_table(base: Evaluation, tuned: Evaluation) -> str:
     """The first pictures of the evaluation with both models' captions and a true one."""
-    before, after = base.captions, tuned.captions
+    before, after = base.understanding, tuned.understanding
     rows = []
     for item in range(min(CAPTIONS, len(before.pictures))):
         cells = ""

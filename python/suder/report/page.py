@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from suder.files import write_text
 from suder.report import sections
 from suder.report.run_data import RunData, read_run
+from suder.storage.files import write_text
 
 _STYLE = """
 :root { --ink: #1d2327; --quiet: #68737b; --line: #e2e7ea; --accent: #0b6e8a;

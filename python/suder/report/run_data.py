@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from suder.evaluation.result import Evaluation, load_evaluation
-from suder.files import read_json, read_jsonl
+from suder.storage.files import read_json, read_jsonl
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from suder.evaluation.compare import Row, headline
 
-TITLES = {"generation": "Pictures of unseen prompts", "captions": "Captions of unseen pictures"}
+TITLES = {
+    "generation": "Pictures of unseen prompts",
+    "understanding": "Captions of unseen pictures",
+}
 _WORDS = {
     "up": "{} improved beyond the noise of this evaluation",
     "down": "{} got worse, beyond the noise of this evaluation",
@@ -25,7 +28,7 @@ def verdict(rows: Sequence[Row]) -> str:
     """One sentence that claims no more than the intervals do."""
     said = [
         _WORDS[_sense(headline(rows, direction))].format(name)
-        for direction, name in (("generation", "Drawing"), ("captions", "captioning"))
+        for direction, name in (("generation", "Drawing"), ("understanding", "captioning"))
     ]
     return "; ".join(said) + "."
 

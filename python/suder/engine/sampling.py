@@ -1,0 +1,183 @@
+"""`sample`: candidates in either direction, each token with the log-probability it was drawn at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from suder.engine.distribution import Distribution, sample_token
+from suder.models.base import Condition, Decoding, Direction, UnifiedModel, inference
+
+# Steps between two looks at which texts have ended: a look makes a GPU wait.
+STEPS_BETWEEN_LOOKS = 4
+
+
+@dataclass(frozen=True)
+class Samples:
+    """C * n candidates, condition-major: the n of the first condition, then the second's.
+
+    Attributes:
+        tokens: generation: int64 `[C * n, I]`; understanding: a list of int64 `[L]`, EOS included.
+        logprob: float32 of the same shapes, under the distribution drawn from: after temperature,
+            guidance, top-k and top-p. Greedy candidates report it too, as if they had been drawn.
+        finished: bool `[C * n]`, False for a text cut off before its EOS.
+    """
+
+    tokens: Tensor | list[Tensor]
+    logprob: Tensor | list[Tensor]
+    finished: Tensor
+
+
+def sample(
+    model: UnifiedModel,
+    direction: Direction,
+    condition: Condition,
+    n: int = 1,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    guidance: float = 1.0,
+    greedy: bool = False,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+    batch_size: int = 256,
+) -> Samples:
+    """Writes `n` candidates for each condition; each condition is read once.
+
+    Args:
+        model: an adapter from `load_model`.
+        direction: "understanding" (captions of pictures) or "generation" (pictures of prompts).
+        condition: pixels `[C, 3, S, S]` of `model.pixels(...)`, or C prompts.
+        n: candidates a condition.
+        temperature: divides the logits; > 0.
+        top_k: only the k most likely tokens; 0 for all.
+        top_p: only the smallest set of tokens that holds this much probability; 1 for all.
+        guidance: classifier-free guidance scale s, uncond + s * (cond - uncond); 1 for none.
+        greedy: always the most likely token.
+        max_new_tokens: longest text; pictures always have `model.num_image_tokens`.
+        seed: candidate j of condition c draws from a stream of (seed, c, j) alone, so neither the
+            other conditions, nor n, nor the batch size change its random numbers.
+        progress: show a bar.
+        batch_size: candidates written at once; bounds the memory of the key/value cache.
+    """
+    rules = Distribution(temperature, top_k, top_p, greedy)
+    if n < 1 or max_new_tokens < 1 or batch_size < 1:
+        raise ValueError(
+            "n, max_new_tokens, batch_size: take integers from 1, "
+            f"got {n}, {max_new_tokens}, {batch_size}"
+        )
+    steps = model.num_image_tokens if direction == "generation" else max_new_tokens
+    count = len(condition)
+    at_once = max(1, batch_size // n)
+    batches = [range(i, min(count, i + at_once)) for i in range(0, count, at_once)]
+    written: list[tuple[Tensor, Tensor]] = []
+    bar = _bar(f"sampling ({direction})", len(batches) * steps, progress)
+    # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
+    # written outside of it, so that it may take part in a loss.
+    with inference(model), torch.inference_mode(), bar as move:
+        for number, batch in enumerate(batches):
+            part = condition[batch.start : batch.stop]
+            noise = None if greedy else _noise(seed, batch, n, steps).to(model.device)
+            decoding = model.start(direction, part, n, steps, guidance)
+            end = model.eos_token_id if direction == "understanding" else None
+            written.append(_write(decoding, len(part) * n, steps, end, rules, noise, move))
+            move((number + 1) * steps)
+    return _samples(model, direction, written)
+
+
+def _write(
+    decoding: Decoding,
+    count: int,
+    steps: int,
+    end: int | None,
+    rules: Distribution,
+    noise: Tensor | None,
+    move: Callable[[], None],
+) -> tuple[Tensor, Tensor]:
+    """One batch's tokens and log-probabilities, both `[count, steps]`; what follows EOS is void."""
+    logits = decoding.logits()
+    device = logits.device
+    tokens = torch.full((count, steps), 0 if end is None else end, device=device)
+    logprob = torch.zeros(count, steps, device=device)
+    rows: Tensor | slice = slice(None)  # the candidates still being written
+    ended = torch.zeros(count, dtype=torch.bool, device=device)
+    for step in range(steps):
+        token, value = sample_token(logits, rules, None if noise is None else noise[rows, step])
+        tokens[rows, step] = token
+        logprob[rows, step] = value
+        move()
+        if step + 1 == steps:
+            break
+        if end is not None:
+            ended |= token == end
+            if (step + 1) % STEPS_BETWEEN_LOOKS == 0:
+                going = (~ended).nonzero().flatten()
+                if not len(going):
+                    break
+                if 2 * len(going) <= len(token):
+                    decoding.keep(going)
+                    rows = torch.arange(count, device=device)[rows][going]
+                    ended, token = ended[going], token[going]
+        decoding.advance(token)
+        logits = decoding.logits()
+    return tokens, logprob
+
+
+@contextmanager
+def _bar(label: str, total: int, shown: bool) -> Iterator[Callable[..., None]]:
+    """`move()` goes on by one step, `move(k)` to step k."""
+    if not shown:
+        yield lambda completed=0: None
+        return
+    with Progress(transient=True) as bar:
+        task = bar.add_task(label, total=total)
+
+        def move(completed: int = 0) -> None:
+            if completed:
+                bar.update(task, completed=completed)
+            else:
+                bar.advance(task)
+
+        yield move
+
+
+def _noise(seed: int, batch: range, n: int, steps: int) -> Tensor:
+    """Uniform numbers float64 `[len(batch) * n, steps]`, one generator a condition.
+
+    Drawn on the CPU, so that a seed means the same on every device.
+    """
+    streams = []
+    for condition in batch:
+        state = np.random.SeedSequence([seed, condition]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(state) >> 1)
+        streams.append(torch.rand(n, steps, generator=generator, dtype=torch.float64))
+    return torch.cat(streams)
+
+
+def _samples(
+    model: UnifiedModel, direction: Direction, written: list[tuple[Tensor, Tensor]]
+) -> Samples:
+    if direction == "generation":
+        empty = torch.zeros(0, model.num_image_tokens, device=model.device)
+        tokens = torch.cat([empty.long(), *(part for part, _ in written)])
+        logprob = torch.cat([empty, *(part for _, part in written)])
+        return Samples(tokens, logprob, torch.ones(len(tokens), dtype=torch.bool))
+    texts: list[Tensor] = []
+    values: list[Tensor] = []
+    finished: list[Tensor] = [torch.zeros(0, dtype=torch.bool)]
+    for tokens, logprob in written:
+        before_end = (tokens != model.eos_token_id).cumprod(1).sum(1)
+        complete = before_end < tokens.shape[1]
+        lengths = (before_end + complete).tolist()
+        texts += [row[:length].clone() for row, length in zip(tokens, lengths, strict=True)]
+        values += [row[:length].clone() for row, length in zip(logprob, lengths, strict=True)]
+        finished.append(complete.cpu())
+    return Samples(texts, values, torch.cat(finished))

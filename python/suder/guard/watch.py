@@ -1,0 +1,109 @@
+"""Measures weights on inputs set aside, without labels: what the guard judges."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from suder.method.rewards import DualReward
+from suder.method.rollouts import Rollouts, condition_of, reward_of, sample_rollouts
+from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
+from suder.settings.config import Guard as Settings
+from suder.settings.config import Sampling
+from suder_ext import linear_logprob
+
+PLAIN = Sampling()  # temperature 1, nothing cut, no guidance: samples of the model itself
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the guard sees of some weights.
+
+    Attributes:
+        kl: nats per token to the start model, by direction (k3 on the model's own samples).
+        entropy: nats per token of the model itself, by direction.
+        reward: mean dual reward under the frozen start model, by direction.
+        gain: the reward's mean paired difference to the start's look, input by input.
+        error: the standard error of `gain`; infinite where it cannot be told.
+    """
+
+    round: int
+    kl: dict[str, float]
+    entropy: dict[str, float]
+    reward: dict[str, float]
+    gain: dict[str, float]
+    error: dict[str, float]
+
+    def log(self) -> dict[str, float]:
+        return {
+            f"guard/{name}/{direction}": value
+            for name in ("kl", "entropy", "reward", "gain", "error")
+            for direction, value in getattr(self, name).items()
+        }
+
+
+class Watch:
+    """Takes looks: held-out inputs prepared once, and the start model's rewards to compare with."""
+
+    def __init__(
+        self,
+        start: UnifiedModel,
+        images: tuple[str, ...],
+        prompts: tuple[str, ...],
+        settings: Settings,
+        max_new_tokens: int,
+        seed: int,
+    ) -> None:
+        self.start = start
+        self.inputs: dict[Direction, tuple[str, ...]] = {
+            "understanding": images[: settings.inputs],
+            "generation": prompts[: settings.inputs],
+        }
+        self.conditions: dict[Direction, Condition] = {
+            direction: condition_of(start, direction, inputs)
+            for direction, inputs in self.inputs.items()
+        }
+        self.group = {
+            direction: max(1, round(settings.samples / len(inputs)))
+            for direction, inputs in self.inputs.items()
+        }
+        self.sampling = PLAIN.model_copy(update={"max_new_tokens": max_new_tokens})
+        self.scorer = DualReward(start)
+        self.seed = seed
+        self.first: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def look(self, model: UnifiedModel, round_index: int) -> Look:
+        """Measures `model`; the first call must be with the start model's own weights."""
+        seen: dict[str, dict[str, float]] = {
+            name: {} for name in ("kl", "entropy", "reward", "gain", "error")
+        }
+        for direction in DIRECTIONS:
+            rollouts = sample_rollouts(
+                model, direction, self.inputs[direction], self.group[direction], self.sampling,
+                self.seed, condition=self.conditions[direction],
+            )  # fmt: skip
+            delta = self._start_logprob(rollouts) - rollouts.logprob
+            reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
+            each = reward.view(-1, rollouts.group).nanmean(1)  # empty captions have no reward
+            gain = each - self.first.setdefault(direction, each)
+            gain = gain[gain.isfinite()]
+            seen["kl"][direction] = float((delta.exp() - 1 - delta).mean())
+            seen["entropy"][direction] = float(-rollouts.logprob.mean())
+            seen["reward"][direction] = float(each.nanmean())
+            seen["gain"][direction] = float(gain.mean())
+            seen["error"][direction] = (
+                float(gain.std() / math.sqrt(gain.numel())) if gain.numel() > 1 else math.inf
+            )
+        return Look(round_index, **seen)
+
+    def _start_logprob(self, rollouts: Rollouts) -> torch.Tensor:
+        hidden = self.start(
+            rollouts.direction,
+            self.conditions[rollouts.direction],
+            rollouts.targets(),
+            rollouts.group,
+        )
+        return linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()

@@ -1,0 +1,141 @@
+"""The user's inputs: a folder of pictures and a file of prompts, read, checked and split once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from suder.inputs.pictures import PICTURE_ENDINGS, DataError, find_pictures, load_picture
+from suder.inputs.texts import read_lines
+from suder.settings.config import Data
+from suder.storage.files import read_json, seed_of, write_json, write_jsonl
+
+FEW = 8  # different inputs: less is no sample of anything
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An input left out before training."""
+
+    input: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Usable inputs: paths of pictures and prompts, to train on and for the guard to watch."""
+
+    images: tuple[str, ...]
+    prompts: tuple[str, ...]
+    watched_images: tuple[str, ...]
+    watched_prompts: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+
+    def save(self, run: Path) -> None:
+        folder = run / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / "dropped.jsonl", map(asdict, self.dropped))
+        kept = {key: value for key, value in asdict(self).items() if key != "dropped"}
+        write_json(folder / "inputs.json", kept)
+
+    @classmethod
+    def load(cls, run: Path) -> Inputs:
+        """The inputs a run began with, whatever has been added to the folder since."""
+        kept = read_json(run / "data" / "inputs.json")
+        return cls(**{key: tuple(value) for key, value in kept.items()})
+
+
+def read_inputs(data: Data, seed: int) -> Inputs:
+    """Reads, checks and splits the inputs.
+
+    Unreadable pictures and blank prompt lines are dropped and named. The held-out part is chosen
+    by content, so a picture or prompt that occurs twice is never on both sides.
+
+    Raises:
+        DataError: no folder, no file, or nothing usable in it.
+    """
+    dropped: list[Dropped] = []
+    images = _read_pictures(Path(data.images), dropped)
+    prompts = _read_prompts(Path(data.prompts), dropped)
+    train_images, watched_images = _split(images, data.heldout, seed)
+    train_prompts, watched_prompts = _split(prompts, data.heldout, seed)
+    return Inputs(train_images, train_prompts, watched_images, watched_prompts, tuple(dropped))
+
+
+def turn_indices(total: int, count: int, turn: int, *key: object) -> list[int]:
+    """Indices of the inputs of one turn (from 0): a new shuffle of all inputs each epoch.
+
+    `key` (seed, direction) makes the order; nothing is remembered between turns.
+    """
+    count = min(count, total)
+    first = turn * count
+    return [
+        _shuffle(total, seed_of(*key, "epoch", place // total))[place % total]
+        for place in range(first, first + count)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _shuffle(total: int, seed: int) -> list[int]:
+    order: list[int] = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def _read_pictures(folder: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+    if not folder.is_dir():
+        raise DataError(f"data.images: no folder {folder}")
+    found = []
+    for path in find_pictures(folder):
+        try:
+            load_picture(path)
+        except DataError as error:
+            dropped.append(Dropped(str(path), str(error)))
+            continue
+        found.append((str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest()))
+    if not found:
+        raise DataError(
+            f"data.images: no readable picture in {folder} "
+            f"({len(dropped)} unreadable; endings looked for: {', '.join(PICTURE_ENDINGS)})"
+        )
+    return found
+
+
+def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise DataError(f"data.prompts: no file {path}")
+    lines = read_lines(path)
+    found = []
+    for number, line in enumerate(lines, 1):
+        prompt = " ".join(line.split())
+        if prompt:
+            found.append((prompt, prompt))
+        else:
+            dropped.append(Dropped(f"{path}:{number}", "blank line"))
+    if not found:
+        raise DataError(f"data.prompts: no prompt in {path}, {len(lines)} blank lines")
+    return found
+
+
+def _split(
+    items: Sequence[tuple[str, str]], heldout: float, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Items to train on and to watch, of `(item, content)` pairs; equal contents stay together.
+
+    Where fewer than `FEW` different ones would be set aside, a look at them would tell little and
+    training would miss what it needs: then all are trained on, and all different ones watched.
+    """
+    different = {content: item for item, content in reversed(items)}
+    contents = sorted(different, key=lambda text: seed_of(seed, text))
+    count = round(heldout * len(contents))
+    if heldout > 0 and count < FEW:
+        return tuple(item for item, _ in items), tuple(different[text] for text in contents)
+    aside = set(contents[:count])
+    return (
+        tuple(item for item, content in items if content not in aside),
+        tuple(different[text] for text in contents[:count]),
+    )

@@ -1,0 +1,169 @@
+"""What a round samples and how it is rewarded, as flat tensors that go to disk and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from suder.engine.sampling import sample
+from suder.inputs.pictures import DataError, load_picture
+from suder.method.rewards import DualReward
+from suder.models.base import Condition, Direction, UnifiedModel
+from suder.settings.config import Sampling
+from suder.storage.files import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """One direction's candidates of one round: C inputs with `group` candidates each, B in all.
+
+    Attributes:
+        inputs: C paths of pictures (understanding) or prompts (generation).
+        tokens: int64 `[T]`, all candidates one after the other; text ends with EOS if it ended.
+        cu_seqlens: int64 `[B + 1]`, where each candidate begins.
+        logprob: float32 `[T]`, under the distribution each token was drawn from.
+        finished: bool `[B]`, False for text cut off at its longest.
+        lost: inputs that could not be read any more, with the reason.
+    """
+
+    direction: Direction
+    inputs: tuple[str, ...]
+    group: int
+    tokens: torch.Tensor
+    cu_seqlens: torch.Tensor
+    logprob: torch.Tensor
+    finished: torch.Tensor
+    lost: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return self.cu_seqlens.numel() - 1
+
+    def sequences(self) -> list[torch.Tensor]:
+        """The candidates' tokens, B tensors of int64 (views)."""
+        return list(self.tokens.split(self.cu_seqlens.diff().tolist()))
+
+    def pictures(self) -> torch.Tensor:
+        """The candidates of the generation direction as int64 `[B, I]`."""
+        return self.tokens.view(len(self), -1)
+
+    def targets(self) -> torch.Tensor | list[torch.Tensor]:
+        """The candidates in the form the model's `forward` takes."""
+        return self.pictures() if self.direction == "generation" else self.sequences()
+
+
+def condition_of(model: UnifiedModel, direction: Direction, inputs: Sequence[str]) -> Condition:
+    """Pixels `[C, 3, S, S]` of the pictures at these paths, or the prompts themselves."""
+    if direction == "generation":
+        return list(inputs)
+    return model.pixels([load_picture(path) for path in inputs])
+
+
+def sample_rollouts(
+    model: UnifiedModel,
+    direction: Direction,
+    inputs: Sequence[str],
+    group: int,
+    settings: Sampling,
+    seed: int,
+    condition: Condition | None = None,
+) -> Rollouts:
+    """Samples `group` candidates for each input; pictures that are gone by now are left out.
+
+    Args:
+        condition: what `condition_of` made of the inputs, if that was done before.
+    """
+    lost: list[tuple[str, str]] = []
+    if condition is None and direction == "understanding":
+        inputs, pictures = _read(inputs, lost)
+        condition = model.pixels(pictures)
+    elif condition is None:
+        condition = list(inputs)
+    samples = sample(
+        model,
+        direction,
+        condition,
+        group,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        guidance=settings.guidance if direction == "generation" else 1.0,
+        max_new_tokens=settings.max_new_tokens,
+        seed=seed,
+    )
+    lengths = torch.tensor([0, *(len(row) for row in samples.tokens)])
+    return Rollouts(
+        direction=direction,
+        inputs=tuple(inputs),
+        group=group,
+        tokens=torch.cat(list(samples.tokens)).cpu(),
+        cu_seqlens=lengths.cumsum(0),
+        logprob=torch.cat(list(samples.logprob)).float().cpu(),
+        finished=torch.as_tensor(samples.finished).cpu(),
+        lost=tuple(lost),
+    )
+
+
+def reward_of(
+    rollouts: Rollouts, scorer: DualReward, model: UnifiedModel, condition: Condition
+) -> torch.Tensor:
+    """The dual self-reward of every candidate, float32 `[B]` on the CPU; NaN for empty captions.
+
+    Understanding: mean log p(picture's VQ tokens | caption). Generation: mean log p(prompt's
+    tokens | picture). Both by the model running in the other direction.
+    """
+    group = rollouts.group
+    if isinstance(condition, torch.Tensor):
+        reward = scorer.understanding(model.encode(condition), rollouts.sequences(), group)
+    else:
+        reward = scorer.generation(condition, rollouts.pictures(), group)
+    return reward.float().cpu()
+
+
+def save_rollouts(path: Path, rounds: Sequence[Rollouts]) -> None:
+    """All directions' candidates of a round in one file, so that a phase is there or not."""
+    tensors: dict[str, torch.Tensor] = {}
+    meta: dict[str, Any] = {}
+    for one in rounds:
+        for name in ("tokens", "cu_seqlens", "logprob", "finished"):
+            tensors[f"{one.direction}/{name}"] = getattr(one, name)
+        meta[one.direction] = {"inputs": one.inputs, "group": one.group, "lost": one.lost}
+    write_tensors(path, tensors, meta)
+
+
+def load_rollouts(path: Path) -> list[Rollouts]:
+    tensors, meta = read_tensors(path)
+    rounds = []
+    for direction, about in meta.items():
+        fields = {
+            name: tensors[f"{direction}/{name}"]
+            for name in ("tokens", "cu_seqlens", "logprob", "finished")
+        }
+        lost = tuple((path, why) for path, why in about["lost"])
+        rounds.append(
+            Rollouts(
+                cast(Direction, direction),
+                tuple(about["inputs"]),
+                about["group"],
+                **fields,
+                lost=lost,
+            )
+        )
+    return rounds
+
+
+def _read(paths: Sequence[str], lost: list[tuple[str, str]]) -> tuple[list[str], list[np.ndarray]]:
+    found, pictures = [], []
+    for path in paths:
+        try:
+            pictures.append(load_picture(path))
+            found.append(path)
+        except DataError as error:
+            lost.append((path, str(error)))
+    if not found:
+        raise DataError("none of the round's pictures can be read any more: " + lost[0][1])
+    return found, pictures

@@ -1,0 +1,253 @@
+"""Janus and Janus-Pro through transformers' own classes and checkpoint format."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration, JanusProcessor
+
+from suder.models.base import Condition, Direction, Hidden, Targets
+from suder.models.janus import pictures
+from suder.models.janus.decoding import JanusDecoding
+from suder.models.janus.layout import QUESTION
+from suder.models.janus.parts import Parts, target_rows
+from suder.models.janus.prefix import NullPrompt, Prefix, Prompts
+from suder.models.lora import add_lora, save_merged
+from suder.models.teacher_forcing import layout
+from suder.settings.config import Lora
+
+
+class Janus(nn.Module):
+    """Adapter of `JanusForConditionalGeneration` and its processor.
+
+    Args:
+        model: the model (or a PEFT model around it), with sdpa or eager attention.
+        processor: its processor; the chat template lays out both directions.
+        question: what is asked about a picture in the understanding direction.
+        null_prompt: the prompt of guidance's unconditional branch. "fixed": the frame of an empty
+            prompt with all but BOS and begin-of-image replaced by padding, the same for every
+            prompt. "padded": each prompt's own tokens replaced by padding, as DeepSeek and
+            transformers' `generate` do, so the branch knows how long the prompt is.
+    """
+
+    def __init__(
+        self,
+        model: JanusForConditionalGeneration,
+        processor: JanusProcessor,
+        question: str = QUESTION,
+        null_prompt: NullPrompt = "fixed",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.processor = processor
+        self.parts.check(processor)
+        self.prompts = Prompts(processor, self.core.config.image_token_id, question, null_prompt)
+        self.parts.vqmodel.requires_grad_(False)
+        self.train(model.training)
+
+    # ---- what the model is
+
+    @property
+    def core(self) -> Any:
+        """The transformers model, without a PEFT wrapper."""
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.core)
+
+    @property
+    def device(self) -> torch.device:
+        return self.core.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.core.lm_head.weight.dtype
+
+    @property
+    def image_size(self) -> int:
+        return int(self.core.config.vision_config.image_size)
+
+    @property
+    def num_image_tokens(self) -> int:
+        return int(self.core.config.vision_config.num_image_tokens)
+
+    @property
+    def image_vocab_size(self) -> int:
+        return self.parts.image_vocab_size
+
+    @property
+    def eos_token_id(self) -> int:
+        return int(self.processor.tokenizer.eos_token_id)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Every parameter that takes a gradient: all but the VQ model; tied ones once."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def train(self, mode: bool = True) -> Janus:
+        """As in any module, but the VQ model stays in evaluation mode."""
+        super().train(mode)
+        self.parts.vqmodel.eval()
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Writes model and processor in the Hugging Face format (safetensors).
+
+        PEFT adapters are merged into the weights written, and written by themselves into the folder
+        `adapter` below.
+        """
+        if self.model is self.core:
+            self.model.save_pretrained(path)
+        else:
+            save_merged(self.model, path)
+        self.processor.save_pretrained(path)
+
+    # ---- pictures and texts
+
+    def pixels(self, images: Any) -> Tensor:
+        """`[B, 3, S, S]` in the model's dtype and device.
+
+        From PIL pictures, uint8 arrays `[H, W, 3]` or a uint8 array or tensor `[B, H, W, 3]`.
+        """
+        pixels = pictures.to_pixels(images, self.processor.image_processor, self.image_size)
+        return pixels.to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """VQ tokens int64 `[B, I]` of pixels `[B, 3, S, S]`; both sides l2-normalised."""
+        return pictures.encode(self.parts.vqmodel, pixels)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Pictures uint8 `[B, S, S, 3]` of VQ tokens `[B, I]`; equal rows are decoded once."""
+        tokens = tokens.to(self.device)
+        processor = self.processor.image_processor
+        return pictures.decode(self.parts.vqmodel, processor, tokens, self.image_size)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tensor]:
+        """int64 ids of each text as an answer, ending in EOS."""
+        return [self.prompts.text_ids(text.strip()).clone() for text in texts]
+
+    def detokenize(self, ids: Sequence[Tensor]) -> list[str]:
+        """Texts of ids, special tokens left out, blanks stripped."""
+        rows = [row.tolist() for row in ids]
+        texts = self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    # ---- teacher forcing
+
+    def forward(
+        self,
+        direction: Direction,
+        condition: Condition,
+        targets: Targets,
+        group: int = 1,
+        guidance: float = 1.0,
+    ) -> Hidden:
+        """Hidden states that predict the targets; the head itself is not run.
+
+        Args:
+            direction: "understanding" or "generation".
+            condition: pixels `[C, 3, S, S]`, or C prompts.
+            targets: C * group id tensors (text), or int64 `[C * group, I]` (VQ tokens).
+            group: consecutive targets that share one condition, which is then computed once.
+            guidance: s of the policy that guidance defines (generation only). The last layer is
+                linear, so mixing its inputs, uncond + s * (cond - uncond), mixes the logits.
+
+        Returns:
+            Hidden: `hidden[T, D]`, `target[T]`, `cu_seqlens[B + 1]`, and the last layer's `weight`
+            and `bias`. The last layer is lm_head, or `vision_head` of the generation head.
+        """
+        rows = target_rows(direction, targets, self.num_image_tokens, self.device)
+        parts = self.parts
+        prefix = self.prompts.prefix(parts, direction, condition)
+        count = len(prefix.lengths)
+        if len(rows) != count * group:
+            raise ValueError(
+                f"targets: {count} conditions of group {group} take {count * group} targets, "
+                f"got {len(rows)}"
+            )
+        hidden = _hidden(parts, direction, prefix, rows, group)
+        if guidance != 1.0:
+            null = self.prompts.null(parts, direction, prefix.lengths)
+            each = torch.arange(count).repeat_interleave(group)
+            uncond = _hidden(parts, direction, null.take(each), rows, 1)
+            hidden = uncond + guidance * (hidden - uncond)
+        sizes = torch.tensor([0, *map(len, rows)], device=self.device)
+        weight, bias = parts.last_layer(direction)
+        return Hidden(hidden, torch.cat(rows), sizes.cumsum(0), weight, bias)
+
+    def start(
+        self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
+    ) -> JanusDecoding:
+        """Reads every condition once and stands ready to write `n` sequences for each."""
+        parts = self.parts
+        prefix = self.prompts.prefix(parts, direction, condition)
+        rows = torch.arange(len(condition)).repeat_interleave(n)
+        if guidance != 1.0:
+            prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
+            rows = torch.cat([rows, rows + len(condition)])
+        return JanusDecoding(parts, direction, *prefix, rows, steps, guidance)
+
+    # ---- copies and adapters
+
+    def frozen_copy(self) -> Janus:
+        """A copy that training does not reach; what is never trained is shared with this one."""
+        shared: dict[int, Any] = {id(part): part for part in (self.parts.vqmodel, self.processor)}
+        shared |= {id(one): one for one in self.parameters() if not one.requires_grad}
+        twin = copy.copy(self)
+        twin.__dict__ = dict(self.__dict__)
+        twin._modules = {"model": copy.deepcopy(self.model, shared)}
+        return twin.requires_grad_(False).eval()
+
+    def add_lora(self, settings: Lora, seed: int) -> None:
+        """Puts adapters into the language model; from now on only they are trained."""
+        self.model = add_lora(self.core, settings, seed)
+
+    def has_adapters(self) -> bool:
+        """True if PEFT adapters (LoRA) are in the model."""
+        return hasattr(self.model, "disable_adapter") or bool(
+            getattr(self.core, "_hf_peft_config_loaded", False)
+        )
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """The base model inside, whether PEFT wraps the model or transformers injected it."""
+        model: Any = self.model
+        if hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                yield
+            return
+        self.core.disable_adapters()
+        try:
+            yield
+        finally:
+            self.core.enable_adapters()
+
+
+def _hidden(
+    parts: Parts, direction: Direction, prefix: Prefix, rows: Sequence[Tensor], group: int
+) -> Tensor:
+    """`[T, D]` before the last linear layer, at the positions that predict the targets."""
+    width = prefix.embeddings.shape[-1]
+    plan = layout(prefix.lengths, [len(row) for row in rows], group, width)
+    device = prefix.embeddings.device
+    inputs = parts.target_embedding(direction)(torch.cat([row[:-1] for row in rows]))
+    source = torch.cat([prefix.embeddings.reshape(-1, width), inputs])
+    output = parts.language_model(
+        # As an embedding lookup: its backward adds up repeated rows in a fixed order.
+        inputs_embeds=F.embedding(plan.source.to(device), source),
+        attention_mask=plan.mask(source.dtype, device),
+        position_ids=None if plan.position is None else plan.position.to(device),
+        use_cache=False,
+    )
+    last = output.last_hidden_state.reshape(-1, width)
+    return parts.before_head(direction)(last.index_select(0, plan.predictor.to(device)))

@@ -1,0 +1,94 @@
+"""The model being trained, its frozen start, and the optimise phase of a round."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suder.method.balance import Gradient, Updater
+from suder.method.gradients import Sums, add_gradient
+from suder.method.rewards import DualReward
+from suder.models import load_model
+from suder.models.base import UnifiedModel
+from suder.models.lora import saved_adapters
+from suder.run.rounds import Scored
+from suder.settings.config import TrainConfig
+from suder.storage.checkpoint import fingerprint
+from suder.storage.files import seed_of
+
+
+class Learner:
+    """Policy, start model and optimiser.
+
+    Attributes:
+        policy: the model that samples and is trained.
+        start: the same model as it was, frozen; weights never trained (the VQ model's; with
+            LoRA, all but the adapters) are shared.
+        scorer: gives the rewards, by the policy or by the start model.
+        skips: rounds in a row whose gradient was not finite and changed nothing.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        model = load_model(config.model, device=config.device)
+        if config.lora.rank:
+            model.add_lora(config.lora, seed_of(config.seed, "lora"))
+        model.eval()  # dropout would make the ratio of fresh samples differ from 1
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.policy: UnifiedModel = model
+        self.fingerprint = fingerprint(named)
+        self.start = self.policy.frozen_copy()
+        self.updater = Updater(named, config.optimizer)
+        self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
+        self.skips = 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Of everything that runs a model; the trained weights are float32 all the same."""
+        return torch.autocast(
+            torch.device(self.config.device).type,
+            torch.bfloat16,
+            enabled=self.config.dtype == "bfloat16",
+        )
+
+    def optimise(self, scored: list[Scored]) -> dict[str, float]:
+        """Learns from a round's candidates; returns losses, norms and KL for the log."""
+        numbers: dict[str, float] = {}
+        first: dict[str, Sums] = {}
+        for _ in range(self.config.optimizer.steps):
+            gradients: dict[str, Gradient] = {}
+            norms: dict[str, float] = {}
+            for one in scored:
+                name = one.rollouts.direction
+                sums = add_gradient(
+                    self.policy, self.start, one.rollouts, one.selection, one.condition,
+                    self.config, first.get(name),
+                )  # fmt: skip
+                if name not in first:
+                    first[name] = sums
+                    numbers |= sums.log(name)
+                gradients[name], norms[name] = self.updater.take_gradient()
+            step = self.updater.step(gradients, norms)
+            numbers |= {f"grad_norm/{name}": norm for name, norm in norms.items()} | step
+        self.updater.end_round()
+        self.skips = self.skips + 1 if numbers["skipped"] else 0
+        return numbers
+
+    def restart(self, folder: Path) -> None:
+        """Goes on from the weights saved in `folder` (HF format), at half the rate."""
+        if self.config.lora.rank:
+            weights = saved_adapters(folder)
+        else:
+            weights = dict(load_model(folder, device=self.config.device).named_parameters())
+        self.updater.restart(weights)
+        self.skips = 0
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        tensors, meta = self.updater.state()
+        return tensors, meta | {"skips": self.skips}
+
+    def load_state(self, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+        self.updater.load_state(tensors, meta)
+        self.skips = meta["skips"]

@@ -1,0 +1,87 @@
+"""The guard at work in a run: looks at the averaged weights, keeps the best, stops, rolls back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from suder.guard.rule import Guard, Verdict
+from suder.guard.watch import Watch
+from suder.inputs.data import Inputs
+from suder.method.directions import trained
+from suder.run.learner import Learner
+from suder.run.logs import RunLog
+from suder.settings.config import TrainConfig
+from suder.storage.files import seed_of, write_folder
+
+SKIPS = 3  # rounds in a row with a gradient that is not finite before the guard is called
+
+
+class Oversight:
+    """Carries out what the guard says.
+
+    Attributes:
+        guard: the rule and its memory.
+        stopped: why the run ended before its time; "" while it goes on.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, learner: Learner, inputs: Inputs) -> None:
+        self.best = folder / "best"
+        self.config, self.learner, self.inputs = config, learner, inputs
+        self.guard = Guard(config.guard, trained(config))
+        self.watch: Watch | None = None
+        self.stopped = ""
+
+    def begin(self, fresh: bool, log: RunLog) -> None:
+        """Prepares the held-out inputs; the start model is the first to be looked at and kept."""
+        start = self.learner.start
+        self.watch = Watch(
+            start,
+            self.inputs.watched_images,
+            self.inputs.watched_prompts,
+            self.config.guard,
+            self.config.sampling.max_new_tokens,
+            seed_of(self.config.seed, "guard"),
+        )
+        with self.learner.autocast():
+            look = self.watch.look(start, 0)
+        if fresh:
+            self.guard.judge(look)
+            write_folder(self.best, start.save)
+            log.round(0, look.log())
+
+    def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
+        """Looks if it is time and does what the guard says; True if anything may have changed."""
+        if self.learner.skips >= SKIPS:
+            verdict = self.guard.alarm(f"gradient not finite {SKIPS} rounds in a row")
+            self._obey(verdict if self.config.guard.enabled else "stop", index, log)
+            return True
+        due = index % self.config.guard.every == 0 or index == self.config.rounds
+        if self.watch is None or not due:
+            return False
+        with self.learner.autocast(), self.learner.updater.averaged():
+            look = self.watch.look(self.learner.policy, index)
+            verdict = self.guard.judge(look)
+            if verdict == "keep":
+                write_folder(self.best, self.learner.policy.save)
+        numbers |= look.log() | {"guard/best": float(self.guard.best)}
+        self._obey(verdict, index, log)
+        return True
+
+    def _obey(self, verdict: Verdict, index: int, log: RunLog) -> None:
+        guard, best = self.guard, self.guard.best
+        if verdict == "rollback":
+            self.learner.restart(self.best)
+            log.say(f"guard, round {index}: {guard.note}; back to round {best}, half the rate")
+        elif verdict == "stop":
+            self.stopped = guard.note
+            log.say(f"guard, round {index}: {guard.note}; stopped, best is round {best}")
+        elif verdict == "hold" and guard.declines:
+            log.say(f"guard, round {index}: {guard.note}; best is still round {best}")
+
+    def state(self) -> dict[str, Any]:
+        return {"guard": self.guard.state(), "stopped": self.stopped}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.guard.load_state(state["guard"])
+        self.stopped = state["stopped"]

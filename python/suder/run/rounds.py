@@ -1,0 +1,172 @@
+"""The first three phases of a round, each a file: what is on disk is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from suder.inputs.data import Inputs, turn_indices
+from suder.method.directions import active
+from suder.method.rewards import DualReward
+from suder.method.rollouts import (
+    Rollouts,
+    condition_of,
+    load_rollouts,
+    reward_of,
+    sample_rollouts,
+    save_rollouts,
+)
+from suder.method.selection import Selection, select
+from suder.models.base import Condition, UnifiedModel
+from suder.settings.config import TrainConfig
+from suder.storage.files import read_tensors, seed_of, write_tensors
+
+T = TypeVar("T")
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One direction of a round, ready to learn from."""
+
+    rollouts: Rollouts
+    condition: Condition
+    reward: torch.Tensor
+    selection: Selection
+
+
+def phase(path: Path, make: Callable[[], T], save: Callable[[Path, T], Any],
+          load: Callable[[Path], T]) -> T:  # fmt: skip
+    """What `make` returns, from the file if an earlier life of this run got as far."""
+    if path.exists():
+        return load(path)
+    value = make()
+    save(path, value)
+    return value
+
+
+@torch.no_grad()
+def sample_phase(
+    folder: Path, policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int
+) -> list[Rollouts]:
+    """Candidates for the round's inputs in the directions that are trained in it."""
+
+    def make() -> list[Rollouts]:
+        rounds = []
+        for direction in active(config, index):
+            pool = inputs.images if direction == "understanding" else inputs.prompts
+            turn = (index - 1) // 2 if config.directions == "alternating" else index - 1
+            order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
+            rounds.append(
+                sample_rollouts(
+                    policy,
+                    direction,
+                    [pool[i] for i in order],
+                    config.candidates,
+                    config.sampling,
+                    seed_of(config.seed, index, "sample", direction),
+                )
+            )
+        return rounds
+
+    return phase(folder / "sample.safetensors", make, save_rollouts, load_rollouts)
+
+
+@torch.no_grad()
+def score_phase(
+    folder: Path,
+    scorer: DualReward,
+    policy: UnifiedModel,
+    rounds: list[Rollouts],
+    conditions: dict[str, Condition],
+    config: TrainConfig,
+    index: int,
+) -> Tensors:
+    """Each direction's rewards, float32 `[B]`."""
+
+    def make() -> Tensors:
+        rewards: Tensors = {}
+        for one in rounds:
+            if config.reward.scorer == "random":
+                seed = seed_of(config.seed, index, "score", one.direction)
+                rewards[one.direction] = random_reward(one, policy, seed)
+            else:
+                rewards[one.direction] = reward_of(
+                    one, scorer, policy, conditions[one.direction]
+                )  # fmt: skip
+        return rewards
+
+    return phase(folder / "score.safetensors", make, _save, _load)
+
+
+def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[str, Selection]:
+    """Each direction's advantages, best and worst."""
+
+    def make() -> Tensors:
+        found = {
+            direction: asdict(select(reward, config.candidates, config.objective.normalize))
+            for direction, reward in rewards.items()
+        }
+        return {f"{one}/{key}": value for one in found for key, value in found[one].items()}
+
+    tensors = phase(folder / "select.safetensors", make, _save, _load)
+    return {
+        direction: Selection(
+            **{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__}
+        )
+        for direction in rewards
+    }
+
+
+def conditions_of(model: UnifiedModel, rounds: list[Rollouts]) -> dict[str, Condition]:
+    return {one.direction: condition_of(model, one.direction, one.inputs) for one in rounds}
+
+
+def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.Tensor:
+    """The control: uniform numbers that know nothing; empty captions are still no candidates."""
+    reward = torch.rand(len(rollouts), generator=torch.Generator().manual_seed(seed))
+    if rollouts.direction == "understanding":
+        for row, text in enumerate(model.detokenize(rollouts.sequences())):
+            if not text.strip():
+                reward[row] = torch.nan
+    return reward
+
+
+def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
+    """What this direction left out, named: inputs that could not be read, candidates unscored."""
+    rollouts = scored.rollouts
+    about = {"round": index, "direction": rollouts.direction}
+    rows = [about | {"input": path, "why": why} for path, why in rollouts.lost]
+    for candidate in (~scored.selection.valid).nonzero().flatten().tolist():
+        row, place = divmod(candidate, rollouts.group)
+        why = "empty caption, or a reward that is not finite"
+        rows.append(about | {"input": rollouts.inputs[row], "candidate": place, "why": why})
+    return rows
+
+
+def round_numbers(scored: Scored) -> dict[str, float]:
+    """What a direction's samples and rewards say, for the log."""
+    rollouts, selection = scored.rollouts, scored.selection
+    reward = scored.reward.view(-1, rollouts.group).double()
+    finite = scored.reward[selection.valid]
+    numbers = {
+        "reward": float(finite.double().mean()) if finite.numel() else float("nan"),
+        "reward_spread": float(reward.std(1).nanmean()),
+        "pairs": float(selection.paired.sum()),
+        "dropped": float((~selection.valid).sum() + len(rollouts.lost)),
+        "length": float(rollouts.cu_seqlens.diff().double().mean()),
+        "unfinished": float((~rollouts.finished).sum()),
+    }
+    return {f"{name}/{rollouts.direction}": value for name, value in numbers.items()}
+
+
+def _save(path: Path, tensors: Tensors) -> None:
+    write_tensors(path, tensors, {})
+
+
+def _load(path: Path) -> Tensors:
+    return read_tensors(path)[0]

@@ -1,0 +1,188 @@
+"""The settings of a training run: one checked tree, every field with its meaning.
+
+Reading a file, overriding on the command line and the wording of errors are in `config_file.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from suder_ext.types import LossType
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def says(meaning: str, **limits: Any) -> Any:
+    """A field's meaning, shown by `suder train --help-config`, and the limits of its value."""
+    return Field(description=meaning, **limits)
+
+
+class Section(BaseModel):
+    """Strict on purpose: `lr: "1e-4"` or a misspelt key is an error before any work is done."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    images: Annotated[str, says("folder of pictures, searched recursively; no labels needed")]
+    prompts: Annotated[str, says("text file, one prompt a line")]
+    heldout: Annotated[
+        float,
+        says(
+            "fraction of both kept from training, for the guard to watch; where that is fewer "
+            "than 8 different ones, all are trained on and all are watched",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.1
+
+
+class ObjectiveSection(Section):
+    name: Annotated[
+        Literal["grpo", "simpo", "dpo", "expert"],
+        says("grpo, simpo, dpo, or expert: fine-tune on the best of each group"),
+    ] = "grpo"
+    kl: Annotated[
+        float, says("weight of the KL to the frozen start model, k3 per trained token", ge=0)
+    ] = 0.1
+    clip: Annotated[float, says("grpo: half-width of the ratio's clip range", gt=0, lt=1)] = 0.2
+    normalize: Annotated[
+        Literal["std", "mean", "none"],
+        says("grpo: divide centred rewards by the group's std, only centre them, or neither"),
+    ] = "std"
+    beta: Annotated[
+        float | None, says("simpo, dpo: inverse temperature; null: 5 and 0.1", gt=0)
+    ] = None
+    margin: Annotated[float, says("simpo: target margin gamma", ge=0)] = 0.5
+    loss_type: Annotated[
+        LossType | None,
+        says("simpo, dpo: another loss of suder_ext.preference_loss; null: simpo and sigmoid"),
+    ] = None
+
+
+class Optimizer(Section):
+    lr: Annotated[float, says("AdamW's rate after warm-up", gt=0)] = 2e-4
+    betas: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]],
+        says("AdamW's two decay rates", min_length=2, max_length=2),
+    ] = [0.9, 0.95]
+    weight_decay: Annotated[float, says("AdamW's weight decay", ge=0)] = 0.0
+    warmup_rounds: Annotated[NonNegative, says("rounds of linear warm-up")] = 10
+    grad_clip: Annotated[
+        float, says("largest norm of the whole gradient, after balancing", gt=0)
+    ] = 1.0
+    balance: Annotated[
+        bool, says("scale both directions' gradients to one smoothed norm before adding")
+    ] = True
+    ema: Annotated[
+        float,
+        says("decay a round of the averaged weights that guard and result use", ge=0, lt=1),
+    ] = 0.98
+    steps: Annotated[Positive, says("optimiser steps on each round's samples")] = 1
+    tokens_per_batch: Annotated[
+        Positive, says("most tokens, conditions included, in one forward: bounds the memory")
+    ] = 16384
+
+
+class Lora(Section):
+    rank: Annotated[NonNegative, says("of the adapters; 0: none, all weights are trained")] = 0
+    alpha: Annotated[Positive, says("the adapters' output is scaled by alpha / rank")] = 32
+    targets: Annotated[
+        list[str], says("linear layers of the language model that get adapters", min_length=1)
+    ] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Sampling(Section):
+    temperature: Annotated[float, says("of both directions", gt=0)] = 1.0
+    top_k: Annotated[NonNegative, says("only the k most likely tokens; 0: all")] = 0
+    top_p: Annotated[float, says("only tokens that hold this probability", gt=0, le=1)] = 1.0
+    guidance: Annotated[
+        float, says("classifier-free guidance scale while drawing; 1: none", ge=1)
+    ] = 1.0
+    policy: Annotated[
+        Literal["cond", "cfg"],
+        says("under guidance, train the conditional model, or the guided mixture that drew"),
+    ] = "cond"
+    max_new_tokens: Annotated[Positive, says("longest caption")] = 32
+
+
+class Reward(Section):
+    scorer: Annotated[
+        Literal["live", "frozen", "random"],
+        says("the policy, the frozen start model, or random numbers (a control)"),
+    ] = "live"
+
+
+class Guard(Section):
+    enabled: Annotated[bool, says("watch inputs set aside and keep the best weights")] = True
+    every: Annotated[Positive, says("rounds between two looks")] = 20
+    inputs: Annotated[int, says("inputs of each direction that a look uses, at most", ge=2)] = 96
+    samples: Annotated[
+        Positive, says("candidates a look draws in each direction, spread over its inputs")
+    ] = 384
+    evidence: Annotated[
+        float, says("standard errors by which rewards must beat the start's to be kept", ge=0)
+    ] = 1.64
+    kl_limit: Annotated[
+        float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
+    ] = 0.3
+    entropy_floor: Annotated[
+        Fraction, says("collapse: entropy under this fraction of the start's")
+    ] = 0.2
+    patience: Annotated[Positive, says("declining looks in a row before it acts")] = 2
+    action: Annotated[
+        Literal["stop", "rollback", "watch"],
+        says("stop; go back to the best weights at half the rate; or only keep the best"),
+    ] = "stop"
+    max_rollbacks: Annotated[NonNegative, says("then it stops")] = 2
+
+
+class Checkpoint(Section):
+    every: Annotated[Positive, says("rounds between two checkpoints in the HF format")] = 50
+    keep: Annotated[Positive, says("checkpoints kept")] = 2
+    state_every: Annotated[
+        Positive, says("rounds between two resumable states; raise it for big models")
+    ] = 1
+    keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
+
+
+class TrainConfig(Section):
+    """Everything that decides a run's result, together with the inputs and the start model."""
+
+    model: Annotated[str, says("folder or hub name in HF format; shapes: the embedded")] = "shapes"
+    output: Annotated[str, says("folder of the run, which is made")]
+    data: Data
+    rounds: Annotated[Positive, says("of sample, score, select, optimise")] = 240
+    inputs_per_round: Annotated[Positive, says("inputs of each direction a round")] = 12
+    candidates: Annotated[int, says("samples an input", ge=2)] = 8
+    directions: Annotated[
+        Literal["joint", "alternating", "generation", "understanding"],
+        says("both in each round, one a round in turn, or only one"),
+    ] = "joint"
+    objective: ObjectiveSection = ObjectiveSection()
+    optimizer: Optimizer = Optimizer()
+    lora: Lora = Lora()
+    sampling: Sampling = Sampling()
+    reward: Reward = Reward()
+    guard: Guard = Guard()
+    checkpoint: Checkpoint = Checkpoint()
+    seed: Annotated[NonNegative, says("everything random follows from it")] = 0
+    device: Annotated[str, says("cpu, cuda, cuda:1, ...")] = "cpu"
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        says("bfloat16: autocast; the trained weights stay float32"),
+    ] = "float32"
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> TrainConfig:
+        if self.guard.enabled and self.data.heldout == 0.0:
+            raise ValueError("the guard needs inputs to watch: set data.heldout above 0")
+        if self.objective.loss_type is not None and self.objective.name not in ("simpo", "dpo"):
+            raise ValueError(f"objective.loss_type has no meaning for {self.objective.name}")
+        if self.objective.loss_type == "exo_pair":
+            raise ValueError("objective.loss_type: exo_pair needs smoothed labels; ours are exact")
+        return self

@@ -1,0 +1,126 @@
+"""The command line: one line for bad input, an example in every --help, the right exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import suder.cli
+from suder.cli import COMMANDS, main
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import dump_config
+
+
+@pytest.fixture
+def settings(make_config: Callable[..., TrainConfig], tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_config(make_config("rounds=1")), encoding="utf-8")
+    return path
+
+
+def test_train_and_resume(
+    settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "elsewhere"
+    assert main(["train", str(settings), "--set", f"output={run}", "rounds=2"]) == 0
+    assert (run / "model" / "model.safetensors").is_file()
+    assert "the weights of round" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run), "--quiet"]) == 0
+    assert main(["train", str(settings), "--set", f"output={run}", "--resume", "--quiet"]) == 0
+    assert "round" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "suder train: which settings?"),
+        (["train", "nope.yaml"], "suder train: no settings file nope.yaml"),
+        (["train", "SETTINGS", "optimizer.lrr=1"], "did you mean `optimizer.lr`?"),
+        (["train", "SETTINGS", "data.images=nowhere"], "data.images: no folder nowhere"),
+        (["train", "--resume", "."], "holds no run to resume"),
+        (["train", "."], "suder train --resume ."),
+        (["train", "--resume", ".", "seed=1"], "a resumed run keeps its settings"),
+        (["train", "SETTINGS", "model=nowhere/at/all"], "nowhere/at/all"),
+    ],
+)
+def test_bad_input_is_one_line(
+    settings: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main([str(settings) if word == "SETTINGS" else word for word in arguments]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert len(shown.strip().splitlines()) == 1
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "nope.yaml", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_our_own_fault_says_so(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("suder.run.trainer.Trainer.run", broken)
+    assert main(["train", str(settings)]) == 1
+    assert "internal error, ZeroDivisionError: by zero (--debug" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("suder.run.trainer.Trainer.run", interrupted)
+    assert main(["train", str(settings)]) == 130
+    assert "to go on: suder train --resume " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"suder {command}" in shown.partition("example")[2]
+
+
+def test_help_config_lists_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help-config"]) == 0
+    shown = capsys.readouterr().out
+    for name in TrainConfig.model_fields:
+        assert f"{name}:" in shown
+
+
+def test_no_command_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "demo" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`suder --help` should not wait seconds for torch and transformers."""
+    code = (
+        "import sys, suder.cli\n"
+        "try: suder.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert suder.cli.COMMANDS

@@ -1,0 +1,182 @@
+"""What the sampler says about its tokens: probabilities, ends, seeds, independence of the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from suder.engine.sampling import sample
+from suder.models.base import inference
+from suder_ext import linear_logprob
+from tests.tolerances import TOLERANCES
+
+LOGPROB = TOLERANCES["ratio", "cpu", torch.float32]["atol"]
+BATCH = TOLERANCES["batch", "cpu", torch.float32]
+
+
+def replayed(model, direction, condition, samples, n, guidance=1.0, temperature=1.0):
+    with inference(model):
+        hidden = model(direction, condition, samples.tokens, n, guidance)
+        return linear_logprob(
+            hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
+        )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_captions_logprob_equals_teacher_forcing(shared_janus, pictures, temperature):
+    pixels = shared_janus.pixels(pictures)
+    drawn = sample(
+        shared_janus, "understanding", pixels, 6, temperature=temperature, max_new_tokens=9, seed=1
+    )
+    again = replayed(shared_janus, "understanding", pixels, drawn, 6, temperature=temperature)
+    assert (torch.cat(drawn.logprob) - again).abs().max() < LOGPROB
+    assert 0 < drawn.finished.sum() < len(drawn.finished)
+
+
+@pytest.mark.parametrize("null_prompt", ["fixed", "padded"])
+@pytest.mark.parametrize(
+    ("guidance", "temperature"), [(1.0, 1.0), (1.0, 0.6), (4.0, 1.0), (0.5, 1.3)]
+)
+def test_pictures_logprob_equals_teacher_forcing(
+    make_janus, prompts, null_prompt, guidance, temperature
+):
+    """Guidance 1 is the policy "cond"; another scale is the policy "cfg", which is replayed too."""
+    janus = make_janus(null_prompt=null_prompt)
+    options = {"guidance": guidance, "temperature": temperature}
+    drawn = sample(janus, "generation", prompts, 5, seed=2, **options)
+    again = replayed(janus, "generation", prompts, drawn, 5, **options)
+    assert (drawn.logprob.flatten() - again).abs().max() < LOGPROB
+
+
+def test_the_policies_differ(shared_janus, prompts):
+    """Scoring guided samples without guidance, as peers do, is another distribution."""
+    drawn = sample(shared_janus, "generation", prompts, 5, guidance=4.0, seed=2)
+    again = replayed(shared_janus, "generation", prompts, drawn, 5)
+    assert (drawn.logprob.flatten() - again).abs().max() > 1
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_ratio_is_one_on_fresh_samples(shared_janus, prompts, guidance):
+    """The policy ratio of the first update: exactly one against a replay of the same batch."""
+    drawn = sample(shared_janus, "generation", prompts, 4, guidance=guidance, seed=3)
+    old = replayed(shared_janus, "generation", prompts, drawn, 4, guidance)
+    new = replayed(shared_janus, "generation", prompts, drawn, 4, guidance)
+    assert torch.equal((new - old).exp(), torch.ones_like(new))
+    ratio = (new - drawn.logprob.flatten()).exp()
+    assert (ratio - 1).abs().max() < LOGPROB
+
+
+def test_logprob_is_of_the_restricted_distribution(shared_janus, textbook, prompts):
+    drawn = sample(shared_janus, "generation", prompts, 3, top_k=4, seed=4)
+    prefix = shared_janus.prompts.prompt_ids
+    for i, (tokens, logprob) in enumerate(zip(drawn.tokens, drawn.logprob, strict=True)):
+        logits = textbook.image_logits(prefix(prompts[i // 3]), tokens)
+        kept = logits >= logits.topk(4).values[:, -1:]
+        expected = logits.masked_fill(~kept, -torch.inf).log_softmax(-1)
+        expected = expected.gather(-1, tokens[:, None])[:, 0]
+        assert (logprob - expected).abs().max() < LOGPROB
+
+
+def test_texts_end_with_their_only_eos(shared_janus, pictures):
+    pixels = shared_janus.pixels(pictures)
+    drawn = sample(shared_janus, "understanding", pixels, 16, max_new_tokens=11, seed=5)
+    eos = shared_janus.eos_token_id
+    for row, logprob, finished in zip(drawn.tokens, drawn.logprob, drawn.finished, strict=True):
+        assert row.shape == logprob.shape
+        assert (row[:-1] != eos).all()
+        assert bool(row[-1] == eos) == bool(finished)
+        assert finished or len(row) == 11
+    lengths = {len(row) for row in drawn.tokens}
+    assert len(lengths) > 3
+
+
+def test_a_seed_is_a_result_and_another_is_another(shared_janus, prompts):
+    first, again, other = (
+        sample(shared_janus, "generation", prompts, 2, seed=seed).tokens for seed in (7, 7, 8)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len({tuple(row.tolist()) for row in first}) == len(first)
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, direction):
+    """Not on how it is cut, nor on n, nor on the conditions that follow; logprob to rounding."""
+    condition = shared_janus.pixels(pictures) if direction == "understanding" else prompts
+
+    def draw(count, n, batch_size):
+        return sample(shared_janus, direction, condition[:count], n, seed=9, batch_size=batch_size)
+
+    whole = draw(4, 8, 256)
+    for count, n, batch_size in [(4, 8, 8), (4, 8, 20), (2, 8, 256), (4, 3, 256), (1, 1, 1)]:
+        part = draw(count, n, batch_size)
+        for i, (tokens, logprob) in enumerate(zip(part.tokens, part.logprob, strict=True)):
+            same = i // n * 8 + i % n
+            assert torch.equal(tokens, whole.tokens[same])
+            torch.testing.assert_close(logprob, whole.logprob[same], **BATCH)
+
+
+def test_dropping_ended_rows_changes_nothing(shared_janus, pictures, monkeypatch):
+    pixels = shared_janus.pixels(pictures)
+    dropped = sample(shared_janus, "understanding", pixels, 8, seed=10)
+    monkeypatch.setattr("suder.engine.sampling.STEPS_BETWEEN_LOOKS", 1000)
+    kept = sample(shared_janus, "understanding", pixels, 8, seed=10)
+    assert all(map(torch.equal, dropped.tokens, kept.tokens))
+    for ours, theirs in zip(dropped.logprob, kept.logprob, strict=True):
+        torch.testing.assert_close(ours, theirs, **BATCH)
+
+
+def test_each_condition_is_read_once(shared_janus, prompts, pictures):
+    rows = []
+    module = shared_janus.core.model.language_model
+    handle = module.layers[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    steps = module.layers[0].mlp.register_forward_pre_hook(
+        lambda _, args: rows.append(len(args[0]))
+    )
+    sample(shared_janus, "generation", prompts, 8)
+    handle.remove()
+    steps.remove()
+    # The prefixes pass through the layer itself, steps through its parts.
+    assert rows == [4, 4] + [32] * (shared_janus.num_image_tokens - 1)
+
+
+def test_sampling_leaves_the_mode_as_it_was(janus, prompts):
+    janus.train()
+    sample(janus, "generation", prompts[:1])
+    assert janus.training
+    assert not janus.parts.vqmodel.training
+    assert all(parameter.grad is None for parameter in janus.parameters())
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_samples_can_take_part_in_a_loss(janus, prompts, pictures, direction):
+    condition = janus.pixels(pictures) if direction == "understanding" else prompts
+    drawn = sample(janus, direction, condition, 2, max_new_tokens=5)
+    hidden = janus(direction, condition, drawn.tokens, 2)
+    new = linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
+    (new * torch.cat(list(drawn.logprob))).sum().backward()
+    assert janus.core.get_input_embeddings().weight.grad.abs().sum() > 0
+    # Ids that sampling was the first to need are remembered, and must serve training as well.
+    assert not any(janus.prompts.prompt_ids(prompt).is_inference() for prompt in prompts)
+
+
+def test_gradient_checkpointing_does_not_change_samples(janus, prompts):
+    """transformers drops the cache of a checkpointed model in training mode."""
+    expected = sample(janus, "generation", prompts, seed=3).tokens
+    old_name = "gradient_checkpointing_enable"  # renamed in transformers 5.24
+    enable = getattr(janus.core, "activation_checkpointing_enable", None)
+    (enable or getattr(janus.core, old_name))()
+    assert torch.equal(sample(janus.train(), "generation", prompts, seed=3).tokens, expected)
+
+
+def test_no_conditions_no_candidates(shared_janus):
+    drawn = sample(shared_janus, "generation", [])
+    assert drawn.tokens.shape == (0, 16)
+    captions = sample(shared_janus, "understanding", torch.zeros(0, 3, 32, 32))
+    assert captions.tokens == []
+    assert captions.finished.shape == (0,)
+
+
+def test_impossible_numbers_are_refused(shared_janus, prompts):
+    with pytest.raises(ValueError, match="take integers from 1, got 0, 32, 256"):
+        sample(shared_janus, "generation", prompts, 0)

@@ -1,0 +1,149 @@
+"""The demo from one end to the other on a small random model, whole and cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import suder
+from suder.cli import main
+from suder.evaluation import side_by_side
+from suder.experiment import demo
+from suder.experiment.demo import DemoError, demo_config, run_demo
+from suder.models import Janus
+from suder.run import trainer
+
+N = 10
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, janus: Janus, tmp_path: Path) -> str:
+    """The demo with few inputs and short captions, and the folder of a start model for it."""
+    for name, value in (("PICTURES", 24), ("PROMPTS", 24), ("QUICK_N", N)):
+        monkeypatch.setattr(demo, name, value)
+    quick = {"inputs_per_round": 2, "candidates": 2, "sampling": {"max_new_tokens": 4}}
+    quick["guard"] = {"every": 1, "inputs": 2}
+    monkeypatch.setattr(demo, "_QUICK", quick)
+    short = side_by_side.evaluate
+
+    def evaluate(*args: Any, **how: Any) -> Any:
+        return short(*args, **how, max_new_tokens=4)
+
+    monkeypatch.setattr(side_by_side, "evaluate", evaluate)
+    janus.save(tmp_path / "start")
+    return str(tmp_path / "start")
+
+
+def forbidden(*_: Any, **__: Any) -> Any:
+    raise AssertionError("this was done before and must not be done again")
+
+
+def test_leaves_what_it_promises_and_does_nothing_twice(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "demo"
+    command = ["demo", "--quick", "--rounds", "2", "--out", str(out), "--model", small]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for name in ("report.html", "summary.json", "model"):
+        assert f"{out}/{name}" in printed
+    assert len(list((out / "inputs" / "images").glob("*.png"))) == 24
+    assert len((out / "inputs" / "prompts.txt").read_text().splitlines()) == 24
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["rounds"] == 2
+    told = summary["evaluation"]
+    assert (told["split"], told["n"]) == ("test", N)
+    for decoding in ("greedy", "sampled"):
+        totals = [row for row in told[decoding] if row["category"] == "all"]
+        assert [row["direction"] for row in totals] == ["generation", "understanding"]
+        for row in totals:
+            assert row["n"] == N
+            assert row["difference"] == pytest.approx(row["tuned"] - row["base"])
+            assert len(row["interval"]) == 2
+    tuned = suder.load_model(out / "model")
+    assert tuned.num_image_tokens == 16
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "Base against tuned" in report
+    assert "Not evaluated" not in report
+
+    monkeypatch.setattr(demo, "Trainer", forbidden)
+    monkeypatch.setattr(side_by_side, "evaluate", forbidden)
+    metrics = (out / "metrics.jsonl").read_bytes()
+    assert main(command) == 0
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert (out / "metrics.jsonl").read_bytes() == metrics
+    assert main([*command, "--seed", "5"]) == 2
+    assert "other settings than asked for" in capsys.readouterr().err
+
+
+def test_goes_on_after_a_cut_in_training_and_in_judging(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "demo"
+
+    def run() -> dict[str, Any]:
+        return run_demo(out, model=small, rounds=2, quick=True, say=lambda _: None)
+
+    def cut_at(count: int, real: Callable[..., Any]) -> Callable[..., Any]:
+        calls = iter(range(count))
+
+        def some(*args: Any, **how: Any) -> Any:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return real(*args, **how)
+
+        return some
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "score_phase", cut_at(1, trainer.score_phase))
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not (out / "summary.json").exists()
+    real = side_by_side.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(side_by_side, "evaluate", cut_at(2, real))
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not (out / "report.html").exists()
+    monkeypatch.setattr(demo, "Trainer", forbidden)
+    rest = []
+    monkeypatch.setattr(
+        side_by_side, "evaluate", lambda *a, **k: (rest.append(1), real(*a, **k))[1]
+    )
+    assert run()["evaluation"]["n"] == N
+    assert len(rest) == 2, "the start model's two evaluations were there"
+    assert (out / "report.html").is_file()
+
+
+def test_an_evaluation_of_other_inputs_is_not_reused(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "demo"
+    run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+    monkeypatch.setattr(demo, "QUICK_N", N - 2)
+    again = run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+    assert again["evaluation"]["n"] == N - 2
+    assert again["evaluation"]["greedy"][0]["n"] == N - 2
+
+
+def test_the_full_demo_judges_a_thousand_of_each():
+    assert demo.N >= 1000
+    config = demo_config(Path("/somewhere"), "shapes", None, False, 3)
+    assert (config.model, config.directions, config.seed) == ("shapes", "joint", 3)
+    assert config.guard.enabled
+
+
+def test_a_run_of_other_settings_is_named(small: str, tmp_path: Path):
+    out = tmp_path / "demo"
+    run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+    with pytest.raises(DemoError, match="give another --out, or delete that folder"):
+        run_demo(out, model=small, rounds=2, quick=True, say=lambda _: None)
+
+
+def test_only_a_finished_run_is_judged(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="is no finished run"):
+        side_by_side.judge_run(tmp_path)

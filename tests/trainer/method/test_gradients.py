@@ -1,0 +1,216 @@
+"""The gradient of a round: the ratio of fresh samples, and that the cut into batches is free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from suder.method.gradients import Sums, add_gradient, blocks
+from suder.method.objectives import trained_candidates
+from suder.method.rollouts import Rollouts, condition_of, sample_rollouts
+from suder.method.selection import Selection, select
+from suder.models import load_model
+from suder.models.janus.adapter import Janus
+from suder.settings.config import TrainConfig
+from suder_ext import linear_sequence_logprob
+from tests.tolerances import TOLERANCES
+
+
+@pytest.fixture
+def policy(random_model_folder: Path) -> Janus:
+    return load_model(random_model_folder)
+
+
+@pytest.fixture
+def start(random_model_folder: Path) -> Janus:
+    """Another model than the policy, or every KL would be 0."""
+    model = load_model(random_model_folder)
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def rollouts_of(model: Janus, direction: str, inputs: Path, config: TrainConfig) -> Rollouts:
+    pool = (
+        ["a red circle", "two blue square and a red circle", "a green square"]
+        if direction == "generation"
+        else [str(path) for path in sorted((inputs / "pictures").glob("*.png"))[:3]]
+    )
+    return sample_rollouts(model, direction, pool, config.candidates, config.sampling, seed=2)
+
+
+def selection_of(rollouts: Rollouts, invalid: tuple[int, ...] = (1, 6)) -> Selection:
+    reward = torch.rand(len(rollouts), generator=torch.Generator().manual_seed(3))
+    reward[list(invalid)] = torch.nan
+    return select(reward, rollouts.group)
+
+
+def gradient_of(
+    policy: Janus, start: Janus, rollouts: Rollouts, chosen: Selection, config: TrainConfig
+) -> tuple[list[torch.Tensor], Sums]:
+    policy.zero_grad(set_to_none=True)
+    condition = condition_of(policy, rollouts.direction, rollouts.inputs)
+    sums = add_gradient(policy, start, rollouts, chosen, condition, config)
+    return [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None], sums
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+@pytest.mark.parametrize("objective", ["grpo", "simpo", "dpo", "expert"])
+def test_batches_do_not_change_the_gradient(
+    policy: Janus,
+    start: Janus,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
+    objective: str,
+    direction: str,
+) -> None:
+    """One forward for all, against blocks of a group or, at the smallest, one candidate."""
+    whole = make_config(f"objective.name={objective}", "optimizer.tokens_per_batch=100000")
+    small = make_config(f"objective.name={objective}", "optimizer.tokens_per_batch=30")
+    rollouts = rollouts_of(policy, direction, inputs_folder, whole)
+    chosen = selection_of(rollouts)
+    one, sums = gradient_of(policy, start, rollouts, chosen, whole)
+    cut, cut_sums = gradient_of(policy, start, rollouts, chosen, small)
+    assert len(cut_sums.old) > len(sums.old) == 1
+    assert max(float(gradient.abs().max()) for gradient in one) > 1e-4
+    for expected, got in zip(one, cut, strict=True):
+        torch.testing.assert_close(got, expected, **TOLERANCES["gradient", "cpu", torch.float32])
+    assert cut_sums.kl == pytest.approx(sums.kl, rel=1e-4)
+    assert cut_sums.loss == pytest.approx(sums.loss, rel=1e-4, abs=1e-6)
+    assert (cut_sums.tokens, cut_sums.sequences) == (sums.tokens, sums.sequences)
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+@pytest.mark.parametrize("objective", ["grpo", "simpo", "dpo", "expert"])
+def test_a_step_prefers_the_better_candidates(
+    policy: Janus,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
+    objective: str,
+    direction: str,
+) -> None:
+    """Down the gradient the best of each group gains on the worst, or, for expert, just gains."""
+    config = make_config(f"objective.name={objective}", "objective.kl=0.0")
+    rollouts = rollouts_of(policy, direction, inputs_folder, config)
+    chosen = selection_of(rollouts)
+    gradient, _ = gradient_of(policy, policy.frozen_copy(), rollouts, chosen, config)
+    before = mean_logprob(policy, rollouts)
+    moved = [p for p in policy.trainable_parameters() if p.grad is not None]
+    length = sum(float(g.square().sum()) for g in gradient) ** 0.5
+    with torch.no_grad():
+        for parameter, towards in zip(moved, gradient, strict=True):
+            parameter -= 0.05 / length * towards
+    gain = mean_logprob(policy, rollouts) - before
+    if objective == "expert":
+        assert gain[chosen.best].mean() > 0.005
+    else:
+        assert gain[chosen.best].mean() > gain[chosen.worst].mean() + 0.005
+
+
+@torch.no_grad()
+def mean_logprob(model: Janus, rollouts: Rollouts) -> torch.Tensor:
+    condition = condition_of(model, rollouts.direction, rollouts.inputs)
+    hidden = model(rollouts.direction, condition, rollouts.targets(), rollouts.group)
+    return linear_sequence_logprob(
+        hidden.hidden, hidden.weight, hidden.target, hidden.cu_seqlens, hidden.bias
+    )
+
+
+def test_candidates_left_out_leave_no_gradient(
+    policy: Janus, start: Janus, inputs_folder: Path, make_config: Callable[..., TrainConfig]
+) -> None:
+    """What an invalid candidate says must not matter, not even to the KL term."""
+    config = make_config()
+    rollouts = rollouts_of(policy, "generation", inputs_folder, config)
+    chosen = selection_of(rollouts)
+    before, _ = gradient_of(policy, start, rollouts, chosen, config)
+    for row in (1, 6):
+        rollouts.pictures()[row] = (rollouts.pictures()[row] + 7) % policy.image_vocab_size
+    after, sums = gradient_of(policy, start, rollouts, chosen, config)
+    assert sums.sequences == 10
+    for expected, got in zip(before, after, strict=True):
+        assert torch.equal(got, expected)
+
+
+RATIO_ONE = {
+    "plain": ("understanding", "generation"),
+    "sampling.temperature=0.7": ("understanding", "generation"),
+    "sampling.guidance=3.0 sampling.policy=cfg": ("generation",),
+    "sampling.guidance=3.0 sampling.policy=cfg sampling.temperature=1.5": ("generation",),
+}
+
+
+@pytest.mark.parametrize("changes", RATIO_ONE)
+def test_ratio_of_fresh_samples_is_one(
+    policy: Janus,
+    start: Janus,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
+    changes: str,
+) -> None:
+    """The log-probability that is trained is the one the token was drawn with."""
+    config = make_config(*(changes.split() if "=" in changes else ()))
+    for direction in RATIO_ONE[changes]:
+        rollouts = rollouts_of(policy, direction, inputs_folder, config)
+        chosen = selection_of(rollouts, invalid=())
+        _, sums = gradient_of(policy, start, rollouts, chosen, config)
+        trained = torch.cat(sums.old)
+        torch.testing.assert_close(
+            trained, rollouts.logprob, **TOLERANCES["ratio", "cpu", torch.float32]
+        )
+
+
+def test_conditional_policy_under_guidance_is_another_one(
+    policy: Janus, start: Janus, inputs_folder: Path, make_config: Callable[..., TrainConfig]
+) -> None:
+    """`policy: cond` trains what was not sampled from; the log says by how much."""
+    config = make_config("sampling.guidance=3.0", "sampling.policy=cond")
+    rollouts = rollouts_of(policy, "generation", inputs_folder, config)
+    _, sums = gradient_of(policy, start, rollouts, selection_of(rollouts, ()), config)
+    assert sums.log("generation")["sampler_gap/generation"] > 1e-3
+
+
+def test_later_steps_use_the_first_steps_log_probabilities(
+    policy: Janus, start: Janus, inputs_folder: Path, make_config: Callable[..., TrainConfig]
+) -> None:
+    """After a step that raises the good candidates the clipped objective has no gradient left."""
+    config = make_config("objective.kl=0.0", "objective.clip=0.01")
+    rollouts = rollouts_of(policy, "generation", inputs_folder, config)
+    chosen = selection_of(rollouts)
+    gradient, first = gradient_of(policy, start, rollouts, chosen, config)
+    moved = [p for p in policy.trainable_parameters() if p.grad is not None]
+    with torch.no_grad():
+        for parameter, direction in zip(moved, gradient, strict=True):
+            parameter -= 2.0 * direction
+    policy.zero_grad(set_to_none=True)
+    condition = list(rollouts.inputs)
+    add_gradient(policy, start, rollouts, chosen, condition, config, first)
+    left = sum(float(p.grad.square().sum()) for p in moved) ** 0.5
+    whole = sum(float(g.square().sum()) for g in gradient) ** 0.5
+    assert left < 0.5 * whole
+
+
+def test_blocks_are_bounded_and_whole(make_config: Callable[..., TrainConfig]) -> None:
+    """Every trained candidate once; padded blocks within the limit wherever one fits at all."""
+    chosen = select(torch.rand(40, generator=torch.Generator().manual_seed(1)), 8)
+    cost = torch.arange(40) % 13 + 10
+    for objective in ("grpo", "simpo", "expert"):
+        trained = trained_candidates(objective, chosen, 8)
+        for limit in (25, 70, 200, 10_000):
+            config = make_config(
+                f"objective.name={objective}", f"optimizer.tokens_per_batch={limit}"
+            )
+            parts = list(blocks(trained, cost, config))
+            seen = torch.cat([part.index.flatten() for part in parts]).sort().values
+            assert torch.equal(seen, trained.index.flatten().sort().values)
+            longest = int(cost[trained.index].max())
+            smallest = 2 * longest if objective == "simpo" else longest
+            for part in parts:
+                assert part.index.numel() * longest <= max(limit, smallest)
+                if objective == "simpo":
+                    assert part.index.shape[1] == 2

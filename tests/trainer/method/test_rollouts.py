@@ -1,0 +1,102 @@
+"""Rollouts: what is sampled, how it is rewarded, and that the disk gives the same back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from suder.inputs.data import DataError
+from suder.method.rewards import DualReward
+from suder.method.rollouts import (
+    condition_of,
+    load_rollouts,
+    reward_of,
+    sample_rollouts,
+    save_rollouts,
+)
+from suder.models import load_model
+from suder.models.janus.adapter import Janus
+from suder.run.rounds import random_reward
+from suder.settings.config import Sampling
+
+SETTINGS = Sampling(max_new_tokens=6)
+PROMPTS = ["a red circle", "two blue square"]
+
+
+@pytest.fixture(scope="module")
+def model(random_model_folder: Path) -> Janus:
+    return load_model(random_model_folder)
+
+
+@pytest.fixture(scope="module")
+def pictures(inputs_folder: Path) -> list[str]:
+    return [str(path) for path in sorted((inputs_folder / "pictures").glob("*.png"))]
+
+
+def test_same_seed_same_candidates(model: Janus, pictures: list[str]) -> None:
+    first = sample_rollouts(model, "understanding", pictures[:3], 4, SETTINGS, seed=1)
+    again = sample_rollouts(model, "understanding", pictures[:3], 4, SETTINGS, seed=1)
+    other = sample_rollouts(model, "understanding", pictures[:3], 4, SETTINGS, seed=2)
+    assert len(first) == 12
+    assert torch.equal(first.tokens, again.tokens)
+    assert not torch.equal(first.tokens, other.tokens)
+
+
+def test_rewards_are_those_of_each_candidate_alone(model: Janus, pictures: list[str]) -> None:
+    """Cross-checked one by one through the public DualReward, from pixels and from text."""
+    scorer = DualReward(model)
+    captions = sample_rollouts(model, "understanding", pictures[:2], 3, SETTINGS, seed=1)
+    condition = condition_of(model, "understanding", captions.inputs)
+    reward = reward_of(captions, scorer, model, condition)
+    texts = model.detokenize(captions.sequences())
+    for place, text in enumerate(texts):
+        alone = scorer.understanding(model.encode(condition[place // 3][None]), [text])
+        assert torch.isnan(alone).item() == torch.isnan(reward[place]).item()
+        if text:
+            torch.testing.assert_close(reward[place], alone[0])
+    drawn = sample_rollouts(model, "generation", PROMPTS, 3, SETTINGS, seed=1)
+    reward = reward_of(drawn, scorer, model, PROMPTS)
+    for place, tokens in enumerate(drawn.pictures()):
+        alone = scorer.generation([PROMPTS[place // 3]], tokens[None])
+        torch.testing.assert_close(reward[place], alone[0])
+
+
+def test_disk_gives_the_same_back(model: Janus, pictures: list[str], tmp_path: Path) -> None:
+    rounds = [
+        sample_rollouts(
+            model, "understanding", [*pictures[:2], str(tmp_path / "gone.png")], 2, SETTINGS, 3
+        ),
+        sample_rollouts(model, "generation", PROMPTS, 2, SETTINGS, 3),
+    ]
+    save_rollouts(tmp_path / "sample.safetensors", rounds)
+    for before, after in zip(rounds, load_rollouts(tmp_path / "sample.safetensors"), strict=True):
+        assert (before.direction, before.inputs, before.group, before.lost) == (
+            after.direction, after.inputs, after.group, after.lost,
+        )  # fmt: skip
+        for name in ("tokens", "cu_seqlens", "logprob", "finished"):
+            assert torch.equal(getattr(before, name), getattr(after, name)), name
+
+
+def test_pictures_gone_since_the_start(model: Janus, pictures: list[str], tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.png")
+    rollouts = sample_rollouts(model, "understanding", [gone, pictures[0]], 2, SETTINGS, seed=1)
+    assert rollouts.inputs == (pictures[0],)
+    assert rollouts.lost[0][0] == gone
+    assert len(rollouts) == 2
+    with pytest.raises(DataError, match=r"none of the round's pictures .*gone.png"):
+        sample_rollouts(model, "understanding", [gone], 2, SETTINGS, seed=1)
+
+
+def test_random_rewards_know_nothing_but_emptiness(model: Janus, pictures: list[str]) -> None:
+    rollouts = sample_rollouts(
+        model, "understanding", pictures, 8, Sampling(max_new_tokens=2), seed=1
+    )
+    reward = random_reward(rollouts, model, seed=4)
+    empty = torch.tensor([not text for text in model.detokenize(rollouts.sequences())])
+    assert 0 < int(empty.sum()) < len(empty)
+    assert torch.equal(reward.isnan(), empty)
+    assert reward[~empty].min() >= 0
+    assert reward[~empty].max() < 1
+    assert torch.equal(reward.nan_to_num(9), random_reward(rollouts, model, seed=4).nan_to_num(9))

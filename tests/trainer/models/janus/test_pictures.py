@@ -1,0 +1,109 @@
+"""Pixels, VQ tokens and texts: what goes in comes out, and equals what transformers makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+
+def test_all_kinds_of_pictures_give_the_same_pixels(shared_janus, pictures):
+    expected = shared_janus.pixels(pictures)
+    assert expected.shape == (4, 3, 32, 32)
+    kinds = [
+        list(pictures),
+        torch.from_numpy(pictures),
+        [Image.fromarray(picture) for picture in pictures],
+        [torch.from_numpy(picture) for picture in pictures],
+        [Image.fromarray(picture).convert("RGBA") for picture in pictures],
+    ]
+    for kind in kinds:
+        assert torch.equal(shared_janus.pixels(kind), expected)
+
+
+def test_pixels_equal_the_processors(shared_janus, pictures):
+    processor = shared_janus.processor.image_processor
+    theirs = processor(images=[Image.fromarray(p) for p in pictures], return_tensors="pt")
+    ours = shared_janus.pixels(pictures)
+    torch.testing.assert_close(ours, theirs["pixel_values"].float(), rtol=0, atol=1e-6)
+
+
+def test_other_sizes_go_through_the_processor(shared_janus, pictures):
+    wide = [Image.fromarray(pictures[0]).resize((80, 40)), Image.fromarray(pictures[1])]
+    ours = shared_janus.pixels(wide)
+    theirs = shared_janus.processor.image_processor(images=wide, return_tensors="pt")
+    assert ours.shape == (2, 3, 32, 32)
+    assert torch.equal(ours, theirs["pixel_values"].float())
+    torch.testing.assert_close(ours[1:], shared_janus.pixels(pictures[1:2]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((32, 32, 3), np.uint8), "got one picture"),
+        ([np.zeros((32, 32), np.uint8)], r"images\[0\]: takes a PIL picture or a uint8 array"),
+        ([np.zeros((32, 32, 3), np.float32)], "got float32"),
+    ],
+)
+def test_what_is_no_picture_is_refused(shared_janus, images, message):
+    with pytest.raises(ValueError, match=message):
+        shared_janus.pixels(images)
+
+
+def test_decode_equals_transformers(shared_janus):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(48, (5, 16), generator=generator)
+    ours = shared_janus.decode(tokens)
+    with torch.no_grad():
+        pixels = shared_janus.core.decode_image_tokens(tokens)
+    expected = ((pixels.double() * 0.5 + 0.5) * 255).clamp(0, 255)
+    assert ours.dtype == torch.uint8
+    assert ours.shape == (5, 32, 32, 3)
+    assert (ours.double() - expected).abs().max() < 0.51  # the nearest of 256 levels
+
+
+def test_a_picture_does_not_depend_on_what_it_is_decoded_with(shared_janus, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(48, (9, 16), generator=generator)
+    together = shared_janus.decode(tokens)
+    for i, row in enumerate(tokens):
+        assert torch.equal(shared_janus.decode(row[None])[0], together[i])
+    monkeypatch.setattr("suder.models.janus.pictures.DECODED_AT_ONCE", 4 * 32 * 32)
+    assert torch.equal(shared_janus.decode(tokens), together)
+
+
+def test_equal_rows_are_decoded_once(shared_janus, monkeypatch):
+    decoded = []
+    vqmodel = shared_janus.parts.vqmodel
+    real = vqmodel.decode
+    monkeypatch.setattr(vqmodel, "decode", lambda rows: decoded.append(len(rows)) or real(rows))
+    tokens = torch.arange(48).view(3, 16)[[0, 1, 0, 2, 2, 0]]
+    shown = shared_janus.decode(tokens)
+    assert sum(decoded) == 3
+    assert torch.equal(shown[0], shown[2])
+    assert torch.equal(shown[3], shown[4])
+    assert not torch.equal(shown[0], shown[1])
+    assert shared_janus.decode(tokens[:0]).shape == (0, 32, 32, 3)
+
+
+def test_encode_is_nearest_in_angle(shared_janus, pictures):
+    pixels = shared_janus.pixels(pictures)
+    tokens = shared_janus.encode(pixels)
+    vqmodel = shared_janus.parts.vqmodel
+    with torch.no_grad():
+        features = vqmodel.quant_conv(vqmodel.encoder(pixels)).double()
+    codes = vqmodel.quantize.embedding.weight.double()
+    for picture, row in zip(features.flatten(2).transpose(1, 2), tokens, strict=True):
+        cosine = F.cosine_similarity(picture[:, None], codes[None], dim=-1)
+        assert torch.equal(cosine.argmax(-1), row)
+
+
+def test_texts_come_back(shared_janus):
+    texts = ["a red circle", "  two blue circles ", "", "an an"]
+    ids = shared_janus.tokenize(texts)
+    assert [row[-1].item() for row in ids] == [shared_janus.eos_token_id] * 4
+    assert [len(row) for row in ids] == [4, 4, 1, 3]
+    assert shared_janus.detokenize(ids) == [text.strip() for text in texts]
+    assert shared_janus.detokenize([row[:-1] for row in ids]) == [text.strip() for text in texts]

@@ -1,0 +1,126 @@
+"""LoRA: only adapters are trained, the start model costs nothing, and what is saved is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from suder.guard.rule import Guard
+from suder.models import load_model
+from suder.models.janus.adapter import Janus
+from suder.run.learner import Learner
+from suder.run.trainer import Trainer
+from suder.settings.config import Lora, TrainConfig
+
+Make = Callable[..., TrainConfig]
+PROMPTS = ["a red circle", "two blue square"]
+ADAPTERS = "lora.rank=3"
+
+
+def moved(folder: Path, by: float = 0.2) -> Janus:
+    """A model whose adapters have moved away from zero."""
+    model = load_model(folder)
+    model.add_lora(Lora(rank=3), seed=1)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter += by * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@torch.no_grad()
+def hidden_of(model: Janus) -> torch.Tensor:
+    count = model.num_image_tokens
+    tokens = torch.arange(2 * count).view(2, count) % model.image_vocab_size
+    return model("generation", PROMPTS, tokens).hidden
+
+
+def test_only_adapters_of_the_language_model_are_trained(random_model_folder: Path) -> None:
+    plain = load_model(random_model_folder)
+    model = load_model(random_model_folder)
+    model.add_lora(Lora(rank=3, targets=["q_proj", "down_proj"]), seed=1)
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    layers = model.core.config.text_config.num_hidden_layers
+    assert len(trained) == layers * 2 * 2  # layers, targets, A and B
+    assert all("language_model" in name and ".lora_" in name for name in trained)
+    assert torch.equal(hidden_of(model), hidden_of(plain))  # B is 0
+
+
+def test_the_start_model_shares_all_other_weights(random_model_folder: Path) -> None:
+    model = load_model(random_model_folder)
+    model.add_lora(Lora(rank=3), seed=1)
+    start = model.frozen_copy()
+    before = hidden_of(start)
+    ours = {name: value.data_ptr() for name, value in model.named_parameters()}
+    for name, value in start.named_parameters():
+        assert (value.data_ptr() == ours[name]) == (".lora_" not in name), name
+        assert not value.requires_grad
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter += 0.3
+    assert torch.equal(hidden_of(start), before)
+    assert not torch.allclose(hidden_of(model), before)
+
+
+def test_a_saved_model_is_whole_and_brings_its_adapters(
+    random_model_folder: Path, tmp_path: Path
+) -> None:
+    import peft
+
+    model = moved(random_model_folder)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    model.save(tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    merged = load_model(tmp_path)
+    assert not merged.has_adapters()
+    torch.testing.assert_close(hidden_of(merged), hidden_of(model), rtol=1e-5, atol=1e-5)
+    start = load_model(random_model_folder)
+    assert not torch.allclose(hidden_of(merged), hidden_of(start), rtol=1e-3, atol=1e-3)
+    again = Janus(peft.PeftModel.from_pretrained(start.core, tmp_path / "adapter"), start.processor)
+    assert torch.equal(hidden_of(again), hidden_of(model))
+
+
+@pytest.mark.parametrize("action", ["watch", "rollback"])
+def test_a_run_and_its_resumption(
+    make_config: Make, lively_model_folder: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Also through a roll-back, which reads the adapters that were saved."""
+    monkeypatch.setattr(Guard, "_doubt", lambda *_: "")
+    limit = "1e-9" if action == "rollback" else "100.0"
+    changes = (
+        ADAPTERS, f"model={lively_model_folder}", "rounds=4", f"guard.action={action}",
+        "guard.patience=1", f"guard.kl_limit={limit}",
+    )  # fmt: skip
+    whole = make_config(*changes, output="whole")
+    summary = Trainer(whole, quiet=True).run()
+    assert summary["rounds"] == 4
+    assert summary["guard"]["rollbacks"] == (2 if action == "rollback" else 0)
+    cut = make_config(*changes, output="cut")
+    trainer = Trainer(cut, quiet=True)
+    optimise, rounds = Learner.optimise, iter(range(9))
+
+    def dying(*arguments: object) -> dict[str, float]:
+        if next(rounds) == 3:
+            raise KeyboardInterrupt
+        return optimise(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "optimise", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    Trainer.resume(cut.output, quiet=True).run()
+    files = [Path(one.output) / "state" / "000004.safetensors" for one in (whole, cut)]
+    first, second = map(load_file, files)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any("vqmodel" in name or "base_layer" in name for name in first)
+
+
+def test_a_layer_that_is_not_there(random_model_folder: Path) -> None:
+    model = load_model(random_model_folder)
+    with pytest.raises(ValueError, match=r"no linear layer qproj; it has .*q_proj"):
+        model.add_lora(Lora(rank=2, targets=["qproj"]), seed=1)

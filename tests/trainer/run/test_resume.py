@@ -1,0 +1,195 @@
+"""Interrupted anywhere, a resumed run ends with the bits of one that never was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import suder.run.learner
+import suder.run.rounds
+import suder.storage.files
+from suder.guard.rule import Guard
+from suder.run.trainer import Trainer
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import dump_config
+from suder.storage.files import read_jsonl
+
+Make = Callable[..., TrainConfig]
+# Momentum, averages, checkpoints and the guard all have state to lose here.
+CHANGES = ("guard.every=2", "guard.patience=1", "checkpoint.every=3", "checkpoint.state_every=3")
+GUARD = {
+    "rolls back": ("guard.kl_limit=1e-9", "guard.action=rollback", "guard.max_rollbacks=5"),
+    "keeps": ("guard.kl_limit=100.0", "guard.action=watch", "seed=4"),
+}
+
+
+class Crash(BaseException):
+    """Not an Exception: nothing on the way may catch it and tidy up."""
+
+
+def result(run: str | Path) -> tuple[bytes, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Final weights, the log without its clock, and what was dropped."""
+    run = Path(run)
+    log = [
+        {key: value for key, value in row.items() if not key.startswith("seconds")}
+        for row in read_jsonl(run / "metrics.jsonl")
+    ]
+    return (
+        (run / "model" / "model.safetensors").read_bytes(),
+        log,
+        read_jsonl(run / "data" / "dropped.jsonl"),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", GUARD)
+def test_crash_between_any_two_files(
+    make_config: Make, lively_model_folder: Path, monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    """Every rename of a run takes the disk from one state to the next: die in each of them."""
+    monkeypatch.setattr(Guard, "_doubt", lambda *_: "")  # such a model gives no evidence
+    changes = ("rounds=3", f"model={lively_model_folder}", *CHANGES, *GUARD[guard])
+    whole = make_config(*changes, output="whole")
+    names: list[str] = []
+    rename = os.replace
+    monkeypatch.setattr(
+        suder.storage.files.os, "replace", lambda a, b: (names.append(Path(b).name), rename(a, b))
+    )
+    summary = Trainer(whole, quiet=True).run()
+    assert summary["guard"]["rollbacks"] == (2 if guard == "rolls back" else 0)
+    assert ("best.old" in names) == (guard == "keeps")
+    expected = result(whole.output)
+    for point in range(len(names)):
+        config = make_config(*changes, output=f"crash{point}")
+        left = iter(range(point, -1, -1))
+
+        def crashing(a: Any, b: Any, left: Iterator[int] = left) -> None:
+            if next(left, 1) == 0:
+                raise Crash
+            rename(a, b)
+
+        monkeypatch.setattr(suder.storage.files.os, "replace", crashing)
+        with pytest.raises(Crash):
+            Trainer(config, quiet=True).run()
+        monkeypatch.setattr(suder.storage.files.os, "replace", rename)
+        begun = (Path(config.output) / "config.yaml").exists()
+        again = Trainer.resume(config.output, quiet=True) if begun else Trainer(config, quiet=True)
+        again.run()
+        assert result(config.output) == expected, f"{point}: {names[point]}"
+
+
+KILLED = """
+import os, signal, sys
+import suder.storage.files
+from suder.method.balance import Updater
+from suder.settings.config_file import load_config
+from suder.guard.rule import Guard
+from suder.run.trainer import Trainer
+import torch
+torch.set_num_threads(1)
+
+settings, run, where = sys.argv[1:]
+name, count = where.rsplit(":", 1)
+left = int(count)
+
+def die_at(function, matches):
+    def dying(*arguments):
+        global left
+        if matches(arguments):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return dying
+
+if name == "step":
+    Updater.step = die_at(Updater.step, lambda arguments: True)
+else:
+    suder.storage.files.os.replace = die_at(os.replace, lambda arguments: name in str(arguments[1]))
+Guard._doubt = lambda *_: ""  # such a model gives no evidence, and nothing would be kept
+fresh = not os.path.exists(os.path.join(run, "config.yaml"))
+(Trainer(load_config(settings), quiet=True) if fresh else Trainer.resume(run, quiet=True)).run()
+"""
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(
+    make_config: Make, lively_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run, a SIGKILL in each of its phases and in the middle of the update."""
+    monkeypatch.setattr(Guard, "_doubt", lambda *_: "")  # as in the script above
+    changes = ("rounds=4", f"model={lively_model_folder}", *CHANGES, *GUARD["keeps"])
+    whole = make_config(*changes, output="whole")
+    Trainer(whole, quiet=True).run()
+    config = make_config(*changes, output="killed")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(dump_config(config), encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for where in ("sample:1", "step:1", "score:2", "best.old:1", "state/:1", "step:1"):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(settings), config.output, where],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, f"{where}: {done.stderr}"
+    Trainer.resume(config.output, quiet=True).run()
+    assert result(config.output) == result(whole.output)
+
+
+def test_resuming_what_is_finished_changes_nothing(make_config: Make) -> None:
+    config = make_config("rounds=2")
+    summary = Trainer(config, quiet=True).run()
+    before = result(config.output)
+    assert Trainer.resume(config.output, quiet=True).run() == summary
+    assert result(config.output) == before
+
+
+def test_phases_on_disk_are_not_done_again(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling is most of a big model's round: what was written is read, not sampled anew."""
+    config = make_config("rounds=1", "guard.enabled=false")
+
+    def dying(*arguments: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(suder.run.learner.Updater, "step", dying)
+        with pytest.raises(Crash):
+            Trainer(config, quiet=True).run()
+    trainer = Trainer.resume(config.output, quiet=True)
+    monkeypatch.setattr(suder.run.rounds, "sample_rollouts", dying)
+    monkeypatch.setattr(suder.run.rounds, "reward_of", dying)
+    monkeypatch.setattr(suder.run.rounds, "select", dying)
+    assert trainer.run()["rounds"] == 1
+
+
+def test_resumed_run_keeps_the_inputs_it_began_with(make_config: Make, tmp_path: Path) -> None:
+    """New pictures in the folder, or a changed prompts file, would be another run."""
+    whole = make_config("rounds=4", "guard.enabled=false", output="whole")
+    Trainer(whole, quiet=True).run()
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(Path(whole.data.prompts).read_text(encoding="utf-8"), encoding="utf-8")
+    config = make_config(
+        "rounds=4", "guard.enabled=false", f"data.prompts={prompts}", output="part"
+    )
+    trainer = Trainer(config, quiet=True)
+    write = Trainer._write
+
+    def interrupted(self: Trainer, index: int, looked: bool) -> None:
+        write(self, index, looked)
+        if index == 2:
+            raise Crash
+
+    trainer._write = interrupted.__get__(trainer)  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        trainer.run()
+    prompts.write_text("a green circle\n", encoding="utf-8")
+    Trainer.resume(config.output, quiet=True).run()
+    assert result(config.output)[0] == result(whole.output)[0]

@@ -1,0 +1,129 @@
+"""Settings: what is read, what is refused, and whether the refusal helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from suder.method.directions import active
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import ConfigError, describe_config, dump_config, load_config
+
+LEAST = "output: runs/x\ndata: {images: a, prompts: b}\n"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(LEAST + "optimizer:\n  lr: 1e-4\n  betas: [0.8, 0.9]\n", encoding="utf-8")
+    return path
+
+
+def test_file_then_overrides(settings: Path) -> None:
+    config = load_config(settings, ["optimizer.lr=3e-5", "seed=7", "objective.name=dpo"])
+    assert config.optimizer.lr == 3e-5
+    assert config.optimizer.betas == [0.8, 0.9]
+    assert (config.seed, config.objective.name) == (7, "dpo")
+    assert config.rounds == TrainConfig.model_fields["rounds"].default
+
+
+def test_number_that_yaml_1_1_reads_as_text(settings: Path) -> None:
+    assert load_config(settings).optimizer.lr == 1e-4
+
+
+def test_resolved_settings_read_back(settings: Path, tmp_path: Path) -> None:
+    config = load_config(settings, ["objective.beta=2", "sampling.top_p=0.5"])
+    (tmp_path / "again.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=1", "unknown setting `optimizer.lrr`; did you mean `optimizer.lr`?"),
+        ("lr=1", "unknown setting `lr`; did you mean `optimizer.lr`?"),
+        ("objectve=1", "unknown setting `objectve`; did you mean `objective`?"),
+        ("candidats=2", "unknown setting `candidats`; did you mean `candidates`?"),
+        ("qqq=2", "unknown setting `qqq`; `suder train --help-config` lists all"),
+        ("optimizer.lr='1e-4'", r"`optimizer.lr`: .* got '1e-4' \(str\)"),
+        ("seed=1.5", r"`seed`: .*integer.* got 1.5 \(float\)"),
+        ("seed=true", r"`seed`: .*integer.* got True \(bool\)"),
+        ("candidates=1", r"`candidates`: .*greater than or equal to 2, got 1"),
+        ("optimizer.lr=.nan", r"`optimizer.lr`: .*finite"),
+        ("objective.name=ppo", "'grpo', 'simpo', 'dpo' or 'expert', got 'ppo'"),
+        ("objective.loss_type=ipo", "loss_type has no meaning for grpo"),
+        ("data.heldout=0.0", "the guard needs inputs to watch"),
+        ("data=3", "`data`"),
+        ("rounds", "expected section.key=value"),
+        ("seed.x=3", "`seed`"),
+        ("output=[", "not a YAML value"),
+    ],
+)
+def test_refused_with_a_way_out(settings: Path, override: str, message: str) -> None:
+    changes = ["seed=1", override] if override == "seed.x=3" else [override]
+    with pytest.raises(ConfigError, match=message):
+        load_config(settings, changes)
+
+
+def test_error_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(LEAST + "optimizer:\n  lr: 0.1\n  wamup_rounds: 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run.yaml, line 5: .*`optimizer.warmup_rounds`\?"):
+        load_config(path)
+
+
+def test_every_bad_key_is_named_at_once(settings: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`rounds`(.|\n)*`seed`"):
+        load_config(settings, ["seed=x", "rounds=y"])
+
+
+def test_missing_key(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("output: x\ndata: {images: a}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"`data.prompts` is missing"):
+        load_config(path)
+
+
+def test_key_set_twice(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(LEAST + "seed: 1\nseed: 2\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"`seed` is set twice, lines 3 and 4"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "a: [\n", "!!python/object:os.system {}\n"])
+def test_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run.yaml"):
+        load_config(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no settings file .*nope.yaml"):
+        load_config(tmp_path / "nope.yaml")
+
+
+def test_every_setting_has_a_meaning_and_limits_hold_for_the_defaults() -> None:
+    """Each line of --help-config says something, and its defaults are themselves accepted."""
+    lines = describe_config().splitlines()
+    for line in lines:
+        key, _, meaning = line.partition("#")
+        assert meaning.strip() or key.rstrip().endswith(":"), line
+    config = load_config({"output": "x", "data": {"images": "a", "prompts": "b"}})
+    assert load_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("directions", "expected"),
+    [
+        ("joint", [("understanding", "generation")] * 2),
+        ("alternating", [("understanding",), ("generation",)]),
+        ("generation", [("generation",)] * 2),
+        ("understanding", [("understanding",)] * 2),
+    ],
+)
+def test_directions_of_a_round(settings: Path, directions: str, expected: list[str]) -> None:
+    config = load_config(settings, [f"directions={directions}"])
+    assert [active(config, 1), active(config, 2)] == expected

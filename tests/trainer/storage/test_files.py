@@ -1,0 +1,69 @@
+"""Files that are whole or absent, and seeds that are the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import suder.storage.files
+from suder.storage.files import (
+    read_jsonl,
+    read_tensors,
+    repair_folder,
+    seed_of,
+    write_folder,
+    write_tensors,
+)
+
+
+def fill(text: str):
+    return lambda folder: (folder / "weights").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("point", range(2))
+def test_folder_exchange_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int
+) -> None:
+    """Before either rename of the exchange, the old folder is there again after a repair."""
+    best = tmp_path / "best"
+    write_folder(best, fill("old"))
+    renames = iter([os.replace] * point)
+
+    def cut_off(a: Path, b: Path) -> None:
+        next(renames)(a, b)  # StopIteration at the point
+
+    with monkeypatch.context() as patch:
+        patch.setattr(suder.storage.files.os, "replace", cut_off)
+        with pytest.raises(StopIteration):
+            write_folder(best, fill("new"))
+    repair_folder(best)
+    assert (best / "weights").read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    write_folder(best, fill("new"))
+    assert (best / "weights").read_text(encoding="utf-8") == "new"
+
+
+def test_tensors_and_their_note_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    whole = torch.arange(6).reshape(2, 3)
+    write_tensors(path, {"a": whole.T, "b": whole > 2}, {"round": 3, "name": "café"})
+    tensors, meta = read_tensors(path)
+    assert torch.equal(tensors["a"], whole.T)
+    assert torch.equal(tensors["b"], whole > 2)
+    assert meta == {"round": 3, "name": "café"}
+
+
+def test_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"round": 1}\n{"round": 2}\n{"rou', encoding="utf-8")
+    assert read_jsonl(path) == [{"round": 1}, {"round": 2}]
+    assert read_jsonl(tmp_path / "none.jsonl") == []
+
+
+def test_seeds_are_fixed_for_ever() -> None:
+    """Resuming on another machine or Python must draw the same: sha256, not hash()."""
+    assert seed_of(0, 12, "sample", "generation") == 5579661855040744062
+    assert seed_of(1, 12) != seed_of(11, 2)
