@@ -8,13 +8,14 @@ build serves every torch version; without a build, or for float64, the plain PyT
 from suder_ext import functional, reference
 from suder_ext._build_info import __version__, build_info
 from suder_ext.functional import *  # noqa: F403
-from suder_ext.types import LogprobStats, PreferenceLoss, Rewards
+from suder_ext.types import LogprobStats, PreferenceLoss, Rewards, SampledToken
 
 __all__ = [
     *functional.__all__,
     "LogprobStats",
     "PreferenceLoss",
     "Rewards",
+    "SampledToken",
     "__version__",
     "build_info",
     "functional",

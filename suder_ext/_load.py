@@ -20,6 +20,8 @@ OPERATORS = (
     "logprob",
     "sequence_reduce",
     "group_advantage",
+    "sample_token",
+    "linear_sample_token",
     "preference_loss",
     "policy_loss",
 )

@@ -60,6 +60,17 @@ class Rewards(NamedTuple):
     reward, that is, no preference."""
 
 
+class SampledToken(NamedTuple):
+    """One token of each row's distribution, each `[R]`."""
+
+    token: Tensor
+    """int64; 0 where the row has no distribution."""
+    logprob: Tensor
+    """log p(token) under the distribution drawn from; NaN where there is none."""
+    entropy: Tensor
+    """Shannon entropy of that distribution, in nats."""
+
+
 class PreferenceLoss(NamedTuple):
     """Loss and implicit rewards of B preference pairs, each `[B]`; the loss may be their mean."""
 

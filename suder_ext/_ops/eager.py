@@ -30,6 +30,8 @@ DIFFERENTIABLE = {
     "logprob": 1,
     "sequence_reduce": 1,
     "group_advantage": 0,
+    "sample_token": 0,
+    "linear_sample_token": 0,
     "preference_loss": 4,
     "policy_loss": 4,
 }

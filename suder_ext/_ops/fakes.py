@@ -200,3 +200,23 @@ def _policy_loss_backward(
         torch.empty_like(kl_slope),
         torch.empty_like(advantage_slope),
     )
+
+
+@torch.library.register_fake("suder::sample_token", lib=library)
+def _sample_token(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    torch._check(logits.dim() == 2)
+    return _sampled(logits)
+
+
+@torch.library.register_fake("suder::linear_sample_token", lib=library)
+def _linear_sample_token(
+    hidden: Tensor, weight: Tensor, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    torch._check(hidden.dim() == 2 and weight.dim() == 2)
+    torch._check(hidden.shape[1] == weight.shape[1])
+    return _sampled(hidden)
+
+
+def _sampled(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    n = rows.shape[0]
+    return rows.new_empty((n,), dtype=torch.int64), _floats(rows, n), _floats(rows, n)

@@ -52,6 +52,15 @@ SCHEMAS = {
         "(Tensor reward, int group_size, str normalize) "
         "-> (Tensor advantage, Tensor best, Tensor worst)"
     ),
+    # uniform: float64 [R], None: greedy. top_k 0 and top_p 1: nothing is cut off.
+    "sample_token": (
+        "(Tensor logits, Tensor? uniform, float temperature, int top_k, float top_p) "
+        "-> (Tensor token, Tensor logprob, Tensor entropy)"
+    ),
+    "linear_sample_token": (
+        "(Tensor hidden, Tensor weight, Tensor? bias, Tensor? uniform, float temperature, "
+        "int top_k, float top_p) -> (Tensor token, Tensor logprob, Tensor entropy)"
+    ),
     # slope: d loss[i] / d chosen[i] and so on; partner: the pair whose rejected (aot: reference)
     # value has the rank of pair i, for the losses that sort, else empty.
     "preference_loss": (

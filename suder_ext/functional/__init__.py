@@ -10,6 +10,7 @@ from suder_ext.functional.logprobs import (
 from suder_ext.functional.peers import linear_cross_entropy, selective_log_softmax
 from suder_ext.functional.policy import policy_loss
 from suder_ext.functional.preference import preference_loss
+from suder_ext.functional.sampling import linear_sample_token, sample_token
 from suder_ext.functional.sequences import (
     dual_reward,
     group_advantage,
@@ -24,11 +25,13 @@ __all__ = [
     "linear_logprob",
     "linear_logprob_stats",
     "linear_preference_loss",
+    "linear_sample_token",
     "linear_sequence_logprob",
     "logprob",
     "logprob_stats",
     "policy_loss",
     "preference_loss",
+    "sample_token",
     "selective_log_softmax",
     "sequence_reduce",
 ]

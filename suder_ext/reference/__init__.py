@@ -13,6 +13,7 @@ from suder_ext.reference.logprobs import (
 from suder_ext.reference.peers import linear_cross_entropy, selective_log_softmax
 from suder_ext.reference.policy import policy_loss
 from suder_ext.reference.preference import linear_preference_loss, preference_loss
+from suder_ext.reference.sampling import linear_sample_token, sample_token
 from suder_ext.reference.sequences import (
     dual_reward,
     group_advantage,
@@ -27,11 +28,13 @@ __all__ = [
     "linear_logprob",
     "linear_logprob_stats",
     "linear_preference_loss",
+    "linear_sample_token",
     "linear_sequence_logprob",
     "logprob",
     "logprob_stats",
     "policy_loss",
     "preference_loss",
+    "sample_token",
     "selective_log_softmax",
     "sequence_reduce",
 ]

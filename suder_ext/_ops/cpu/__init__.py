@@ -10,5 +10,6 @@ if _load.compiled is not None:
         linear_logprob,
         logprob,
         losses,
+        sampling,
         sequences,
     )
