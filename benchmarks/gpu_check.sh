@@ -55,12 +55,12 @@ build_module() {
 nvidia-smi >"$out/card.txt" 2>&1
 export PYTHONPATH=$PWD:$PWD/python
 step "build" 150 bash -c "$(declare -f build_module); python=$python build=$build; build_module"
-for kernel in tiles fused mma; do
-  SUDER_CUDA_KERNEL=$kernel step "tests, $kernel" 90 "$python" -m pytest -q -x tests/gpu
+for way in auto tiles mma; do
+  SUDER_CUDA_HEAD=$way step "tests, $way" 90 "$python" -m pytest -q -x tests/gpu
 done
 for tool in memcheck racecheck initcheck synccheck; do
   if command -v compute-sanitizer >/dev/null; then
-    SUDER_CUDA_KERNEL=fused step "compute-sanitizer $tool" 45 compute-sanitizer --tool "$tool" \
+    step "compute-sanitizer $tool" 45 compute-sanitizer --tool "$tool" \
       --error-exitcode 9 --kernel-regex kns=suder "$python" -m benchmarks.gpu.small_ops
   else
     echo "LEFT OUT  compute-sanitizer $tool: not installed" | tee -a "$out/summary.txt"

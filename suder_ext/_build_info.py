@@ -6,7 +6,7 @@ from importlib import metadata
 from typing import Any
 
 from suder_ext import _load
-from suder_ext._ops.cuda import call
+from suder_ext._ops.cuda import call, cards
 
 try:
     __version__ = metadata.version("suder")
@@ -25,9 +25,11 @@ def build_info() -> dict[str, Any]:
             reference.
         isa, isas: the CPU instruction set in use (SUDER_CPU_ISA forces one) and those that this
             build can use here, slowest first; None and [] without a compiled module.
+        cuda_kernel, cuda_reason: the same for CUDA tensors.
         cuda_architectures: those compiled in.
         compiler, sanitized: how the compiled module was built.
     """
+    cuda_reason = cards.reason()
     info: dict[str, Any] = {
         "version": __version__,
         "kernel": "reference" if _load.compiled is None else "compiled",
@@ -37,12 +39,13 @@ def build_info() -> dict[str, Any]:
         },
         "isa": None,
         "isas": [],
-        "cuda_architectures": [],
+        "cuda_kernel": "reference" if cuda_reason else "compiled",
+        "cuda_reason": cuda_reason,
+        "cuda_architectures": call.architectures().split(",") if call.kernels else [],
         "compiler": None,
         "sanitized": False,
     }
     if _load.compiled is not None:
-        info.update(_load.compiled.build_info(), version=__version__)
-    if call.kernels is not None:
-        info["cuda_architectures"] = call.kernels.architectures.split(",")
+        built = _load.compiled.build_info()
+        info.update({name: built[name] for name in ("isa", "isas", "compiler", "sanitized")})
     return info

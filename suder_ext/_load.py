@@ -2,7 +2,7 @@
 
 The reference runs where there is no kernel: nothing compiled, a float64 input (gradcheck), or a
 device without kernels. SUDER_KERNEL=reference forces it everywhere; SUDER_KERNEL=compiled makes a
-missing module an error instead of a fallback. `suder_ext.build_info()` says which, and why.
+missing _C an error instead of a fallback. `suder_ext.build_info()` says which, and why.
 """
 
 from __future__ import annotations
@@ -61,8 +61,15 @@ compiled, fallback_reason = _find()
 kernel_devices: dict[str, frozenset[str]] = {op: frozenset({"meta"}) for op in OPERATORS}
 
 
+def has_code_for(index: int | None) -> bool:
+    """Whether a CUDA device can run the kernels; _ops/cuda puts its own in the place of this."""
+    return False
+
+
 def has_kernel(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> bool:
     """Whether these arguments go to a kernel of `op` (True) or to the reference (False)."""
     if tensor.dtype == torch.float64 or tensor.device.type not in kernel_devices[op]:
+        return False
+    if tensor.is_cuda and not has_code_for(tensor.device.index):
         return False
     return all(other is None or other.dtype != torch.float64 for other in others)

@@ -22,7 +22,7 @@ import torch
 from benchmarks import model
 from benchmarks.gpu import peers
 from benchmarks.gpu.timing import milliseconds, peak_memory
-from suder_ext._ops.cuda import fused_backward
+from suder_ext._ops.cuda import fused_backward, tensor_cores
 from suder_ext._ops.cuda import linear_logprob as ours
 from suder_ext._ops.cuda import logprob as ours_logits
 
@@ -33,17 +33,37 @@ SHAPES = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 
 OPTIONS = (-100, 1.0, None, False)
 PREDICTED = {
     "bare product": "bare product, bf16 out",
-    "ours, fused": "fused forward, wgmma",
+    "ours, wgmma": "fused forward, wgmma",
     "ours, mma.sync": "fused forward, mma.sync",
     "ours, tiles": "tiles, forward",
     "ours, logits": "logprob from logits, forward",
 }
 PREDICTED_BOTH = {
-    "ours, fused": "fused, both ways, wgmma",
+    "ours, wgmma": "fused, both ways, wgmma",
     "ours, mma.sync": "fused, both ways, mma.sync",
     "ours, tiles": "tiles, forward and backward",
 }
 Row = dict[str, Any]
+
+
+def ways() -> dict[str, str]:
+    """Name -> the way through the linear head, of those that this card has."""
+    all_cards = {"ours, mma.sync": "mma", "ours, tiles": "tiles"}
+    hopper = torch.cuda.get_device_capability() == (9, 0)
+    return {"ours, wgmma": "wgmma", **all_cards} if hopper else all_cards
+
+
+def by(way: str, run: Callable[[], object]) -> Callable[[], object]:
+    """The same by one way."""
+
+    def run_by() -> object:
+        tensor_cores.chosen, before = way, tensor_cores.chosen
+        try:
+            return run()
+        finally:
+            tensor_cores.chosen = before
+
+    return run_by
 
 
 def inputs(n: int, d: int, v: int) -> list[torch.Tensor]:
@@ -59,9 +79,7 @@ def forward(n: int, d: int, v: int) -> list[Row]:
     arguments = (hidden, weight, bias, target, *OPTIONS, 0)
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden @ weight.t(),
-        "ours, fused": lambda: ours.fused_linear_logprob(*arguments),
-        "ours, mma.sync": lambda: ours.mma_linear_logprob(*arguments),
-        "ours, tiles": lambda: ours.linear_logprob(*arguments),
+        **{name: by(way, lambda: ours.linear_logprob(*arguments)) for name, way in ways().items()},
     }
     found, _ = peers.available()
     with torch.no_grad():
@@ -78,12 +96,14 @@ def both(n: int, d: int, v: int) -> list[Row]:
     upstream = torch.randn(n, device="cuda")
     empty = upstream.new_empty(0)
 
-    def run_ours(function: Callable[..., Any], backward: Callable[..., Any]) -> None:
+    def run_ours() -> None:
         with torch.no_grad():
             arguments = (hidden, weight, bias, target)
-            _, lse, *_ = function(*arguments, *OPTIONS, 0)
+            _, lse, *_ = ours.linear_logprob(*arguments, *OPTIONS, 0)
             saved = lse, empty, empty
-            backward(upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True)
+            fused_backward.linear_logprob_backward(
+                *(upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True)
+            )
 
     def run_peer(loss: peers.Loss) -> None:
         value = loss(hidden, weight, bias, target)
@@ -92,13 +112,7 @@ def both(n: int, d: int, v: int) -> list[Row]:
 
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden.detach() @ weight.detach().t(),
-        "ours, fused": lambda: run_ours(
-            ours.fused_linear_logprob, fused_backward.fused_linear_logprob_backward
-        ),
-        "ours, mma.sync": lambda: run_ours(
-            ours.mma_linear_logprob, fused_backward.mma_linear_logprob_backward
-        ),
-        "ours, tiles": lambda: run_ours(ours.linear_logprob, ours.linear_logprob_backward),
+        **{name: by(way, run_ours) for name, way in ways().items()},
     }
     for name, loss in peers.available()[0].items():
         candidates[name] = lambda loss=loss: run_peer(loss)

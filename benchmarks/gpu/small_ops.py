@@ -1,6 +1,6 @@
 """Every CUDA kernel once, on small inputs: what compute-sanitizer watches.
 
-Run with SUDER_CUDA_KERNEL=fused: float32 and pairs go by tiles then.
+Float32 and pairs go by tiles, the rest as the card has it (SUDER_CUDA_HEAD).
 """
 
 from __future__ import annotations

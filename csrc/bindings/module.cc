@@ -13,7 +13,7 @@ const Binding*& first() {
   return head;
 }
 
-// {"version", "compiler", "sanitized", "isa" (in use), "isas" (usable here), "cuda_architectures"}
+// {"version", "compiler", "sanitized", "isa" (in use), "isas" (usable here), "cuda_missing"}
 py::dict build_info_dict() {
   const BuildInfo build = build_info();
   py::list isas;
@@ -24,7 +24,7 @@ py::dict build_info_dict() {
   info["sanitized"] = build.sanitized;
   info["isa"] = cpu::isa_name(cpu::selected_isa());
   info["isas"] = isas;
-  info["cuda_architectures"] = py::list();
+  info["cuda_missing"] = build.cuda_missing;
   return info;
 }
 

@@ -13,7 +13,7 @@ BuildInfo build_info() {
 #else
   const char* compiler = "gcc " __VERSION__;
 #endif
-  return {SUDER_VERSION, compiler, sanitized};
+  return {SUDER_VERSION, compiler, sanitized, SUDER_CUDA_MISSING};
 }
 
 }  // namespace suder

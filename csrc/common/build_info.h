@@ -7,6 +7,7 @@ struct BuildInfo {
   const char* version;
   const char* compiler;
   bool sanitized;
+  const char* cuda_missing;  // why there are no CUDA kernels, or ""
 };
 
 BuildInfo build_info();

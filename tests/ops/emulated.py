@@ -19,16 +19,7 @@ from unittest import mock
 import torch
 
 from suder_ext._ops import eager
-from suder_ext._ops.cuda import (
-    call,
-    chunked_head,
-    fused_backward,
-    linear_logprob,
-    logprob,
-    losses,
-    sequences,
-    tiles,
-)
+from suder_ext._ops.cuda import call, fused_backward, ops, tensor_cores, tiles
 
 FOLDER = Path(
     os.environ.get("SUDER_EMULATED", Path(__file__).parents[2] / "build/emulated")
@@ -50,30 +41,18 @@ def load(name: str) -> ModuleType | None:
 
 
 KERNELS = load("_C_emulated")
-# Which forward and backward of linear_logprob: see suder_ext/_ops/cuda.
-LINEAR_LOGPROB: dict[str, call.Ops] = {
-    "emulated-tiles": {},
-    "emulated-fused": {
-        "linear_logprob": linear_logprob.mma_linear_logprob,
-        "linear_logprob_backward": fused_backward.mma_linear_logprob_backward,
-    },
-    "emulated-hopper": {
-        "linear_logprob": linear_logprob.hopper_linear_logprob,
-        "linear_logprob_backward": fused_backward.hopper_linear_logprob_backward,
-    },
-}
-EMULATED = list(LINEAR_LOGPROB) if KERNELS is not None else []
+# Backend -> the way through the linear head (suder_ext/_ops/cuda/tensor_cores.py).
+WAYS = {"emulated-tiles": "tiles", "emulated-fused": "mma", "emulated-hopper": "wgmma"}
+EMULATED = list(WAYS) if KERNELS is not None else []
 
 
 @contextmanager
 def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[None]:
     """Run torch.ops.suder on CPU tensors through the CUDA functions and the emulated kernels."""
-    modules = linear_logprob, chunked_head, logprob, losses, sequences
-    functions = {name: function for module in modules for name, function in module.OPS.items()}
-    functions |= LINEAR_LOGPROB[name]
     with (
         torch.library._scoped_library("suder", "IMPL") as library,
         mock.patch.object(call, "kernels", kernels),
+        mock.patch.object(tensor_cores, "chosen", WAYS[name]),
         mock.patch.dict(eager.kernels, clear=True),  # the CPU's, which would go past the dispatcher
         # Small tiles: every loop over them is taken more than once.
         mock.patch.object(tiles, "TILE_TOKENS", 16),
@@ -83,6 +62,6 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says that kernels are overridden
-            for op, function in functions.items():
+            for op, function in ops.OPS.items():
                 library.impl(op, function, "CPU", allow_override=True)
         yield

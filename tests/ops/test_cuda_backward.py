@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
 import suder_ext
-from suder_ext._ops import cuda
-from suder_ext._ops.cuda import call, fused_backward, linear_logprob
+from suder_ext._ops.cuda import call, fused_backward
 from tests.ops.backends import use_backend
 from tests.ops.cases import gradients, linear_case, oracle, product_terms, upstream_for
 from tests.ops.compare import assert_close, grad_kind
@@ -136,18 +134,3 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(
     gradients(case, suder_ext.linear_logprob_stats, upstream_for(case))
     results = TOKENS * FEATURES + VOCAB * FEATURES + VOCAB
     assert sum(sizes) <= results + 64 * 256 + 256 * FEATURES + 64 // 16 * 256
-
-
-def test_who_takes_it() -> None:
-    backwards = {
-        "tiles": linear_logprob.linear_logprob_backward,
-        "fused": fused_backward.fused_linear_logprob_backward,
-        "mma": fused_backward.mma_linear_logprob_backward,
-    }
-    for choice, backward in backwards.items():
-        with (
-            mock.patch.object(call, "register") as register,
-            mock.patch.object(call, "kernels", object()),
-        ):
-            cuda._register(choice)
-        assert register.call_args.args[0]["linear_logprob_backward"] is backward

@@ -6,6 +6,8 @@ The tests put the emulated kernels in `kernels`; tensors are on the CPU then and
 from __future__ import annotations
 
 import importlib
+import os
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,15 +19,47 @@ from suder_ext import _load
 from suder_ext._ops.schemas import library
 
 Ops = dict[str, Callable[..., Any]]
+ENTRY_POINTS = (
+    "logits_stats",
+    "logits_grad",
+    "column_sum",
+    "fused_forward",
+    "fused_grad",
+    "sequence_reduce",
+    "group_advantage",
+    "preference_loss",
+    "policy_loss",
+)
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-kernels: ModuleType | None = None
-missing_reason = ""
-try:
-    kernels = importlib.import_module("suder_ext._C_cuda")
-except ImportError as error:
-    missing_reason = str(error)
+def _find() -> tuple[ModuleType | None, str]:
+    """The module, or None and the reason why CUDA tensors run the reference."""
+    if os.environ.get("SUDER_KERNEL") == "reference":
+        return None, "SUDER_KERNEL=reference"
+    try:
+        module = importlib.import_module("suder_ext._C_cuda")
+    except ModuleNotFoundError:
+        info = {} if _load.compiled is None else _load.compiled.build_info()
+        return None, info.get("cuda_missing") or "suder_ext._C_cuda was not built"
+    except ImportError as error:
+        reason = f"suder_ext._C_cuda does not load: {error}"
+    else:
+        missing = [name for name in ENTRY_POINTS if not hasattr(module, name)]
+        if not missing:
+            return module, ""
+        reason = f"suder_ext._C_cuda is of an older build, without {missing[0]}"
+    # There and of no use: a broken install, which slow results must not hide.
+    warnings.warn(f"CUDA tensors run the reference: {reason}", RuntimeWarning, stacklevel=2)
+    return None, reason
+
+
+kernels, missing_reason = _find()
+
+
+def architectures() -> str:
+    """What the module was compiled for, in CMake's names; "" without one."""
+    return "" if kernels is None else str(kernels.architectures)
 
 
 def run(name: str, like: Tensor, **arguments: Any) -> None:

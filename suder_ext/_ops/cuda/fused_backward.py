@@ -6,15 +6,13 @@ vocabulary and a chunk of the tokens at a time, in a fixed amount of memory.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
-from suder_ext._ops.cuda.call import DTYPE_CODES, floats, part, run
-from suder_ext._ops.cuda.linear_logprob import add_column_sums, linear_logprob_backward
-from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, fused_takes, on_hopper
+from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
+from suder_ext._ops.cuda.linear_logprob import add_column_sums, tiled_linear_logprob_backward
+from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, way_of
 from suder_ext._ops.cuda.tiles import options, product, round_up, upstream
 
 # 256 MiB of gradients of logits. A chunk's tokens are the depth of the weight's products, a slice's
@@ -23,7 +21,7 @@ CHUNK_TOKENS = 8192
 SLICE_COLUMNS = 16384
 
 
-def fused_linear_logprob_backward(
+def linear_logprob_backward(
     grad_logprob: Tensor | None,
     grad_lse: Tensor | None,
     grad_entropy: Tensor | None,
@@ -40,17 +38,17 @@ def fused_linear_logprob_backward(
     need_hidden: bool,
     need_weight: bool,
     need_bias: bool,
-    hopper: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Falls back to tiles for float32 and for odd numbers of features; `hopper` as in the forward.
+    """The way of the forward.
 
     A product is of all of a chunk's tokens, in whatever kernel cuBLAS has for so many: the bits of
     a token's gradient may depend on their number, unlike those of its log p. Equal inputs give
     equal bits.
     """
     grads = upstream(grad_logprob, grad_lse, grad_entropy)
-    if not fused_takes(hidden, weight) or hidden.shape[0] == 0:
-        return linear_logprob_backward(
+    way = way_of(hidden, weight)
+    if way == "tiles" or hidden.shape[0] == 0:
+        return tiled_linear_logprob_backward(
             *(grads[0], grads[1], grads[2], hidden, weight, bias, target, lse, entropy, logits),
             *(ignore_index, temperature, softcap),
             *(need_hidden, need_weight, need_bias),
@@ -59,7 +57,7 @@ def fused_linear_logprob_backward(
         hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
     hidden, weight, target = for_tensor_cores(hidden), for_tensor_cores(weight), target.contiguous()
     bias = None if bias is None else bias.to(torch.float32).contiguous()
-    hopper = on_hopper(hidden) if hopper is None else hopper
+    hopper = way == "wgmma"
     (tokens, depth), vocab = hidden.shape, weight.shape[0]
     height, width = min(CHUNK_TOKENS, tokens), round_up(min(SLICE_COLUMNS, vocab), 8)
     need_products = need_hidden or need_weight
@@ -125,5 +123,4 @@ def _row_parts(tokens: int, hopper: bool) -> int:
     return int(call.kernels.fused_grad_row_parts(tokens, hopper))
 
 
-mma_linear_logprob_backward = functools.partial(fused_linear_logprob_backward, hopper=False)
-hopper_linear_logprob_backward = functools.partial(fused_linear_logprob_backward, hopper=True)
+OPS: Ops = {"linear_logprob_backward": linear_logprob_backward}

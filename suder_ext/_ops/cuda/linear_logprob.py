@@ -1,8 +1,7 @@
-"""linear_logprob on CUDA: tile by tile, or forward in one tensor-core kernel."""
+"""linear_logprob on CUDA: forward in one tensor-core kernel, or all of it tile by tile."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +10,11 @@ from torch import Tensor
 
 from suder_ext._ops.cuda import call
 from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
-from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, fused_takes, on_hopper
+from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, way_of
 from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
 
 
-def linear_logprob(
+def tiled_linear_logprob(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -57,7 +56,7 @@ def stats_of(
     return logprob, lse, entropy
 
 
-def linear_logprob_backward(
+def tiled_linear_logprob_backward(
     grad_logprob: Tensor | None,
     grad_lse: Tensor | None,
     grad_entropy: Tensor | None,
@@ -165,7 +164,7 @@ def add_column_sums(sums: Tensor, values: Tensor) -> None:
     )
 
 
-def fused_linear_logprob(
+def linear_logprob(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -175,15 +174,12 @@ def fused_linear_logprob(
     softcap: float | None,
     with_entropy: bool,
     keep_logits: int,
-    hopper: bool | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits in registers only. Falls back to tiles for float32 and for odd numbers of features.
-
-    `hopper` says whether by wgmma, or by mma.sync; None: by wgmma where the device has it.
-    """
-    if not fused_takes(hidden, weight):
+    """Logits in registers only, or tile by tile: see `tensor_cores.way_of`."""
+    way = way_of(hidden, weight)
+    if way == "tiles":
         rest = ignore_index, temperature, softcap, with_entropy, keep_logits
-        return linear_logprob(hidden, weight, bias, target, *rest)
+        return tiled_linear_logprob(hidden, weight, bias, target, *rest)
     hidden, weight = for_tensor_cores(hidden), for_tensor_cores(weight)
     tokens, vocab = hidden.shape[0], weight.shape[0]
     logprob, lse, entropy = results(hidden, tokens, with_entropy)
@@ -206,11 +202,9 @@ def fused_linear_logprob(
         logprob=logprob,
         lse=lse,
         entropy=entropy if with_entropy else None,
-        hopper=on_hopper(hidden) if hopper is None else hopper,
+        hopper=way == "wgmma",
     )
     return logprob, lse, entropy, floats(hidden, keep_logits)
 
 
-mma_linear_logprob = functools.partial(fused_linear_logprob, hopper=False)
-hopper_linear_logprob = functools.partial(fused_linear_logprob, hopper=True)
-OPS: Ops = {"linear_logprob": linear_logprob, "linear_logprob_backward": linear_logprob_backward}
+OPS: Ops = {"linear_logprob": linear_logprob}

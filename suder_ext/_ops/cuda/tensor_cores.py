@@ -1,18 +1,58 @@
-"""What the fused kernels of linear_logprob take, and which of them a device has."""
+"""The way through the linear head: which kernels take which inputs, on which card.
+
+    wgmma   by wgmma and TMA; compute capability 9.0
+    mma     by mma.sync; every card from 8.0 on
+    tiles   cuBLAS products of tiles and our row kernels; any dtype and width
+
+All give what the op promises; which is fastest depends on the card alone. SUDER_CUDA_HEAD takes one
+of them for tests and benchmarks, "auto" is the default.
+"""
 
 from __future__ import annotations
+
+import os
 
 import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
 
+WAYS = ("auto", "tiles", "mma", "wgmma")
 
-def fused_takes(hidden: Tensor, weight: Tensor) -> bool:
-    """Do the tensor-core kernels take these? Asks nothing that differs from batch to batch."""
+
+def _chosen() -> str:
+    way = os.environ.get("SUDER_CUDA_HEAD", "auto")
+    if way not in WAYS:
+        raise ValueError(f"SUDER_CUDA_HEAD is {way!r}; it takes one of {', '.join(WAYS)}")
+    return way
+
+
+chosen = _chosen()
+
+
+def way_of(hidden: Tensor, weight: Tensor) -> str:
+    """tiles, mma or wgmma. Asks nothing that differs from batch to batch."""
+    if not _tensor_cores_take(hidden, weight):
+        return "tiles"
+    return _best(hidden) if chosen == "auto" else chosen
+
+
+def _tensor_cores_take(hidden: Tensor, weight: Tensor) -> bool:
     depth = hidden.shape[1]
     sizes = depth > 0 and depth % 8 == 0 and weight.shape[0] > 0
     return sizes and hidden.dtype in (torch.bfloat16, torch.float16)
+
+
+def _best(hidden: Tensor) -> str:
+    """By the device's compute capability, which torch looks up once."""
+    if not hidden.is_cuda:
+        return "mma"
+    major, minor = torch.cuda.get_device_capability(hidden.device)
+    # On an H200, 8192 x 2048 x 16384: wgmma 1.2, tiles 1.8, mma 2.7 times a bare product.
+    if (major, minor) == (9, 0):
+        return "wgmma" if getattr(call.kernels, "hopper", False) else "tiles"
+    # Of what these cards' products reach, mma.sync has a small part only (data sheets; not run).
+    return "tiles" if major == 10 else "mma"
 
 
 def for_tensor_cores(matrix: Tensor) -> Tensor:
@@ -20,10 +60,3 @@ def for_tensor_cores(matrix: Tensor) -> Tensor:
     aligned = matrix.stride(1) == 1 and matrix.stride(0) % 8 == 0 and matrix.data_ptr() % 16 == 0
     apart = matrix.stride(0) >= matrix.shape[1]
     return matrix if aligned and apart else matrix.clone(memory_format=torch.contiguous_format)
-
-
-def on_hopper(hidden: Tensor) -> bool:
-    """Is there a wgmma kernel for this device? Asks the device nothing after the first call."""
-    if not hidden.is_cuda or not getattr(call.kernels, "hopper", False):
-        return False
-    return torch.cuda.get_device_capability(hidden.device) == (9, 0)

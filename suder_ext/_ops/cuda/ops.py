@@ -1,0 +1,19 @@
+"""Every operator that has a CUDA kernel."""
+
+from __future__ import annotations
+
+from suder_ext._ops.cuda import (
+    chunked_head,
+    fused_backward,
+    linear_logprob,
+    logprob,
+    losses,
+    sequences,
+)
+from suder_ext._ops.cuda.call import Ops
+
+OPS: Ops = {
+    name: function
+    for module in (logprob, losses, sequences, linear_logprob, fused_backward, chunked_head)
+    for name, function in module.OPS.items()
+}
