@@ -17,6 +17,12 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     ("gradient", "cpu", torch.float32): {"rtol": 1e-3, "atol": 1e-6},
     # A cached step and a teacher-forced pass over the same tokens: the promise of the sampler.
     ("ratio", "cpu", torch.float32): {"rtol": 0.0, "atol": 1e-4},
+    # Both round every layer to 8 bits, and where their sums differ in the last bit of float32 the
+    # rounding may fall the other way: 0.035 at most and 0.003 on average on the random model of
+    # these tests (0.07 at most with weights of bfloat16). With logits and attention scores rounded
+    # as well it was 0.1 and 0.011.
+    ("ratio", "cpu", torch.bfloat16): {"rtol": 0.0, "atol": 0.08},
+    ("mean_ratio", "cpu", torch.bfloat16): {"rtol": 0.0, "atol": 5e-3},
     # Log-probabilities down to -20, from hidden states that went through every layer in float32.
     ("model", "cpu", torch.float32): {"rtol": 1e-5, "atol": 2e-5},
     # The same after another cut of the batch.

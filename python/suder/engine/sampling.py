@@ -86,9 +86,10 @@ def sample(
         for number, batch in enumerate(batches):
             part = condition[batch.start : batch.stop]
             noise = None if greedy else _noise(seed, batch, n, steps).to(model.device)
-            decoding = model.start(direction, part, n, steps, guidance)
             end = model.eos_token_id if direction == "understanding" else None
-            written.append(_write(decoding, len(part) * n, steps, end, rules, noise, move))
+            with model.computing():
+                decoding = model.start(direction, part, n, steps, guidance)
+                written.append(_write(decoding, len(part) * n, steps, end, rules, noise, move))
             move((number + 1) * steps)
     return _samples(model, direction, written)
 

@@ -27,10 +27,11 @@ class Hidden(NamedTuple):
     """Inputs of the last linear layer at the positions that predict the targets.
 
     Attributes:
-        hidden: `[T, D]` in the model's dtype, T being all targets of all sequences, in order.
+        hidden: `[T, D]` in the dtype that the model computes in, T being all targets of all
+            sequences, in order.
         target: int64 `[T]`.
         cu_seqlens: int64 `[B + 1]`, where each sequence begins.
-        weight: `[V, D]` of the last linear layer.
+        weight: `[V, D]` of the last linear layer, in the same dtype.
         bias: `[V]`, or None.
     """
 
@@ -94,6 +95,7 @@ class UnifiedModel(Protocol):
         self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
     ) -> Decoding: ...
 
+    def computing(self) -> AbstractContextManager[Any]: ...
     def frozen_copy(self) -> UnifiedModel: ...
     def add_lora(self, settings: Lora, seed: int) -> None: ...
     def has_adapters(self) -> bool: ...

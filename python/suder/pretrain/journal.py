@@ -51,7 +51,7 @@ class Journal:
 
         def log(row: dict[str, float]) -> None:
             step = int(row["step"])
-            numbers = {key: round(value, 5) for key, value in row.items() if key != "step"}
+            numbers = {key: float(f"{value:.6g}") for key, value in row.items() if key != "step"}
             if step % EVERY == 0 or step == steps:
                 seconds = round(time.monotonic() - began, 1)
                 self.rows.append({"stage": name, "step": step, "seconds": seconds, **numbers})

@@ -83,7 +83,7 @@ def vq_stage(
     fresh = to_pixels(torch.from_numpy(pictures(HELD_OUT, recipe.seed + 1)))
     with torch.no_grad():
         error = (decode(vq, *encode(vq, fresh)) - fresh).square().mean().item()
-    journal.rows.append({"stage": "vq", "fresh_squared_error": round(error, 6)})
+    journal.rows.append({"stage": "vq", "fresh_squared_error": float(f"{error:.6g}")})
 
 
 def warmup_stage(

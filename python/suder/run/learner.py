@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,9 @@ class Learner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        model = load_model(config.model, device=config.device)
+        # The trained weights are float32 all the same.
+        compute = torch.bfloat16 if config.dtype == "bfloat16" else None
+        model = load_model(config.model, device=config.device, compute=compute)
         if config.lora.rank:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
@@ -44,14 +45,6 @@ class Learner:
         self.updater = Updater(named, config.optimizer)
         self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
         self.skips = 0
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Of everything that runs a model; the trained weights are float32 all the same."""
-        return torch.autocast(
-            torch.device(self.config.device).type,
-            torch.bfloat16,
-            enabled=self.config.dtype == "bfloat16",
-        )
 
     def optimise(self, scored: list[Scored]) -> dict[str, float]:
         """Learns from a round's candidates; returns losses, norms and KL for the log."""

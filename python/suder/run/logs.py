@@ -15,6 +15,7 @@ from rich.table import Column
 
 from suder.storage.files import read_jsonl, write_jsonl
 
+DIGITS = 7  # significant ones, a float32's: a rate of 4e-7 is not 0
 SHOWN = (
     ("reward/generation", "R_G"),
     ("reward/understanding", "R_U"),
@@ -76,7 +77,7 @@ class RunLog:
         """Writes a round's numbers everywhere; NaN is null in JSON, where it is not a number."""
         row: dict[str, Any] = {"round": index}
         for name, value in numbers.items():
-            row[name] = round(value, 6) if math.isfinite(value) else None
+            row[name] = float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
             self.board.add_scalar(name, value, index)
         self.metrics.write(json.dumps(row) + "\n")
         self.metrics.flush()

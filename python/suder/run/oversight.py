@@ -43,8 +43,7 @@ class Oversight:
             self.config.sampling.max_new_tokens,
             seed_of(self.config.seed, "guard"),
         )
-        with self.learner.autocast():
-            look = self.watch.look(start, 0)
+        look = self.watch.look(start, 0)
         if fresh:
             self.guard.judge(look)
             write_folder(self.best, start.save)
@@ -59,7 +58,7 @@ class Oversight:
         due = index % self.config.guard.every == 0 or index == self.config.rounds
         if self.watch is None or not due:
             return False
-        with self.learner.autocast(), self.learner.updater.averaged():
+        with self.learner.updater.averaged():
             look = self.watch.look(self.learner.policy, index)
             verdict = self.guard.judge(look)
             if verdict == "keep":

@@ -100,22 +100,21 @@ class Trainer:
         folder = self.folder / "rounds" / f"{index:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         learner = self.learner
-        with learner.autocast():
-            rollouts = sample_phase(folder, learner.policy, self.inputs, self.config, index)
-            conditions = conditions_of(learner.policy, rollouts)
-            clock.lap("sample")
-            rewards = score_phase(
-                folder, learner.scorer, learner.policy, rollouts, conditions, self.config, index
-            )
-            clock.lap("score")
-            chosen = select_phase(folder, rewards, self.config)
-            names = [one.direction for one in rollouts]
-            scored = [
-                Scored(one, conditions[name], rewards[name], chosen[name])
-                for name, one in zip(names, rollouts, strict=True)
-            ]
-            clock.lap("select")
-            numbers = learner.optimise(scored)
+        rollouts = sample_phase(folder, learner.policy, self.inputs, self.config, index)
+        conditions = conditions_of(learner.policy, rollouts)
+        clock.lap("sample")
+        rewards = score_phase(
+            folder, learner.scorer, learner.policy, rollouts, conditions, self.config, index
+        )
+        clock.lap("score")
+        chosen = select_phase(folder, rewards, self.config)
+        names = [one.direction for one in rollouts]
+        scored = [
+            Scored(one, conditions[name], rewards[name], chosen[name])
+            for name, one in zip(names, rollouts, strict=True)
+        ]
+        clock.lap("select")
+        numbers = learner.optimise(scored)
         for one in scored:
             numbers |= round_numbers(one)
             rows = dropped_rows(index, one)

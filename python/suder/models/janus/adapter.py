@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from suder.models.janus.layout import QUESTION
 from suder.models.janus.parts import Parts, target_rows
 from suder.models.janus.prefix import NullPrompt, Prefix, Prompts
 from suder.models.lora import add_lora, save_merged
+from suder.models.precision import computing, exactly, guided, product_dtype
 from suder.models.teacher_forcing import layout
 from suder.settings.config import Lora
 
@@ -35,6 +36,8 @@ class Janus(nn.Module):
             prompt with all but BOS and begin-of-image replaced by padding, the same for every
             prompt. "padded": each prompt's own tokens replaced by padding, as DeepSeek and
             transformers' `generate` do, so the branch knows how long the prompt is.
+        compute: dtype of the products, such as bfloat16 over float32 weights; None: the weights'
+            own. Pictures are encoded and decoded in the weights' dtype all the same.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class Janus(nn.Module):
         processor: JanusProcessor,
         question: str = QUESTION,
         null_prompt: NullPrompt = "fixed",
+        compute: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.compute = compute
         self.processor = processor
         self.parts.check(processor)
         self.prompts = Prompts(processor, self.core.config.image_token_id, question, null_prompt)
@@ -88,6 +93,12 @@ class Janus(nn.Module):
     def eos_token_id(self) -> int:
         return int(self.processor.tokenizer.eos_token_id)
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """Entered by `forward` and by each step of `start`; around many steps, it casts the weights
+        once for all of them. No weight may change inside.
+        """
+        return computing(self.device, self.compute)
+
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Every parameter that takes a gradient: all but the VQ model; tied ones once."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -123,14 +134,16 @@ class Janus(nn.Module):
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """VQ tokens int64 `[B, I]` of pixels `[B, 3, S, S]`; both sides l2-normalised."""
-        return pictures.encode(self.parts.vqmodel, pixels)
+        with exactly(self.device):
+            return pictures.encode(self.parts.vqmodel, pixels)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Pictures uint8 `[B, S, S, 3]` of VQ tokens `[B, I]`; equal rows are decoded once."""
         tokens = tokens.to(self.device)
         processor = self.processor.image_processor
-        return pictures.decode(self.parts.vqmodel, processor, tokens, self.image_size)
+        with exactly(self.device):
+            return pictures.decode(self.parts.vqmodel, processor, tokens, self.image_size)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensor]:
         """int64 ids of each text as an answer, ending in EOS."""
@@ -164,9 +177,21 @@ class Janus(nn.Module):
 
         Returns:
             Hidden: `hidden[T, D]`, `target[T]`, `cu_seqlens[B + 1]`, and the last layer's `weight`
-            and `bias`. The last layer is lm_head, or `vision_head` of the generation head.
+            and `bias`, cast to the dtype of the products. The last layer is lm_head, or
+            `vision_head` of the generation head.
         """
         rows = target_rows(direction, targets, self.num_image_tokens, self.device)
+        with self.computing():
+            return self._forward(direction, condition, rows, group, guidance)
+
+    def _forward(
+        self,
+        direction: Direction,
+        condition: Condition,
+        rows: list[Tensor],
+        group: int,
+        guidance: float,
+    ) -> Hidden:
         parts = self.parts
         prefix = self.prompts.prefix(parts, direction, condition)
         count = len(prefix.lengths)
@@ -180,22 +205,25 @@ class Janus(nn.Module):
             null = self.prompts.null(parts, direction, prefix.lengths)
             each = torch.arange(count).repeat_interleave(group)
             uncond = _hidden(parts, direction, null.take(each), rows, 1)
-            hidden = uncond + guidance * (hidden - uncond)
+            hidden = guided(hidden, uncond, guidance)
         sizes = torch.tensor([0, *map(len, rows)], device=self.device)
         weight, bias = parts.last_layer(direction)
-        return Hidden(hidden, torch.cat(rows), sizes.cumsum(0), weight, bias)
+        dtype = product_dtype(weight)
+        bias = None if bias is None else bias.to(dtype)
+        return Hidden(hidden.to(dtype), torch.cat(rows), sizes.cumsum(0), weight.to(dtype), bias)
 
     def start(
         self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
     ) -> JanusDecoding:
         """Reads every condition once and stands ready to write `n` sequences for each."""
         parts = self.parts
-        prefix = self.prompts.prefix(parts, direction, condition)
-        rows = torch.arange(len(condition)).repeat_interleave(n)
-        if guidance != 1.0:
-            prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
-            rows = torch.cat([rows, rows + len(condition)])
-        return JanusDecoding(parts, direction, *prefix, rows, steps, guidance)
+        with self.computing():
+            prefix = self.prompts.prefix(parts, direction, condition)
+            rows = torch.arange(len(condition)).repeat_interleave(n)
+            if guidance != 1.0:
+                prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
+                rows = torch.cat([rows, rows + len(condition)])
+            return JanusDecoding(parts, direction, *prefix, rows, steps, guidance, self.computing)
 
     # ---- copies and adapters
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,12 +13,19 @@ from torch.nn import functional as F
 from suder.models.base import Direction
 from suder.models.janus.llama_step import KeyValues, LlamaStep
 from suder.models.janus.parts import Parts
+from suder.models.precision import exactly, guided, product_dtype
 
 
 class Head:
-    """The last linear layer in float32: no logit is rounded to 16 bits before it is used."""
+    """The last linear layer: float32 sums of what teacher forcing multiplies, factor for factor.
+
+    No logit is rounded to 16 bits before it is used.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.dtype = product_dtype(weight)
+        weight = weight.to(self.dtype)
+        bias = None if bias is None else bias.to(self.dtype)
         self.float_bias = None if bias is None else bias.float()
         self.native = weight.dtype != torch.float32 and weight.is_cuda
         # On a GPU the product of 16-bit factors can be written out in float32 as it is summed;
@@ -25,10 +33,12 @@ class Head:
         self.weight = weight if self.native else weight.float()
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        if not self.native:
-            return F.linear(hidden.float(), self.weight, self.float_bias)
-        logits = torch.mm(hidden, self.weight.T, out_dtype=torch.float32)
-        return logits if self.float_bias is None else logits + self.float_bias
+        hidden = hidden.to(self.dtype)
+        with exactly(hidden.device):
+            if not self.native:
+                return F.linear(hidden.float(), self.weight, self.float_bias)
+            logits = torch.mm(hidden, self.weight.T, out_dtype=torch.float32)
+            return logits if self.float_bias is None else logits + self.float_bias
 
 
 class JanusDecoding:
@@ -42,6 +52,7 @@ class JanusDecoding:
         rows: int64 `[R]` or `[2R]`, which prefix each sequence continues.
         steps: tokens that will be written at most.
         guidance: s of uncond + s * (cond - uncond).
+        computing: the region that each step's products run in; this is made in one, too.
     """
 
     def __init__(
@@ -53,7 +64,9 @@ class JanusDecoding:
         rows: Tensor,
         steps: int,
         guidance: float,
+        computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        self.computing = computing
         self.before_head = parts.before_head(direction)
         self.head = Head(*parts.last_layer(direction))
         self.guidance = guidance
@@ -63,31 +76,34 @@ class JanusDecoding:
         hidden = _read_prefixes(parts.language_model, prefix, self.cache)
         self.hidden = hidden[torch.arange(len(lengths), device=device), length - 1][rows]
         # The last token written is never read.
-        self.cache.expand(rows, columns + steps - 1)
+        self.cache.expand(rows, columns + steps - 1, self.head.dtype)
         self.position = length[rows]
         self.step = LlamaStep(parts.language_model, columns + steps)
-        self.embed = parts.target_embedding(direction)
+        embed = parts.target_embedding(direction)
         if direction == "generation" and parts.image_vocab_size <= len(rows) * steps:
             # Cheaper to embed the whole codebook once than every token that is drawn.
-            table = self.embed(torch.arange(parts.image_vocab_size, device=device))
-            self.embed = table.__getitem__
+            embed = embed(torch.arange(parts.image_vocab_size, device=device)).__getitem__
+        # The residual stream keeps the prefix's dtype: under autocast some embeddings are rounded.
+        self.embed = lambda tokens: embed(tokens).to(prefix.dtype)
         self.mask = None
         if min(lengths) < columns:
             self.mask = _padding_mask(self.position, columns, steps, prefix.dtype)
 
     def logits(self) -> Tensor:
-        hidden = self.before_head(self.hidden)
+        with self.computing():
+            hidden = self.before_head(self.hidden)
         if self.guidance != 1.0:
-            cond, uncond = hidden.float().chunk(2)
-            hidden = (uncond + self.guidance * (cond - uncond)).to(hidden.dtype)
+            cond, uncond = hidden.chunk(2)
+            hidden = guided(cond, uncond, self.guidance)
         return self.head(hidden)
 
     def advance(self, tokens: Tensor) -> None:
-        embeddings = self.embed(tokens)
-        if self.guidance != 1.0:
-            embeddings = embeddings.repeat(2, 1)
         mask = None if self.mask is None else self.mask[..., : self.cache.length + 1]
-        self.hidden = self.step(embeddings, self.position, self.cache, mask)
+        with self.computing():
+            embeddings = self.embed(tokens)
+            if self.guidance != 1.0:
+                embeddings = embeddings.repeat(2, 1)
+            self.hidden = self.step(embeddings, self.position, self.cache, mask)
         self.position = self.position + 1
 
     def keep(self, rows: Tensor) -> None:

@@ -34,11 +34,15 @@ class KeyValues:
         self.values.append(value)
         return key, value
 
-    def expand(self, rows: Tensor, capacity: int) -> None:
-        """Row r becomes a copy of row `rows[r]`, with room for `capacity` positions in all."""
+    def expand(self, rows: Tensor, capacity: int, dtype: torch.dtype) -> None:
+        """Row r becomes a copy of row `rows[r]`, with room for `capacity` positions in all.
+
+        `dtype` is that of attention's products, which would round them at every step.
+        """
 
         def widened(old: Tensor) -> Tensor:
-            new = old.new_empty(len(rows), old.shape[1], capacity, old.shape[3])
+            shape = (len(rows), old.shape[1], capacity, old.shape[3])
+            new = old.new_empty(shape, dtype=dtype)
             new[:, :, : old.shape[2]] = old.index_select(0, rows)
             return new
 
@@ -108,7 +112,9 @@ def _attend(
     turned = turned * cos + swapped * sin
     value = attention.v_proj(normed).view(heads)
     keys, values = cache.append(index, turned[:, queries:], value)
-    seen = _look(turned[:, :queries].unsqueeze(2), keys, values, mask, attention.scaling)
+    seen = _look(
+        turned[:, :queries].unsqueeze(2).to(keys.dtype), keys, values, mask, attention.scaling
+    )
     output: Tensor = attention.o_proj(seen.flatten(1))
     return output
 
