@@ -28,7 +28,11 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit codes: 0 done, 2 bad input, 130 stopped by ctrl-c, 1 anything else."""
+    """Runs one command.
+
+    Exit codes: 0 done, or a run stopped by SIGTERM that can be resumed; 2 bad input or no space;
+    130 stopped by ctrl-c; 1 anything else.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     asked = next((word for word in arguments if not word.startswith("-")), None)
     # transformers' bars for reading and writing weights would break up the output.
@@ -49,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return int(args.run(args))
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:  # a run's says how to go on
+        print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
+        return int(getattr(stopped, "exit_code", 130))
     except BrokenPipeError:  # `suder ... | head`
         return 0
     except Exception as error:

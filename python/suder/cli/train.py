@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from suder.cli.common import add_command
@@ -25,6 +24,11 @@ EXAMPLE = """\
     best/          the same, while the run goes on;  checkpoints/  every so often
     metrics.jsonl, tensorboard/, summary.json    `suder report runs/mine` draws them
     rounds/        samples and rewards of the last rounds
+    state/         the last two states to go on from, each with a checksum
+
+  Ctrl-c and SIGTERM give up the phase in hand (with checkpoint.state_every above 1, they first
+  finish an update under way), write the state and say how to go on; SIGTERM ends with exit code 0,
+  ctrl-c with 130, a second one at once. A full disk leaves everything before it whole.
 """
 
 
@@ -41,6 +45,10 @@ def add_parser(
         help="overrides a setting, such as optimizer.lr=1e-4; may be repeated",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument(
+        "--start-over", action="store_true",
+        help="with --resume: begin the run again from its start model, whatever state there is",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no messages")
     parser.add_argument(
         "--help-config", action="store_true", help="every setting, its default and its meaning"
@@ -51,12 +59,15 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     # Late, so that --help and errors in the settings come at once.
     from suder.settings.config_file import ConfigError, describe_config, load_config
+    from suder.storage.files import WriteError
 
     if args.help_config:
         print(describe_config())
         return 0
     if args.config is None:
         raise ConfigError("which settings? `suder train CONFIG.yaml`, or --help for an example")
+    if args.start_over and not args.resume:
+        raise ConfigError("--start-over begins a run again, so it needs --resume RUN")
     changes = [*args.changes, *args.overrides]
     if args.resume:
         folder = Path(args.config)
@@ -66,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"a resumed run keeps its settings; leave out {' '.join(changes)}")
         from suder.run.trainer import Trainer
 
-        trainer = Trainer.resume(folder, quiet=args.quiet)
+        trainer = Trainer.resume(folder, quiet=args.quiet, start_over=args.start_over)
     else:
         if Path(args.config).is_dir():
             raise ConfigError(
@@ -79,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
         trainer = Trainer(config, quiet=args.quiet)
     try:
         trainer.run()
-    except KeyboardInterrupt:
-        print(f"\nto go on: suder train --resume {trainer.folder}", file=sys.stderr)
-        raise
+    except WriteError as error:
+        raise WriteError(
+            f"{error}\nwhat was written before is whole; once there is space, to go on: "
+            f"suder train --resume {trainer.folder}"
+        ) from error
     return 0

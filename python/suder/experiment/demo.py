@@ -14,6 +14,7 @@ from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.storage.files import read_json
+from suder.storage.folders import claim
 
 PICTURES = PROMPTS = 512
 N = 1000
@@ -45,9 +46,11 @@ def run_demo(
 
     Raises:
         DemoError: `out` holds a run of other settings.
+        FolderError: `out` is not empty and not of a demo.
     """
     out = out.resolve()
     config = demo_config(out, model, rounds, quick, seed)
+    claim(out)
     say(f"inputs: {PICTURES} pictures and {PROMPTS} prompts, nothing relates them: {out}/inputs")
     write_inputs(out / "inputs", pictures=PICTURES, prompt_count=PROMPTS)
     _train(out, config, say)

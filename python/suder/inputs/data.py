@@ -62,8 +62,8 @@ def read_inputs(data: Data, seed: int) -> Inputs:
     dropped: list[Dropped] = []
     images = _read_pictures(Path(data.images), dropped)
     prompts = _read_prompts(Path(data.prompts), dropped)
-    train_images, watched_images = _split(images, data.heldout, seed)
-    train_prompts, watched_prompts = _split(prompts, data.heldout, seed)
+    train_images, watched_images = _split(images, data.heldout, seed, "pictures")
+    train_prompts, watched_prompts = _split(prompts, data.heldout, seed, "prompts")
     return Inputs(train_images, train_prompts, watched_images, watched_prompts, tuple(dropped))
 
 
@@ -122,7 +122,7 @@ def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
 
 
 def _split(
-    items: Sequence[tuple[str, str]], heldout: float, seed: int
+    items: Sequence[tuple[str, str]], heldout: float, seed: int, kind: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Items to train on and to watch, of `(item, content)` pairs; equal contents stay together.
 
@@ -132,6 +132,11 @@ def _split(
     different = {content: item for item, content in reversed(items)}
     contents = sorted(different, key=lambda text: seed_of(seed, text))
     count = round(heldout * len(contents))
+    if count >= max(FEW, len(contents)):
+        raise DataError(
+            f"data.heldout: {heldout:g} of {len(contents)} different {kind} leaves none to train on; "
+            f"below {1 - 0.5 / len(contents):.2g} it leaves some"
+        )
     if heldout > 0 and count < FEW:
         return tuple(item for item, _ in items), tuple(different[text] for text in contents)
     aside = set(contents[:count])

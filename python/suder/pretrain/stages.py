@@ -20,15 +20,15 @@ from suder.pretrain.journal import Journal
 from suder.pretrain.recipe import Recipe, dump_recipe
 from suder.pretrain.vq import decode, encode, to_pixels, train_vq
 from suder.pretrain.warmup import prepare_pairs, train_warmup
-from suder.storage.checkpoint import versions
 from suder.storage.files import (
     read_tensors,
-    write_folder,
     write_json,
     write_jsonl,
     write_tensors,
     write_text,
 )
+from suder.storage.fingerprint import versions
+from suder.storage.folders import write_folder
 from suder.world.catalogue import world
 
 HELD_OUT = 256  # fresh pictures that the log's last reconstruction error is of

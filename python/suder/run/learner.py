@@ -13,9 +13,9 @@ from suder.method.rewards import DualReward
 from suder.models import load_model
 from suder.models.base import UnifiedModel
 from suder.models.lora import saved_adapters
+from suder.run.origin import fingerprint
 from suder.run.rounds import Scored
 from suder.settings.config import TrainConfig
-from suder.storage.checkpoint import fingerprint
 from suder.storage.files import seed_of
 
 
@@ -27,6 +27,7 @@ class Learner:
         start: the same model as it was, frozen; weights never trained (the VQ model's; with
             LoRA, all but the adapters) are shared.
         scorer: gives the rewards, by the policy or by the start model.
+        fingerprint: of the start model, part by part; size: bytes of its weights.
         skips: rounds in a row whose gradient was not finite and changed nothing.
     """
 
@@ -35,12 +36,13 @@ class Learner:
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         model = load_model(config.model, device=config.device, compute=compute)
+        self.fingerprint = fingerprint(model)
+        self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
         if config.lora.rank:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.policy: UnifiedModel = model
-        self.fingerprint = fingerprint(named)
         self.start = self.policy.frozen_copy()
         self.updater = Updater(named, config.optimizer)
         self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)

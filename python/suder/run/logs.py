@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from suder.storage.files import read_jsonl, write_jsonl
+from suder.run.board import Board
+from suder.storage.files import append_jsonl, read_jsonl_left, write_jsonl
 
 DIGITS = 7  # significant ones, a float32's: a rate of 4e-7 is not 0
 SHOWN = (
@@ -34,15 +35,13 @@ class RunLog:
     """
 
     def __init__(self, run: Path, total: int, last: int = -1, quiet: bool = False) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second to import
-
         self.run = run
         self.quiet = quiet
-        for name in ("metrics.jsonl", "data/dropped.jsonl"):
-            if (rows := read_jsonl(run / name)) or (run / name).exists():
-                write_jsonl(run / name, (row for row in rows if row.get("round", -1) <= last))
-        self.metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=max(0, last + 1))
+        self.metrics = run / "metrics.jsonl"
+        self.damaged: list[str] = []
+        for path in (self.metrics, run / "data" / "dropped.jsonl"):
+            self.damaged += _cut(path, last)
+        self.board = Board(run / "tensorboard", max(0, last + 1))
         self.console = Console(stderr=True, quiet=quiet)
         self.progress = Progress(
             TextColumn("round"),
@@ -57,6 +56,8 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         self.progress.start()
+        for sentence in self.damaged:
+            self.say(sentence)
         return self
 
     def __exit__(
@@ -66,8 +67,6 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self.progress.stop()
-        self.metrics.close()
-        self.board.close()
 
     def say(self, message: str) -> None:
         """A sentence that stays on the console."""
@@ -78,16 +77,30 @@ class RunLog:
         row: dict[str, Any] = {"round": index}
         for name, value in numbers.items():
             row[name] = float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-            self.board.add_scalar(name, value, index)
-        self.metrics.write(json.dumps(row) + "\n")
-        self.metrics.flush()
+        append_jsonl(self.metrics, [row])
+        self.board.round(index, numbers)
         shown = " ".join(f"{label} {numbers[name]:.3f}" for name, label in SHOWN if name in numbers)
         self.progress.update(self.task, completed=index, shown=shown)
 
     def dropped(self, rows: list[dict[str, Any]]) -> None:
         """Appends what was left out in a round, named, to data/dropped.jsonl."""
-        with (self.run / "data" / "dropped.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        append_jsonl(self.run / "data" / "dropped.jsonl", rows)
+
+
+def _cut(path: Path, last: int) -> list[str]:
+    """Leaves a file's rows up to the round `last`; says what it laid aside as damaged."""
+    if not path.exists():
+        return []
+    rows, faults = read_jsonl_left(path)
+    numbered = [row for row in rows if isinstance(row.get("round", -1), int)]
+    if len(numbered) < len(rows):
+        faults.append(f"{path}: `round` is not a number in {len(rows) - len(numbered)} rows")
+    if faults:
+        aside = path.with_name(path.name + ".damaged")
+        shutil.copyfile(path, aside)
+        faults = [*faults[:3], f"the rows that are whole are used; the file as it was: {aside}"]
+    write_jsonl(path, (row for row in numbered if row.get("round", -1) <= last))
+    return faults
 
 
 class Clock:

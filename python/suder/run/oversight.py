@@ -12,7 +12,8 @@ from suder.method.directions import trained
 from suder.run.learner import Learner
 from suder.run.logs import RunLog
 from suder.settings.config import TrainConfig
-from suder.storage.files import seed_of, write_folder
+from suder.storage.files import seed_of
+from suder.storage.folders import write_folder
 
 SKIPS = 3  # rounds in a row with a gradient that is not finite before the guard is called
 
@@ -46,7 +47,7 @@ class Oversight:
         look = self.watch.look(start, 0)
         if fresh:
             self.guard.judge(look)
-            write_folder(self.best, start.save)
+            write_folder(self.best, start.save, self.learner.size)
             log.round(0, look.log())
 
     def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
@@ -62,7 +63,7 @@ class Oversight:
             look = self.watch.look(self.learner.policy, index)
             verdict = self.guard.judge(look)
             if verdict == "keep":
-                write_folder(self.best, self.learner.policy.save)
+                write_folder(self.best, self.learner.policy.save, self.learner.size)
         numbers |= look.log() | {"guard/best": float(self.guard.best)}
         self._obey(verdict, index, log)
         return True

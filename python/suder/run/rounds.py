@@ -23,7 +23,7 @@ from suder.method.rollouts import (
 from suder.method.selection import Selection, select
 from suder.models.base import Condition, UnifiedModel
 from suder.settings.config import TrainConfig
-from suder.storage.files import read_tensors, seed_of, write_tensors
+from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensors
 
 T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
@@ -47,6 +47,18 @@ def phase(path: Path, make: Callable[[], T], save: Callable[[Path, T], Any],
     value = make()
     save(path, value)
     return value
+
+
+def drop_damaged(folder: Path) -> list[str]:
+    """Deletes phases that cannot be read, which are then made again; says what was wrong."""
+    faults = []
+    for path in folder.glob("*.safetensors"):
+        try:
+            read_tensors(path)
+        except DamagedFile as error:
+            faults.append(f"{error}; it is made again")
+            path.unlink()
+    return faults
 
 
 @torch.no_grad()

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from suder.inputs.data import Inputs, read_inputs
+from suder.run.folder import (
+    RunError,
+    begin,
+    changes,
+    check_start,
+    drop_checkpoints,
+    drop_rounds,
+    has_begun,
+    read_origin,
+    refuse_used,
+    what_is_left,
+)
 from suder.run.learner import Learner
 from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.rounds import (
     Scored,
     conditions_of,
+    drop_damaged,
     dropped_rows,
     round_numbers,
     sample_phase,
     score_phase,
     select_phase,
 )
+from suder.run.stopping import Stopped, Stopping
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import dump_config, load_config, with_absolute_paths
-from suder.storage.checkpoint import load_state, prune, save_state, versions
-from suder.storage.files import read_json, repair_folder, write_folder, write_json, write_text
+from suder.settings.config_file import load_config
+from suder.storage.checkpoint import forget_states, load_state, save_state, state_files
+from suder.storage.files import DamagedFile, read_object, write_json
+from suder.storage.folders import make_folder, repair_folder, sole_writer, write_folder
 
-
-class RunError(ValueError):
-    """A run's folder that cannot be used as asked; the message says what to do."""
+JUDGED = "evaluation"  # a key of summary.json that `suder evaluate` writes
 
 
 class Trainer:
@@ -38,67 +52,111 @@ class Trainer:
 
     Raises:
         RunError: the folder holds a run already, or none to resume.
+        FolderError: the folder is not empty and not ours, or somebody else writes to it.
         DataError: there are no usable inputs.
     """
 
     def __init__(self, config: TrainConfig, *, quiet: bool = False) -> None:
         folder = Path(config.output)
-        if (folder / "config.yaml").exists():
-            raise RunError(
-                f"{folder} holds a run already: go on with it by `suder train --resume {folder}`, "
-                "or choose another `output`"
-            )
-        inputs = read_inputs(config.data, config.seed)
-        self._setup(folder, config, inputs, quiet)
-        folder.mkdir(parents=True, exist_ok=True)
-        inputs.save(folder)
-        write_json(
-            folder / "versions.json", versions() | {"start_model": self.learner.fingerprint}
-        )  # fmt: skip
-        write_text(
-            folder / "config.yaml", dump_config(with_absolute_paths(config))
-        )  # last: now a run
+        refuse_used(folder)
+        self._setup(folder, config, read_inputs(config.data, config.seed), quiet)
+        self.origin = begin(folder, config, self.inputs, self.learner.fingerprint)
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], *, quiet: bool = False) -> Trainer:
-        """Takes up an interrupted run with the inputs and settings it began with."""
+    def resume(
+        cls, folder: str | os.PathLike[str], *, quiet: bool = False, start_over: bool = False
+    ) -> Trainer:
+        """Takes up an interrupted run with the inputs and settings it began with.
+
+        Args:
+            start_over: begin again from the start model, whatever state there is.
+        """
         folder = Path(folder)
-        if not (folder / "config.yaml").is_file():
-            raise RunError(f"{folder} holds no run to resume: there is no config.yaml in it")
+        origin = read_origin(folder)
+        with sole_writer(folder):  # said at once, not after the model is loaded
+            if start_over:
+                forget_states(folder)
+            elif has_begun(folder) and not state_files(folder):
+                raise RunError(f"{folder / 'state'} holds no state to go on from. {_ways(folder)}")
         trainer = cls.__new__(cls)
         trainer._setup(folder, load_config(folder / "config.yaml"), Inputs.load(folder), quiet)
-        now, then = trainer.learner.fingerprint, read_json(folder / "versions.json")["start_model"]
-        if now != then:
-            raise RunError(
-                f"{trainer.config.model} is not the model that {folder} began with: "
-                f"its weights hash to {now}, then {then}"
-            )
+        check_start(folder, trainer.config.model, origin, trainer.learner.fingerprint)
+        trainer.origin = origin
+        trainer.notes = changes(folder, origin, trainer.inputs)
         return trainer
 
     def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
         self.folder, self.config, self.inputs, self.quiet = folder, config, inputs, quiet
         self.learner = Learner(config)
         self.oversight = Oversight(folder, config, self.learner, inputs)
-        self.done, self.seconds, self.dropped = 0, 0.0, 0
+        self.done, self.saved, self.seconds, self.dropped = 0, -1, 0.0, 0
+        self.notes: list[str] = []
+        self.stop = Stopping()
 
     def run(self) -> dict[str, Any]:
-        """Trains to the end; returns what is written to `summary.json`."""
-        fresh = not self._load_state()
-        repair_folder(self.folder / "best")
-        last = -1 if fresh else self.done
-        with RunLog(self.folder, self.config.rounds, last, self.quiet) as log:
-            if self.inputs.dropped:
-                log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
+        """Trains to the end; returns what is written to `summary.json`.
+
+        Raises:
+            Stopped: SIGTERM or SIGINT came; the state is written, `resume` goes on from it.
+            WriteError: the disk is full; what was there before is whole, `resume` goes on.
+        """
+        with sole_writer(self.folder), self.stop:
+            self._load_state()
+            for name in ("best", "model"):
+                repair_folder(self.folder / name)
+            with RunLog(self.folder, self.config.rounds, self.saved, self.quiet) as log:
+                try:
+                    return self._rounds(log)
+                except Stopped as stopped:
+                    if 0 <= self.saved < self.done:
+                        self._save_state(self.done)
+                    stopped.words += (
+                        f" after round {self.done}, whose state is written; to go on: "
+                        f"suder train --resume {self.folder}"
+                    )
+                    raise
+
+    def _rounds(self, log: RunLog) -> dict[str, Any]:
+        for note in self.notes:
+            log.say(note)
+        if self.inputs.dropped:
+            log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
+        with self.stop.at_once():
             if self.config.guard.enabled and not self.oversight.stopped:
-                self.oversight.begin(fresh, log)
-            while self.done < self.config.rounds and not self.oversight.stopped:
-                self._round(self.done + 1, log)
+                self.oversight.begin(self.saved < 0, log)
+            if self.saved < 0:
+                self._save_state(0)  # from here on, a run without a state has lost it
+        while self.done < self.config.rounds and not self.oversight.stopped:
+            self._round(self.done + 1, log)
+        with self.stop.at_once():
             return self._finish(log)
 
     def _round(self, index: int, log: RunLog) -> None:
         clock = Clock()
         folder = self.folder / "rounds" / f"{index:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        for fault in drop_damaged(folder):
+            log.say(fault)
+        with self.stop.at_once():  # until here the weights are those of the round before
+            scored = self._scored(folder, index, clock)
+        # From here on they move: without a state of the round before, the round is finished.
+        with self.stop.at_once(self.saved == self.done):
+            numbers = self.learner.optimise(scored)
+            for one in scored:
+                numbers |= round_numbers(one)
+                rows = dropped_rows(index, one)
+                self.dropped += len(rows)
+                log.dropped(rows)
+            clock.lap("optimise")
+            looked = self.oversight.after_round(index, numbers, log)
+            clock.lap("guard")
+            self.seconds += clock.total
+            log.round(index, {"seconds": clock.total, **clock.laps, **numbers})
+            self._write(index, looked)
+            self.done = index
+
+    def _scored(self, folder: Path, index: int, clock: Clock) -> list[Scored]:
+        """The round's candidates, with rewards and selection."""
         learner = self.learner
         rollouts = sample_phase(folder, learner.policy, self.inputs, self.config, index)
         conditions = conditions_of(learner.policy, rollouts)
@@ -108,25 +166,12 @@ class Trainer:
         )
         clock.lap("score")
         chosen = select_phase(folder, rewards, self.config)
+        clock.lap("select")
         names = [one.direction for one in rollouts]
-        scored = [
+        return [
             Scored(one, conditions[name], rewards[name], chosen[name])
             for name, one in zip(names, rollouts, strict=True)
         ]
-        clock.lap("select")
-        numbers = learner.optimise(scored)
-        for one in scored:
-            numbers |= round_numbers(one)
-            rows = dropped_rows(index, one)
-            self.dropped += len(rows)
-            log.dropped(rows)
-        clock.lap("optimise")
-        looked = self.oversight.after_round(index, numbers, log)
-        clock.lap("guard")
-        self.done = index
-        self.seconds += clock.total
-        log.round(index, {"seconds": clock.total, **clock.laps, **numbers})
-        self._write(index, looked)
 
     def _write(self, index: int, looked: bool) -> None:
         """State, checkpoints, and the end of what is too old.
@@ -136,26 +181,38 @@ class Trainer:
         """
         settings = self.config.checkpoint
         if index % settings.every == 0:
+            path = self.folder / "checkpoints" / f"{index:06d}"
             with self.learner.updater.averaged():
-                write_folder(
-                    self.folder / "checkpoints" / f"{index:06d}", self.learner.policy.save
-                )  # fmt: skip
-            prune(self.folder / "checkpoints", settings.keep)
+                write_folder(path, self.learner.policy.save, self.learner.size)
+            drop_checkpoints(path.parent, settings.every, settings.keep)
         if looked or index % settings.state_every == 0 or index == self.config.rounds:
-            tensors, meta = self.learner.state()
-            ours = {"seconds": self.seconds, "dropped": self.dropped}
-            save_state(self.folder, index, tensors, meta | ours | self.oversight.state())
-            prune(self.folder / "rounds", settings.keep_rounds)
+            self._save_state(index)
+            drop_rounds(self.folder / "rounds", settings.keep_rounds)
 
-    def _load_state(self) -> bool:
-        found = load_state(self.folder)
+    def _save_state(self, index: int) -> None:
+        tensors, meta = self.learner.state()
+        ours = {"seconds": self.seconds, "dropped": self.dropped, "run": self.origin["run"]}
+        save_state(self.folder, index, tensors, meta | ours | self.oversight.state())
+        self.saved = index
+
+    def _load_state(self) -> None:
+        """Goes on from the last state that is whole, and notes which were not.
+
+        Raises:
+            RunError: there was a state once and there is none that is whole.
+        """
+        found, faults = load_state(self.folder, self.origin["run"])
         if found is None:
-            return False
+            if faults or has_begun(self.folder):
+                why = "\n".join([*faults, f"no state in {self.folder / 'state'} is whole"])
+                raise RunError(f"{why}. {_ways(self.folder)}")
+            return
         tensors, meta = found
+        self.notes += [*faults, f"going on from round {meta['round']}"] if faults else []
         self.learner.load_state(tensors, meta)
         self.oversight.load_state(meta)
-        self.done, self.seconds, self.dropped = meta["round"], meta["seconds"], meta["dropped"]
-        return True
+        self.done = self.saved = meta["round"]
+        self.seconds, self.dropped = meta["seconds"], meta["dropped"]
 
     def _finish(self, log: RunLog) -> dict[str, Any]:
         """Writes model/ and summary.json: the guard's best weights, or the averaged last ones."""
@@ -163,10 +220,11 @@ class Trainer:
         guarded = self.config.guard.enabled
         if guarded:
             best, model = self.folder / "best", self.folder / "model"
-            write_folder(model, lambda to: shutil.copytree(best, to, dirs_exist_ok=True))
+            copy = lambda to: shutil.copytree(best, to, dirs_exist_ok=True)  # noqa: E731
+            write_folder(model, copy, self.learner.size)
         else:
             with self.learner.updater.averaged():
-                write_folder(self.folder / "model", self.learner.policy.save)
+                write_folder(self.folder / "model", self.learner.policy.save, self.learner.size)
         kept = guard.best if guarded else self.done
         summary = {
             "rounds": self.done,
@@ -179,6 +237,18 @@ class Trainer:
             "guard": guard.state() if guarded else None,
             "model": str(self.folder / "model"),
         }
-        write_json(self.folder / "summary.json", summary)
+        path = self.folder / "summary.json"
+        with suppress(
+            DamagedFile, OSError
+        ):  # of a finished run: its evaluation is of these weights
+            summary |= {key: value for key, value in read_object(path).items() if key == JUDGED}
+        write_json(path, summary)
         log.say(f"{self.done} rounds; the weights of round {kept} are in {self.folder / 'model'}")
         return summary
+
+
+def _ways(folder: Path) -> str:
+    return (
+        f"{what_is_left(folder)}; to begin this run again from its start model: "
+        f"suder train --resume {folder} --start-over"
+    )

@@ -1,74 +1,61 @@
-"""What a run leaves on disk to go on from, and what it leaves for the user."""
+"""States to go on from: the last two, each with a checksum, and the one that is whole is used."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import shutil
-from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from suder.storage.files import read_tensors, write_tensors
+from suder.storage.files import DamagedFile, read_tensors, write_tensors
+from suder.storage.folders import make_folder
 
-PACKAGES = (
-    "suder",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pydantic",
-    "peft",
-)
+KEPT = 2
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 def save_state(
-    run: Path, round_index: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+    run: Path, index: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
 ) -> None:
-    """The whole state after a round in one file; the state before it is deleted afterwards."""
-    folder = run / "state"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{round_index:06d}.safetensors"
-    write_tensors(path, tensors, {"round": round_index, **meta})
-    for old in folder.glob("*.safetensors"):
-        if old < path:
-            old.unlink()
+    """The whole state after a round in one file; of those before it one is kept.
+
+    Args:
+        meta: must have the key `run`, which `load_state` asks for.
+    """
+    make_folder(run / "state")
+    write_tensors(_path(run, index), tensors, {"round": index, **meta}, durable=True)
+    for old in [path for path in state_files(run) if int(path.stem) <= index][:-KEPT]:
+        old.unlink()
 
 
-def load_state(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The latest state, or None if the run was killed before its first."""
-    files = sorted((run / "state").glob("*.safetensors"))
-    return read_tensors(files[-1]) if files else None
+def load_state(run: Path, owner: str) -> tuple[State | None, list[str]]:
+    """The latest state that is whole, and what is wrong with each that is later.
 
-
-def prune(folder: Path, keep: int) -> None:
-    """Deletes all but the last `keep` numbered entries (rounds/000012, checkpoints/000100)."""
-    numbered = sorted(path for path in folder.glob("*") if path.name.isdigit())
-    for path in numbered[: max(0, len(numbered) - keep)]:
-        shutil.rmtree(path)
-
-
-def fingerprint(named: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """Tells start models apart: a hash of names, shapes and the first values of each weight."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(named, key=lambda item: item[0]):
-        values = tensor.detach().flatten()[:256].float().cpu()
-        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
-def versions() -> dict[str, Any]:
-    """Versions of everything that can change a run's bits."""
-    found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in PACKAGES:
+    None if there is no whole one. `owner` is what `meta["run"]` must be.
+    """
+    faults = []
+    for path in reversed(state_files(run)):
         try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    from suder_ext import build_info  # late: imports of this module stay cheap
+            state = read_tensors(path)
+        except (DamagedFile, OSError) as error:
+            faults.append(str(error))
+            continue
+        if state[1].get("run") == owner:
+            return state, faults
+        faults.append(f"{path} is the state of another run")
+    return None, faults
 
-    return found | {"threads": torch.get_num_threads(), "suder_ext": build_info()}
+
+def forget_states(run: Path) -> None:
+    for path in state_files(run):
+        path.unlink()
+
+
+def state_files(run: Path) -> list[Path]:
+    """In the order of their rounds."""
+    found = (run / "state").glob("*.safetensors")
+    return sorted((path for path in found if path.stem.isdigit()), key=lambda path: int(path.stem))
+
+
+def _path(run: Path, index: int) -> Path:
+    return run / "state" / f"{index:06d}.safetensors"

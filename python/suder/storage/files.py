@@ -1,18 +1,40 @@
-"""Writing so that a reader never meets half a file, and seeds that depend on nothing else."""
+"""Writing so that a reader never meets half a file, and seeds that depend on nothing else.
+
+Every write of a run goes through `whole` or `append`. What they promise: a process killed at any
+moment, or a disk that is full, leaves the file as it was or as it was to be (an appended line may
+be cut off). After a power cut that holds for what is written `durable`; anything else may be lost
+or torn, which reading finds.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from suder.storage.fingerprint import hash_tensors
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP)
+
+
+class WriteError(OSError):
+    """What could not be written, why, and how many bytes it takes."""
+
+
+class DamagedFile(ValueError):
+    """A file that is not what it was when it was written; the message says where."""
 
 
 def seed_of(*parts: object) -> int:
@@ -21,10 +43,84 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def write_text(path: Path, text: str) -> None:
+@contextmanager
+def whole(path: Path, size: int, durable: bool = True) -> Iterator[Path]:
+    """Gives a name to write to, which becomes `path` at the end; after an error nothing is left.
+
+    Args:
+        size: bytes that will be written, for the message if they cannot be.
+        durable: on the disk before it gets its name, so that a power cut leaves old or new.
+
+    Raises:
+        WriteError: the disk is full, or writing failed otherwise.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with told(path, size):
+        try:
+            partial.unlink(missing_ok=True)  # of an earlier life; and a link is not followed
+            yield partial
+            if durable:
+                sync(partial)
+            os.replace(partial, path)
+            if durable:
+                sync(path.parent)
+        except (Exception, KeyboardInterrupt):
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def told(path: Path, size: int) -> Iterator[None]:
+    """Turns a failed write inside, in Python or in a library's Rust, into a `WriteError`."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        code = _errno(error)
+        if code in FULL:
+            raise WriteError(f"no space left for {path}: {_space(path, size)}") from error
+        if code in FORBIDDEN:
+            raise WriteError(f"cannot write {path}: {os.strerror(code)}") from error
+        raise
+
+
+def sync(path: Path) -> None:
+    """Has what was written to a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    data = text.encode()
+    with whole(path, len(data)) as partial:
+        partial.write_bytes(data)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds to the end of a file, all or nothing as long as the process lives.
+
+    Raises:
+        WriteError: it did not fit; the file is as it was.
+    """
+    with told(path, len(data)):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            except (Exception, KeyboardInterrupt):
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -32,61 +128,111 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Raises DamagedFile, with the line, where it is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DamagedFile(f"{path}{line} is not JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds `{...}`; raises DamagedFile where it does not."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DamagedFile(f"{path} holds no JSON object, but {type(value).__name__}")
+    return value
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, _lines(rows))
+
+
+def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    append(path, _lines(rows).encode())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The file's rows; none if there is no file. A last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    """The file's rows; none if there is no file. A last line cut off by a kill is left out.
+
+    Raises:
+        DamagedFile: naming the first line that is no JSON object; `read_jsonl_left` passes over it.
+    """
+    rows, faults = read_jsonl_left(path)
+    if faults:
+        raise DamagedFile(faults[0])
+    return rows
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-    """Tensors and, in the same file and so in the same instant, a JSON value beside them."""
-    partial = path.with_name(path.name + ".partial")
+def read_jsonl_left(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows that are whole, and for each line that is not, what it is, with file and line."""
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    for number, line in enumerate(lines[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            why = "" if isinstance(row, dict) else f"no JSON object, but {type(row).__name__}"
+        except (ValueError, RecursionError) as error:
+            why = f"not JSON: {error}"
+        if why:
+            faults.append(f"{path}, line {number}: {why}")
+        else:
+            rows.append(row)
+    return rows, faults
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any], durable: bool = False
+) -> None:
+    """Tensors and, in the same file and so in the same instant, a JSON value beside them.
+
+    A hash of both is in the file, too, for `read_tensors` to check.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, partial, metadata={"json": json.dumps(meta, ensure_ascii=False)})
-    os.replace(partial, path)
+    size = sum(tensor.nbytes for tensor in plain.values())
+    text = json.dumps(meta, ensure_ascii=False)
+    note = {"json": text, "sha256": hash_tensors(plain.items(), text)}
+    with whole(path, size, durable) as partial:
+        save_file(plain, partial, metadata=note)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-        meta = json.loads((file.metadata() or {}).get("json", "{}"))
-        return {name: file.get_tensor(name) for name in names}, meta
+    """What `write_tensors` wrote.
 
-
-def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
-    """Replaces the folder `path` by what `fill(folder)` writes, all of it or nothing.
-
-    A folder cannot be exchanged in one step, so the old one is moved aside first;
-    `repair_folder` brings it back if the program dies between the two renames.
+    Raises:
+        DamagedFile: a bit of it is not what was written, or it is another kind of file.
     """
-    partial, old = _beside(path)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    fill(partial)
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-    os.replace(partial, path)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from None
+    if "sha256" not in note:
+        raise DamagedFile(f"{path} was not written by this version of suder: it has no checksum")
+    if note["sha256"] != hash_tensors(tensors.items(), note["json"]):
+        raise DamagedFile(f"{path} is damaged: its checksum does not agree with what is in it")
+    return tensors, json.loads(note["json"])
 
 
-def repair_folder(path: Path) -> None:
-    """Undoes an exchange of `write_folder` that was cut off half-way."""
-    partial, old = _beside(path)
-    if old.exists() and not path.exists():
-        os.replace(old, path)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(partial, ignore_errors=True)
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
-    return path.with_name(path.name + ".partial"), path.with_name(path.name + ".old")
+def _errno(error: Exception) -> int:
+    """Of a failed write, or 0; safetensors and tokenizers say it in the words of Rust alone."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"(?:os error|Errno) (\d+)", str(error))
+    return int(found[1]) if found else 0
+
+
+def _space(path: Path, size: int) -> str:
+    try:
+        free = f"{shutil.disk_usage(path.parent).free:,}"
+    except OSError:
+        free = "too few"
+    return f"it takes {size:,} bytes and {free} are free there"

@@ -37,14 +37,16 @@ def test_what_a_run_leaves(make_config: Make) -> None:
     summary = Trainer(config, quiet=True).run()
     run = Path(config.output)
     assert {path.name for path in run.iterdir()} == {
-        "best", "checkpoints", "config.yaml", "data", "metrics.jsonl", "model", "rounds",
+        ".suder", "best", "checkpoints", "config.yaml", "data", "metrics.jsonl", "model", "rounds",
         "state", "summary.json", "tensorboard", "versions.json",
     }  # fmt: skip
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["000004", "000005"]
     assert [path.name for path in sorted((run / "rounds").iterdir())] == [
         "000003", "000004", "000005",
     ]  # fmt: skip
-    assert [path.name for path in (run / "state").iterdir()] == ["000005.safetensors"]
+    assert {path.name for path in (run / "state").iterdir()} == {
+        "000004.safetensors", "000005.safetensors",
+    }  # fmt: skip
     assert json.loads((run / "summary.json").read_text()) == summary
     assert [row["round"] for row in rows(config.output)] == [0, 1, 2, 3, 4, 5]
     last = rows(config.output)[5]

@@ -12,11 +12,10 @@ import suder.storage.files
 from suder.storage.files import (
     read_jsonl,
     read_tensors,
-    repair_folder,
     seed_of,
-    write_folder,
     write_tensors,
 )
+from suder.storage.folders import repair_folder, write_folder
 
 
 def fill(text: str):

@@ -121,6 +121,11 @@ class Janus(nn.Module):
             save_merged(self.model, path)
         self.processor.save_pretrained(path)
 
+    def save_description(self, path: str | Path) -> None:
+        """All but the weights: configuration, tokenizer, chat template, picture processor."""
+        self.core.config.save_pretrained(path)
+        self.processor.save_pretrained(path)
+
     # ---- pictures and texts
 
     def pixels(self, images: Any) -> Tensor:

@@ -1,0 +1,166 @@
+"""What a run's folder holds: its beginning, whether it is still that run, what is left of it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from suder.inputs.data import Inputs
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import dump_config, with_absolute_paths
+from suder.storage.checkpoint import state_files
+from suder.storage.files import DamagedFile, read_jsonl_left, read_object, write_json, write_text
+from suder.storage.fingerprint import differing, hash_file, versions
+from suder.storage.folders import MARK, claim, is_ours, refuse_foreign, refuse_links, sole_writer
+
+PHASES = ("sample", "score", "select")
+MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
+Origin = dict[str, Any]
+
+
+class RunError(ValueError):
+    """A run's folder that cannot be used as asked; the message says what to do."""
+
+
+def refuse_used(folder: Path) -> None:
+    """Raises RunError or FolderError unless a new run may begin in `folder`.
+
+    It may where there is nothing, and where a start that failed left no more than its settings.
+    """
+    if not str(folder).strip() or folder == Path():
+        raise RunError("output: name a folder for the run; the current one is not made a run")
+    begun = (folder / "versions.json").exists() and (folder / "config.yaml").exists()
+    if begun and (not is_ours(folder) or has_begun(folder)):
+        raise RunError(
+            f"{folder} holds a run already: go on with it by `suder train --resume {folder}`, "
+            "or choose another `output`"
+        )
+    refuse_foreign(folder)
+    refuse_links(folder / name for name in MADE)
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is work of a run in it, beyond looking at the start model."""
+    rows, faults = read_jsonl_left(folder / "metrics.jsonl")
+    later = faults or any(row.get("round") != 0 for row in rows)
+    results = ("checkpoints", "model", "summary.json")
+    return bool(later or state_files(folder) or any((folder / one).exists() for one in results))
+
+
+def begin(folder: Path, config: TrainConfig, inputs: Inputs, start: dict[str, str]) -> Origin:
+    """Makes `folder` a run; if that fails, what was made of it is gone again."""
+    refuse_used(folder)
+    there, ours = folder.exists(), is_ours(folder)
+    try:
+        claim(folder)
+        with sole_writer(folder):
+            refuse_used(folder)  # somebody may have been quicker
+            inputs.save(folder)
+            write_json(folder / "data" / "pictures.json", hash_pictures(inputs))
+            origin = versions() | {"run": secrets.token_hex(8), "start": start}
+            write_json(folder / "versions.json", origin)
+            write_text(folder / "config.yaml", dump_config(with_absolute_paths(config)))
+    except OSError:
+        with suppress(OSError):
+            for name in ("config.yaml", "versions.json", *([] if ours else [MARK])):
+                (folder / name).unlink(missing_ok=True)
+            for name in ("dropped.jsonl", "inputs.json", "pictures.json"):
+                (folder / "data" / name).unlink(missing_ok=True)
+            (folder / "data").rmdir()
+            if not there:
+                folder.rmdir()
+        raise
+    return origin
+
+
+def read_origin(folder: Path) -> Origin:
+    """versions.json of a run to go on with.
+
+    Raises:
+        RunError: there is no run, or this file of it is damaged.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise RunError(f"{folder} holds no run to resume: there is no config.yaml in it")
+    refuse_links(folder / name for name in MADE)
+    try:
+        origin = read_object(folder / "versions.json")
+        if not isinstance(origin.get("start"), dict) or not isinstance(origin.get("run"), str):
+            raise DamagedFile(
+                f"{folder / 'versions.json'} does not say what the run began with; "
+                "it is of another version of suder, or not of a run"
+            )
+    except (DamagedFile, OSError) as error:
+        raise RunError(f"{error}\n{what_is_left(folder)}") from None
+    return origin
+
+
+def check_start(folder: Path, model: str, then: Origin, now: dict[str, str]) -> None:
+    """Raises RunError if the start model is not the one that the run began with, naming parts."""
+    if parts := differing(then["start"], now):
+        raise RunError(
+            f"{model} is not the model that {folder} began with; "
+            f"other than then: {', '.join(parts)}"
+        )
+
+
+def changes(folder: Path, then: Origin, inputs: Inputs) -> list[str]:
+    """Sentences about what is not as it was when the run began, but does not end it."""
+    said = []
+    now = versions()
+    if parts := differing({key: then.get(key) for key in now}, now):
+        told = ", ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in parts)
+        said.append(f"the same bits are not promised, for versions changed: {told}")
+    pictures = read_object(folder / "data" / "pictures.json")
+    if other := differing(pictures, hash_pictures(inputs)):
+        said.append(
+            f"{len(other)} of {len(pictures)} pictures are gone or not as they were when the run "
+            f"began: {', '.join(other[:3])}{', ...' if len(other) > 3 else ''}"
+        )
+    return said
+
+
+def hash_pictures(inputs: Inputs) -> dict[str, str | None]:
+    """Of every picture of the run; None: not there."""
+    hashes: dict[str, str | None] = {}
+    for name in sorted({*inputs.images, *inputs.watched_images}):
+        try:
+            hashes[name] = hash_file(Path(name))
+        except (OSError, ValueError):
+            hashes[name] = None
+    return hashes
+
+
+def what_is_left(folder: Path) -> str:
+    """For people whose run cannot go on: the models in it that are whole."""
+    models = [*sorted((folder / "checkpoints").glob("[0-9]*")), folder / "best", folder / "model"]
+    whole = [str(model) for model in models if (model / "config.json").is_file()]
+    if not whole:
+        return "no model is left in that folder; begin anew with another `output`"
+    return f"what can be used: {', '.join(whole)}; `model: {whole[-1]}` begins a new run from there"
+
+
+def drop_rounds(folder: Path, keep: int) -> None:
+    """Deletes the files of all but the last `keep` rounds, and nothing else that is there."""
+    for path in _numbered(folder)[:-keep]:
+        for name in PHASES:
+            (path / f"{name}.safetensors").unlink(missing_ok=True)
+            (path / f"{name}.safetensors.partial").unlink(missing_ok=True)
+        with suppress(OSError):  # something of the user's is in it
+            path.rmdir()
+
+
+def drop_checkpoints(folder: Path, every: int, keep: int) -> None:
+    """Deletes all but the last `keep` checkpoints; only a number that the run saves is one."""
+    ours = [path for path in _numbered(folder) if int(path.name) % every == 0]
+    for path in ours[:-keep]:
+        shutil.rmtree(path)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    refuse_links((folder,))
+    found = [path for path in folder.glob("*") if path.name.isdigit() and len(path.name) >= 6]
+    folders = [path for path in found if path.is_dir() and not path.is_symlink()]
+    return sorted(folders, key=lambda path: int(path.name))

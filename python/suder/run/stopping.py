@@ -1,0 +1,80 @@
+"""SIGTERM and SIGINT: the work in hand is finished or given up, never left half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+ASKING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that ended because it was asked to; it can be resumed.
+
+    Attributes:
+        signal: which asked.
+        exit_code: 0 for SIGTERM (Slurm, Kubernetes: nothing went wrong), 130 for SIGINT.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+        self.exit_code = 0 if number == signal.SIGTERM else 130
+        self.words = f"stopped by {self.signal.name}"
+
+    def __str__(self) -> str:
+        return self.words
+
+
+class Stopping:
+    """While it is entered, the first signal asks for an end and the second ends the process.
+
+    A handler that somebody else has set, or a signal that is ignored, is left as it is; so is
+    everything outside the main thread, where Python takes no signals.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.immediate = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for number in ASKING:
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self.before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises Stopped if an end has been asked for."""
+        if self.asked:
+            raise Stopped(self.asked)
+
+    @contextmanager
+    def at_once(self, allowed: bool = True) -> Iterator[None]:
+        """Inside, Stopped is raised wherever the work is: it must leave nothing half changed."""
+        self.check()
+        self.immediate = allowed
+        try:
+            self.check()
+            yield
+        finally:
+            self.immediate = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.asked = number
+        if self.immediate:
+            self.immediate = False
+            raise Stopped(number)
