@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from suder.storage.arrays import read_arrays, write_arrays
+
 DIRECTIONS = ("generation", "understanding")
 
 
@@ -59,16 +61,12 @@ class Evaluation:
             arrays[f"{name}/pictures"] = items.pictures
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(target.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, target)
+        write_arrays(target, arrays)
 
 
 def load_evaluation(path: str | os.PathLike[str]) -> Evaluation:
-    """Read what `Evaluation.save` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    """Read what `Evaluation.save` wrote; raises DamagedFile if that is not what is there."""
+    arrays = read_arrays(Path(path))
 
     def items(name: str) -> Items:
         prefix = f"{name}/judged/"

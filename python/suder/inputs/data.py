@@ -134,8 +134,8 @@ def _split(
     count = round(heldout * len(contents))
     if count >= max(FEW, len(contents)):
         raise DataError(
-            f"data.heldout: {heldout:g} of {len(contents)} different {kind} leaves none to train on; "
-            f"below {1 - 0.5 / len(contents):.2g} it leaves some"
+            f"data.heldout: {heldout:g} of {len(contents)} different {kind} leaves none to train "
+            f"on; below {1 - 0.5 / len(contents):.2g} it leaves some"
         )
     if heldout > 0 and count < FEW:
         return tuple(item for item, _ in items), tuple(different[text] for text in contents)

@@ -74,14 +74,12 @@ class Trainer:
         folder = Path(folder)
         origin = read_origin(folder)
         with sole_writer(folder):  # said at once, not after the model is loaded
-            if start_over:
-                forget_states(folder)
-            elif has_begun(folder) and not state_files(folder):
+            if has_begun(folder) and not state_files(folder) and not start_over:
                 raise RunError(f"{folder / 'state'} holds no state to go on from. {_ways(folder)}")
         trainer = cls.__new__(cls)
         trainer._setup(folder, load_config(folder / "config.yaml"), Inputs.load(folder), quiet)
         check_start(folder, trainer.config.model, origin, trainer.learner.fingerprint)
-        trainer.origin = origin
+        trainer.origin, trainer.anew = origin, start_over
         trainer.notes = changes(folder, origin, trainer.inputs)
         return trainer
 
@@ -91,7 +89,7 @@ class Trainer:
         self.oversight = Oversight(folder, config, self.learner, inputs)
         self.done, self.saved, self.seconds, self.dropped = 0, -1, 0.0, 0
         self.notes: list[str] = []
-        self.stop = Stopping()
+        self.stop, self.anew = Stopping(), False
 
     def run(self) -> dict[str, Any]:
         """Trains to the end; returns what is written to `summary.json`.
@@ -201,6 +199,9 @@ class Trainer:
         Raises:
             RunError: there was a state once and there is none that is whole.
         """
+        if self.anew:
+            forget_states(self.folder)
+            return
         found, faults = load_state(self.folder, self.origin["run"])
         if found is None:
             if faults or has_begun(self.folder):

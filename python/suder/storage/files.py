@@ -211,7 +211,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged: {error}") from None
-    if "sha256" not in note:
+    if not {"json", "sha256"} <= note.keys():
         raise DamagedFile(f"{path} was not written by this version of suder: it has no checksum")
     if note["sha256"] != hash_tensors(tensors.items(), note["json"]):
         raise DamagedFile(f"{path} is damaged: its checksum does not agree with what is in it")

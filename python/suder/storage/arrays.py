@@ -1,0 +1,58 @@
+"""NumPy archives (.npz) written whole, and read without believing the sizes that they declare."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from suder.storage.files import DamagedFile, whole
+
+LIMIT = 4 << 30  # bytes of all arrays of a file
+DEFLATE = 1032  # to 1: no deflated stream holds more
+READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raises WriteError where there is no space; see `whole`."""
+    size = sum(array.nbytes for array in arrays.values())
+    with whole(path, size) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The archive's arrays; nothing of it is run, and no more is allocated than it can hold.
+
+    Raises:
+        DamagedFile: it is no whole archive of plain arrays, or declares more than is there.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > LIMIT:
+                raise ValueError(f"it declares more than {LIMIT:,} bytes")
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if info.file_size > DEFLATE * path.stat().st_size:
+                    raise ValueError(f"{name} declares {info.file_size:,} bytes, more than it has")
+                with archive.open(info) as file:
+                    _check_header(file, info.file_size, name)
+                with archive.open(info) as file:
+                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from None
+    return arrays
+
+
+def _check_header(file: IO[bytes], size: int, name: str) -> None:
+    version = np.lib.format.read_magic(file)
+    if version not in READERS:
+        raise ValueError(f"{name} is of npy version {version}")
+    shape, _, dtype = READERS[version](file)
+    declared = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or file.tell() + declared != size:
+        raise ValueError(f"{name} declares {dtype} {shape}, which is not what is there")
