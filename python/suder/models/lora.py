@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from suder.models.save import ADAPTER
 from suder.settings.config import Lora
 
-FOLDER = "adapter"  # below a saved model: at its top, transformers would take it for the model
 _NAME = "default"
 
 
@@ -59,32 +59,9 @@ def add_lora(core: Any, settings: Lora, seed: int) -> Any:
         return peft.get_peft_model(core, config, adapter_name=_NAME)
 
 
-@torch.no_grad()
-def save_merged(model: Any, path: str | Path) -> None:
-    """The whole model with the adapters added to its weights, and the adapters beside it.
-
-    The weights in memory are not touched: merging and taking back out would change their bits.
-    """
-    core = model.get_base_model()
-    merged: dict[str, torch.Tensor] = {}
-    for name, value in core.state_dict().items():
-        layer_name, _, kind = name.rpartition(".base_layer.")
-        if ".lora_" in name:
-            continue
-        if not layer_name:
-            merged[name] = value
-        elif kind == "weight":
-            delta = core.get_submodule(layer_name).get_delta_weight(_NAME)
-            merged[f"{layer_name}.weight"] = value + delta.to(value.dtype)
-        else:
-            merged[f"{layer_name}.{kind}"] = value
-    core.save_pretrained(path, state_dict=merged)
-    model.save_pretrained(Path(path) / FOLDER)
-
-
 def saved_adapters(path: str | Path) -> dict[str, torch.Tensor]:
-    """The adapters that `save_merged` wrote, under the names of the parameters they were."""
-    tensors = load_file(Path(path) / FOLDER / "adapter_model.safetensors")
+    """The adapters that `save_model` wrote, under the names of the parameters they were."""
+    tensors = load_file(Path(path) / ADAPTER / "adapter_model.safetensors")
     return {
         "model." + name.replace(".weight", f".{_NAME}.weight"): value
         for name, value in tensors.items()

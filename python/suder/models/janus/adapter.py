@@ -19,8 +19,10 @@ from suder.models.janus.decoding import JanusDecoding
 from suder.models.janus.layout import QUESTION
 from suder.models.janus.parts import Parts, target_rows
 from suder.models.janus.prefix import NullPrompt, Prefix, Prompts
-from suder.models.lora import add_lora, save_merged
+from suder.models.lora import add_lora
+from suder.models.merged import replaced_layers
 from suder.models.precision import computing, exactly, guided, product_dtype
+from suder.models.save import save_model
 from suder.models.teacher_forcing import layout
 from suder.settings.config import Lora
 
@@ -38,6 +40,7 @@ class Janus(nn.Module):
             transformers' `generate` do, so the branch knows how long the prompt is.
         compute: dtype of the products, such as bfloat16 over float32 weights; None: the weights'
             own. Pictures are encoded and decoded in the weights' dtype all the same.
+        saved: dtype of the weights that `save` writes; None: as they are.
     """
 
     def __init__(
@@ -47,11 +50,18 @@ class Janus(nn.Module):
         question: str = QUESTION,
         null_prompt: NullPrompt = "fixed",
         compute: torch.dtype | None = None,
+        saved: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.compute = compute
+        self.saved = saved
         self.processor = processor
+        if hasattr(model, "peft_config") and not replaced_layers(self.core):
+            raise ValueError(
+                f"model: {type(model).__name__} keeps its adapters outside of the model's layers, "
+                "where log-likelihoods would not see them; take one that adapts layers, as LoRA"
+            )
         self.parts.check(processor)
         self.prompts = Prompts(processor, self.core.config.image_token_id, question, null_prompt)
         self.parts.vqmodel.requires_grad_(False)
@@ -112,13 +122,13 @@ class Janus(nn.Module):
     def save(self, path: str | Path) -> None:
         """Writes model and processor in the Hugging Face format (safetensors).
 
-        PEFT adapters are merged into the weights written, and written by themselves into the folder
-        `adapter` below.
+        PEFT adapters are merged into the weights written; those of a PEFT model are also written by
+        themselves, into the folder `adapter` below.
+
+        Raises:
+            ValueError: adapters that no plain weights can stand for, or that are turned off.
         """
-        if self.model is self.core:
-            self.model.save_pretrained(path)
-        else:
-            save_merged(self.model, path)
+        save_model(self.model, self.core, path, self.saved)
         self.processor.save_pretrained(path)
 
     def save_description(self, path: str | Path) -> None:
