@@ -10,10 +10,14 @@ from suder_ext.types import FDivergence, LossType
 LOSS_TYPES: tuple[str, ...] = get_args(LossType)
 F_DIVERGENCES: tuple[str, ...] = get_args(FDivergence)
 
+SORTING = frozenset({"aot", "aot_unpaired"})  # a pair's loss depends on its rank in the batch
+REFERENCE_FREE = frozenset({"simpo", "cpo", "orpo"})
 NEEDS_LENGTH = frozenset({"ipo", "sigmoid_norm", "simpo", "orpo"})
+# The others of these: for a likelihood per token, or to see which sequences are empty.
+TAKES_LENGTH = NEEDS_LENGTH | SORTING | {"sft", "cpo"}
 # The normaliser of an f-divergence cancels only in a difference of scores (TRL allows the same).
 TAKES_F_DIVERGENCE = frozenset(
-    {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"}
+    {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop"}
 )
 TAKES_MARGIN = frozenset(
     {"sigmoid", "sigmoid_norm", "hinge", "exo_pair", "robust", "discopop", "simpo", "cpo"}
@@ -21,13 +25,11 @@ TAKES_MARGIN = frozenset(
 TAKES_LABEL_SMOOTHING = frozenset(
     {"sigmoid", "sigmoid_norm", "exo_pair", "robust", "aot", "aot_unpaired", "simpo", "cpo"}
 )
-SORTING = frozenset({"aot", "aot_unpaired"})  # a pair's loss depends on its rank in the batch
-REFERENCE_FREE = frozenset({"simpo", "cpo", "orpo"})
 
 ALPHA = 0.5  # of alpha_divergence: TRL's default f_alpha_divergence_coef
 DISCOPOP_TAU = 0.05  # the DiscoPOP paper's value
-MAX_EXPONENT = 80.0  # an f-divergence's exp() stays finite in float32
-MAX_MEAN_LOGPROB = -1e-7  # orpo's log(1 - p) stays finite where p is 1
+MAX_EXPONENT = 88.0  # an f-divergence's exp() stays finite in float32
+MAX_MEAN_LOGPROB = -(2.0**-126)  # so do orpo's odds, p / (1 - p), where p is 1
 
 
 def check_preference_options(
@@ -37,10 +39,13 @@ def check_preference_options(
     label_smoothing: float,
     margin: float,
     f_divergence: str,
-    has_lengths: bool,
-    has_reference: tuple[bool, bool],
+    lengths: dict[str, bool],
+    reference: dict[str, bool],
 ) -> None:
-    """Raise ValueError, naming the argument, if the options do not make a loss."""
+    """Raise ValueError, naming the argument, if the options make no loss or one is not used.
+
+    `lengths` and `reference`: the tensors' names, and whether they are given.
+    """
     if loss_type not in LOSS_TYPES:
         raise ValueError(f"loss_type is {loss_type!r}; it must be one of {', '.join(LOSS_TYPES)}")
     if f_divergence not in F_DIVERGENCES:
@@ -61,22 +66,30 @@ def check_preference_options(
             f"label_smoothing is {label_smoothing}; loss_type='robust' divides by "
             "1 - 2*label_smoothing, so it must be below 0.5"
         )
-    if margin != 0 and loss_type not in TAKES_MARGIN:
+    for name, value, default, takes in (
+        ("label_smoothing", label_smoothing, 0, TAKES_LABEL_SMOOTHING),
+        ("margin", margin, 0, TAKES_MARGIN),
+        ("f_divergence", f_divergence, "reverse_kl", TAKES_F_DIVERGENCE),
+    ):
+        if value != default and loss_type not in takes:
+            raise ValueError(
+                f"{name} is {value!r}; loss_type={loss_type!r} does not use it, so it must be "
+                f"{default!r} (losses that do: {', '.join(sorted(takes))})"
+            )
+    for given, takes in (
+        (lengths, TAKES_LENGTH),
+        (reference, frozenset(LOSS_TYPES) - REFERENCE_FREE),
+    ):
+        if any(given.values()) and loss_type not in takes:
+            raise ValueError(
+                f"{next(name for name in given if given[name])} is given; loss_type={loss_type!r} "
+                f"does not use it, so it must be None (losses that do: {', '.join(sorted(takes))})"
+            )
+    if loss_type in NEEDS_LENGTH and not any(lengths.values()):
         raise ValueError(
-            f"margin is {margin}; loss_type={loss_type!r} has none, so it must be 0 (losses with "
-            f"a margin: {', '.join(sorted(TAKES_MARGIN))})"
+            f"{' and '.join(lengths)} are None; loss_type={loss_type!r} averages over tokens and "
+            "needs both, int64 [B]"
         )
-    if f_divergence != "reverse_kl" and loss_type not in TAKES_F_DIVERGENCE:
-        raise ValueError(
-            f"f_divergence is {f_divergence!r}; loss_type={loss_type!r} takes 'reverse_kl' only "
-            f"(losses with a choice: {', '.join(sorted(TAKES_F_DIVERGENCE))})"
-        )
-    if loss_type in NEEDS_LENGTH and not has_lengths:
-        raise ValueError(
-            f"chosen_length and rejected_length are None; loss_type={loss_type!r} averages over "
-            "tokens and needs both, int64 [B]"
-        )
-    if has_reference[0] != has_reference[1]:
-        raise ValueError(
-            "ref_chosen_logprob and ref_rejected_logprob must be given together or not at all"
-        )
+    for given in (lengths, reference):
+        if any(given.values()) and not all(given.values()):
+            raise ValueError(f"{' and '.join(given)} must be given together or not at all")

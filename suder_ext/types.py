@@ -51,10 +51,10 @@ class Rewards(NamedTuple):
     reward: Tensor
     """`[B]` mean log p of the scored tokens; NaN where a candidate has none."""
     advantage: Tensor
-    """`[B]` reward relative to its group; 0 where the reward is NaN."""
+    """`[B]` reward relative to its group; 0 where the reward is not finite."""
     best: Tensor
     """`[G]` int64 index into the B candidates of each group's highest reward, the first of equals;
-    -1 where every reward of the group is NaN."""
+    -1 where no reward of the group is finite."""
     worst: Tensor
     """`[G]` the same for the lowest reward; equal to `best` where the group has one distinct
     reward, that is, no preference."""

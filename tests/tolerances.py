@@ -34,12 +34,10 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     # Computed in float64 and rounded once; a gradient adds two such roundings, of parts that may
     # cancel (its share of the loss and of a reward).
     ("preference_loss", "cpu", torch.float32): {"rtol": 1e-5, "atol": 1e-6},
-    # Step by step in float32: an f-divergence's exp(30) magnifies the rounding of its exponent.
-    ("preference_loss/reference", "cpu", torch.float32): {"rtol": 1e-4, "atol": 1e-5},
+    # The same over all magnitudes; float32 itself ends at 1e-38, with few digits before.
+    ("loss/extremes", "cpu", torch.float32): {"rtol": 1e-5, "atol": 1e-37},
     # Computed in float64 and rounded once.
     ("policy_loss", "cpu", torch.float32): {"rtol": 1e-5, "atol": 1e-7},
-    # The advantage's gradient is a float32 sum over up to 6000 tokens.
-    ("policy_loss/reference", "cpu", torch.float32): {"rtol": 1e-4, "atol": 1e-6},
     # A float64 sum of float32 terms, rounded once.
     ("sequence_reduce", "cpu", torch.float32): {"rtol": 1e-6, "atol": 1e-7},
     # Moments in float64, rounded once; where rewards nearly agree, r - mean keeps few digits.

@@ -35,7 +35,8 @@ def sequences_and_losses() -> None:
     old, advantage = -torch.rand(130, device="cuda"), torch.randn(3, device="cuda")
     suder_ext.policy_loss(logprob, old, advantage, cu_seqlens, old, kl_coef=0.1).backward()
     for loss_type in ("sigmoid", "aot", "aot_unpaired", "cpo"):
-        pair = [torch.rand(150, device="cuda", requires_grad=True) for _ in range(4)]
+        inputs = 2 if loss_type == "cpo" else 4  # it has no reference
+        pair = [torch.rand(150, device="cuda", requires_grad=True) for _ in range(inputs)]
         suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from suder_ext import _checks
 from suder_ext.functional.logprobs import linear_logprob
 from suder_ext.functional.pairs import losses_of, mean_loss_of
-from suder_ext.preference_options import check_preference_options
+from suder_ext.preference_options import TAKES_LENGTH, check_preference_options
 from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
 
 
@@ -50,7 +50,8 @@ def linear_preference_loss(
             reduction "mean" it may be on the CPU instead: only there are the ends of the pairs
             known without waiting for the device. It is copied there without waiting; while a CUDA
             graph is captured it must be there.
-        ref_logprob: float `[2P]`, the reference model's sums in the same order, or None.
+        ref_logprob: float `[2P]`, the reference model's sums in the same order, or None; not taken
+            by simpo, cpo and orpo.
         loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.
         reduction: "none", or "mean": over the pairs both of whose sequences have a scored token.
 
@@ -69,6 +70,15 @@ def linear_preference_loss(
     if reduction == "mean" and isinstance(cu_seqlens, Tensor) and cu_seqlens.device.type == "cpu":
         cu_seqlens = cu_seqlens.to(hidden.device, non_blocking=True)
     _check(hidden, cu_seqlens, ref_logprob)
+    check_preference_options(
+        loss_type,
+        beta=beta,
+        label_smoothing=label_smoothing,
+        margin=margin,
+        f_divergence=f_divergence,
+        lengths={"cu_seqlens": loss_type in TAKES_LENGTH},
+        reference={"ref_logprob": ref_logprob is not None},
+    )
     loss = loss_type, f_divergence, beta, label_smoothing, margin
     if reduction == "none":
         logprob = linear_logprob(
@@ -83,15 +93,6 @@ def linear_preference_loss(
         return losses_of(logprob, target, cu_seqlens, ref_logprob, ignore_index, loss)
     _checks.tensor("target", target, 1, _checks.INTS)
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
-    check_preference_options(
-        loss_type,
-        beta=beta,
-        label_smoothing=label_smoothing,
-        margin=margin,
-        f_divergence=f_divergence,
-        has_lengths=True,
-        has_reference=(ref_logprob is not None,) * 2,
-    )
     softmax = ignore_index, temperature, softcap
     return mean_loss_of(
         hidden, weight, bias, target, cu_seqlens, offsets, ref_logprob, loss, softmax

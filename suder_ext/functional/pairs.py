@@ -13,6 +13,7 @@ from suder_ext._ops import pair_chunks
 from suder_ext.functional.logprobs import linear_logprob, room_for_logits
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sequences import sequence_reduce
+from suder_ext.preference_options import TAKES_LENGTH
 from suder_ext.types import FDivergence, LossType, PreferenceLoss
 
 # So many tokens' logits computed again on the CPU cost less than float32 sums of the weight's
@@ -41,6 +42,7 @@ def losses_of(
     # (upstream gradient 0) must not turn its partner's gradient into 0 * NaN.
     total = total.masked_fill(count == 0, 0.0)
     loss_type, f_divergence, beta, label_smoothing, margin = loss
+    takes_length = loss_type in TAKES_LENGTH
     result = preference_loss(
         total[0::2],
         total[1::2],
@@ -51,8 +53,8 @@ def losses_of(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
-        chosen_length=count[0::2],
-        rejected_length=count[1::2],
+        chosen_length=count[0::2] if takes_length else None,
+        rejected_length=count[1::2] if takes_length else None,
     )
     missing = missing_of(count)
     return PreferenceLoss(*(value.masked_fill(missing, torch.nan) for value in result))

@@ -35,20 +35,22 @@ def policy_loss(
 
     Reductions: "sequence" averages over each sequence's tokens, then over sequences (GRPO); "token"
     averages over all tokens (DAPO); "constant" divides the sum by `B * max_length` (Dr.GRPO,
-    arXiv 2503.20783).
+    arXiv 2503.20783). An empty sequence costs nothing, and still counts in the B of "sequence" and
+    "constant": a choice, which is TRL's.
 
     Args:
         logprob: float `[T]`, of the policy being trained.
         old_logprob: float `[T]`, of the policy that drew the tokens.
         advantage: float `[B]`.
         cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T. Pack scored tokens only.
-        ref_logprob: float `[T]`, of the reference policy; needed if kl_coef is not 0.
+        ref_logprob: float `[T]`, of the reference policy; given if and only if kl_coef is not 0.
         clip: in `[0, 1)`.
         clip_high: at least 0; None takes `clip`.
         kl_coef: weight of the KL estimate.
         reduction: "sequence", "token" or "constant".
         level: "token" or "sequence".
-        max_length: the constant of reduction "constant"; None takes the longest sequence.
+        max_length: the constant of reduction "constant", taken by no other; None takes the longest
+            sequence.
 
     Returns:
         float32 scalar (float64 if an input is), 0 for an empty batch, differentiable in logprob,
@@ -84,8 +86,6 @@ def policy_loss(
             level=level,
             max_length=max_length,
         )
-    if kl_coef == 0:  # then the reference plays no part, not even a NaN in it
-        ref_logprob = None
     clips = clip, clip if clip_high is None else clip_high
     options = *clips, kl_coef, reduction, level, max_length or 0
     if direct:

@@ -31,21 +31,27 @@ def preference_loss(
     `suder_ext.reference.preference_formulas`, in TRL's conventions: log-probabilities are sums over
     a sequence; "sigmoid" is DPO (arXiv 2305.18290, eq. 7), with label_smoothing cDPO; "simpo" is
     `-log sigmoid(beta * (chosen / chosen_length - rejected / rejected_length) - margin)`
-    (arXiv 2405.14734, eq. 6). Without ref_* the reference log-probabilities are 0; simpo, cpo and
-    orpo have no reference and do not look at it.
+    (arXiv 2405.14734, eq. 6). Without ref_* the reference log-probabilities are 0. An argument that
+    the loss does not use must be left at its default.
 
     Args:
         chosen_logprob, rejected_logprob: float `[B]`, sums over each sequence.
         ref_chosen_logprob, ref_rejected_logprob: float `[B]` of the reference model, both or
-            neither.
+            neither; not taken by simpo, cpo and orpo, which have no reference.
         loss_type: one of `suder_ext.types.LossType`.
         beta: above 0.
-        label_smoothing: in `[0, 1)`; exo_pair needs it above 0, robust below 0.5.
-        margin: subtracted inside the logistic, for the losses that have one.
-        f_divergence: of f-DPO (arXiv 2309.16240), for the losses on score differences.
-        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence, needed
-            by ipo, sigmoid_norm, simpo and orpo. Given to sft, cpo or orpo, the batch mean of their
-            likelihood term is the mean over tokens, as in TRL.
+        label_smoothing: in `[0, 1)`, for sigmoid, sigmoid_norm, exo_pair (which needs it above 0),
+            robust (below 0.5), aot, aot_unpaired, simpo and cpo.
+        margin: subtracted inside the loss of sigmoid, sigmoid_norm, hinge, exo_pair, robust,
+            discopop, simpo and cpo.
+        f_divergence: of f-DPO (arXiv 2309.16240), for the losses on score differences: sigmoid,
+            sigmoid_norm, hinge, ipo, exo_pair, robust and discopop. Its exponents stop at 88.
+        chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence, both
+            or neither; an empty sequence counts as one token. Needed by ipo, sigmoid_norm, simpo
+            and orpo, which average over tokens. Given to sft, cpo or orpo, the mean of their
+            likelihood term over the pairs without an empty sequence is the mean over these pairs'
+            tokens, as in TRL. Given to aot or aot_unpaired, pairs with an empty sequence take no
+            rank among the others.
 
     Returns:
         PreferenceLoss(loss `[B]`, chosen_reward `[B]`, rejected_reward `[B]`), float32 (float64 if
@@ -87,8 +93,14 @@ def preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
-        has_lengths=chosen_length is not None and rejected_length is not None,
-        has_reference=(ref_chosen_logprob is not None, ref_rejected_logprob is not None),
+        lengths={
+            "chosen_length": chosen_length is not None,
+            "rejected_length": rejected_length is not None,
+        },
+        reference={
+            "ref_chosen_logprob": ref_chosen_logprob is not None,
+            "ref_rejected_logprob": ref_rejected_logprob is not None,
+        },
     )
     options = loss_type, f_divergence, beta, label_smoothing, margin
     if direct:

@@ -99,8 +99,8 @@ def group_advantage(
     The B candidates are `G = B / group_size` groups in order. "std" is
     `(r - mean) / (std + 1e-4)` with the unbiased standard deviation (GRPO, arXiv 2402.03300,
     section 4.1.2; constant as in TRL), 0 in a group of one; "mean" is `r - mean` (Dr.GRPO,
-    arXiv 2503.20783); None keeps the reward. NaN rewards are left out of their group's statistics,
-    get advantage 0 and are never best or worst. No gradient.
+    arXiv 2503.20783); None keeps the reward. Rewards that are not finite are left out of their
+    group's statistics, get advantage 0 and are never best or worst. No gradient.
 
     Args:
         reward: float `[B]`.
@@ -109,7 +109,7 @@ def group_advantage(
 
     Returns:
         advantage float32 `[B]`; best and worst int64 `[G]`, indices into reward, the first of
-        equals, -1 where every reward of the group is NaN.
+        equals, -1 where no reward of the group is finite.
 
     Raises:
         TypeError, ValueError: an argument that is not taken.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suder_ext.preference_options import REFERENCE_FREE, check_preference_options
+from suder_ext.preference_options import TAKES_LENGTH, check_preference_options
 from suder_ext.reference.logprobs import linear_logprob, widen
 from suder_ext.reference.preference_formulas import LOSSES, Pairs, score
 from suder_ext.reference.sequences import sequence_reduce
@@ -33,20 +33,24 @@ def preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
-        has_lengths=chosen_length is not None and rejected_length is not None,
-        has_reference=(ref_chosen_logprob is not None, ref_rejected_logprob is not None),
+        lengths={
+            "chosen_length": chosen_length is not None,
+            "rejected_length": rejected_length is not None,
+        },
+        reference={
+            "ref_chosen_logprob": ref_chosen_logprob is not None,
+            "ref_rejected_logprob": ref_rejected_logprob is not None,
+        },
     )
-    policy, other, ref_policy, ref_other = widen(
-        chosen_logprob, rejected_logprob, ref_chosen_logprob, ref_rejected_logprob
-    )
+    logprobs = widen(chosen_logprob, rejected_logprob, ref_chosen_logprob, ref_rejected_logprob)
+    assert logprobs[0] is not None
+    dtype = logprobs[0].dtype
+    # As the kernels do: log-probabilities of long sequences cancel.
+    policy, other, ref_policy, ref_other = (None if x is None else x.double() for x in logprobs)
     assert policy is not None
     assert other is not None
-    if ref_policy is None or ref_other is None or loss_type in REFERENCE_FREE:
+    if ref_policy is None or ref_other is None:
         ref_policy, ref_other = torch.zeros_like(policy), torch.zeros_like(other)
-
-    def tokens(length: Tensor | None) -> Tensor | None:
-        return None if length is None else length.to(policy.dtype).clamp(min=1)
-
     chosen, rejected = policy - ref_policy, other - ref_other
     pairs = Pairs(
         chosen,
@@ -55,8 +59,8 @@ def preference_loss(
         score(rejected, f_divergence),
         policy - other,
         ref_policy - ref_other,
-        tokens(chosen_length),
-        tokens(rejected_length),
+        chosen_length,
+        rejected_length,
         beta,
         label_smoothing,
         margin,
@@ -65,7 +69,7 @@ def preference_loss(
     loss = LOSSES[loss_type](pairs._replace(chosen=policy) if loss_type == "sft" else pairs)
     if loss_type in ("simpo", "orpo"):
         chosen, rejected = pairs.averages(chosen, rejected)
-    return PreferenceLoss(loss, beta * chosen, beta * rejected)
+    return PreferenceLoss(*(x.to(dtype) for x in (loss, beta * chosen, beta * rejected)))
 
 
 def linear_preference_loss(
@@ -89,6 +93,15 @@ def linear_preference_loss(
     """See `suder_ext.linear_preference_loss`."""
     if reduction not in ("none", "mean"):
         raise ValueError(f"reduction is {reduction!r}; it must be 'none' or 'mean'")
+    check_preference_options(
+        loss_type,
+        beta=beta,
+        label_smoothing=label_smoothing,
+        margin=margin,
+        f_divergence=f_divergence,
+        lengths={"cu_seqlens": loss_type in TAKES_LENGTH},
+        reference={"ref_logprob": ref_logprob is not None},
+    )
     per_token = linear_logprob(
         hidden,
         weight,
@@ -104,6 +117,9 @@ def linear_preference_loss(
     missing = (count == 0).view(-1, 2).any(1)
     if reduction == "mean":
         total = total.masked_fill(missing.repeat_interleave(2), 0.0)
+    lengths = {}
+    if loss_type in TAKES_LENGTH:
+        lengths = {"chosen_length": count[0::2], "rejected_length": count[1::2]}
     result = preference_loss(
         total[0::2],
         total[1::2],
@@ -114,8 +130,7 @@ def linear_preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
-        chosen_length=count[0::2],
-        rejected_length=count[1::2],
+        **lengths,
     )
     if reduction == "none":
         return result

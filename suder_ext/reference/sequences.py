@@ -84,11 +84,12 @@ def group_advantage(
 
     "std": `(r - mean) / (std + 1e-4)` with the unbiased standard deviation, 0 in a group of one
     (GRPO, arXiv 2402.03300, section 4.1.2; constants as in TRL). "mean": `r - mean` (Dr.GRPO,
-    arXiv 2503.20783). None: the reward as it is. NaN rewards are left out everywhere and get 0.
+    arXiv 2503.20783). None: the reward as it is. Rewards that are not finite are left out
+    everywhere and get 0.
 
     Returns:
         advantage `[B]`; best and worst int64 `[B / group_size]`, indices into `reward`, the first
-        of equals, -1 where the whole group is NaN.
+        of equals, -1 where no reward of the group is finite.
     """
     if normalize not in ("std", "mean", None):
         raise ValueError(f"normalize is {normalize!r}; it must be 'std', 'mean' or None")
@@ -100,7 +101,8 @@ def group_advantage(
     (wide,) = widen(reward.detach())
     assert wide is not None
     group = wide.double().reshape(-1, group_size)  # rewards of a group are close to each other
-    missing = group.isnan()
+    missing = ~group.isfinite()
+    group = group.masked_fill(missing, torch.nan)
     count = (~missing).sum(1, keepdim=True)
     advantage = group
     if normalize is not None:

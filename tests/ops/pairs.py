@@ -15,7 +15,13 @@ from suder_ext import PreferenceLoss, reference
 from suder_ext._ops import pair_chunks
 from suder_ext._ops.cuda import chunked_head
 from suder_ext.functional import pairs
-from suder_ext.preference_options import TAKES_MARGIN
+from suder_ext.preference_options import (
+    REFERENCE_FREE,
+    TAKES_F_DIVERGENCE,
+    TAKES_LABEL_SMOOTHING,
+    TAKES_LENGTH,
+    TAKES_MARGIN,
+)
 from suder_ext.reference.sequences import segment_ids
 from tests.ops.cases import Case, linear_case
 
@@ -48,17 +54,35 @@ def pair_case(
     cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     case = linear_case(int(cu_seqlens[-1]), features, vocab, dtype, seed=seed, **options)
     packed = {"cu_seqlens": cu_seqlens, "reduction": "mean"}
-    if with_reference:  # near the policy: an f-divergence takes the exponential of the difference
+    if with_reference and options.get("loss_type") not in REFERENCE_FREE:
+        # Near the policy: an f-divergence takes the exponential of the difference.
         total = replace(case, options={"cu_seqlens": cu_seqlens, "reduction": "sum"}).double()
         own = total.run(reference.linear_sequence_logprob).nan_to_num().float()
         packed["ref_logprob"] = own + torch.randn(2 * pairs, generator=generator)
     return replace(case, options={**packed, **case.options})
 
 
+def taken(loss_type: str, **options: Any) -> dict[str, Any]:
+    """Those of the options that the loss takes, and its name."""
+    takes = {
+        "label_smoothing": TAKES_LABEL_SMOOTHING,
+        "margin": TAKES_MARGIN,
+        "f_divergence": TAKES_F_DIVERGENCE,
+        "chosen_length": TAKES_LENGTH,
+        "rejected_length": TAKES_LENGTH,
+    }
+    kept = {name: x for name, x in options.items() if loss_type in takes.get(name, {loss_type})}
+    return {"loss_type": loss_type, **kept}
+
+
+def taken_logprobs(loss_type: str, logprobs: list[Tensor]) -> list[Tensor]:
+    """Those of chosen, rejected and their references that the loss takes."""
+    return logprobs[:2] if loss_type in REFERENCE_FREE else logprobs
+
+
 def loss_options(loss_type: str) -> dict[str, Any]:
     """Every term of the loss at work."""
-    margin = 0.3 if loss_type in TAKES_MARGIN else 0.0
-    return {"loss_type": loss_type, "label_smoothing": 0.1, "margin": margin, "beta": 0.2}
+    return taken(loss_type, label_smoothing=0.1, margin=0.3, beta=0.2)
 
 
 class Outcome(NamedTuple):
@@ -88,6 +112,7 @@ def terms_of(case: Case) -> tuple[dict[str, float], float]:
     hidden, weight = floats["hidden"], floats["weight"]
     softcap, cu_seqlens = options.pop("softcap", None), options.pop("cu_seqlens").long()
     del options["reduction"]
+    options.setdefault("loss_type", "sigmoid")
     z = hidden @ weight.t() + floats.get("bias", torch.zeros(1).double())
     if softcap:
         z = softcap * (z / softcap).tanh()
@@ -101,9 +126,7 @@ def terms_of(case: Case) -> tuple[dict[str, float], float]:
         result = reference.preference_loss(
             *total.view(-1, 2).unbind(1),
             *(() if refs is None else refs.double().view(-1, 2).unbind(1)),
-            chosen_length=count[0::2],
-            rejected_length=count[1::2],
-            **options,
+            **taken(**options, chosen_length=count[0::2], rejected_length=count[1::2]),
         )
         return result.loss.masked_fill(missing, 0.0).sum() / max(1, int((~missing).sum()))
 

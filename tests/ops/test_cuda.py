@@ -27,6 +27,7 @@ from tests.ops.cases import (
 )
 from tests.ops.compare import assert_close
 from tests.ops.emulated import EMULATED, load, use_emulated
+from tests.ops.pairs import taken_logprobs
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
 
@@ -153,7 +154,7 @@ def _losses_and_sequences() -> None:
             level=level,
         ).backward()
     for loss_type in ("sigmoid", "aot", "aot_unpaired", "cpo"):
-        pair = [torch.rand(150, requires_grad=True) for _ in range(4)]
+        pair = taken_logprobs(loss_type, [torch.rand(150, requires_grad=True) for _ in range(4)])
         suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
 
 

@@ -43,8 +43,13 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
         lambda t: (*_pair(t), None, None, "sigmoid", "reverse_kl", 0.1, 0.0, 0.0),
     ),
     "policy_loss": (
-        lambda t: (suder_ext.policy_loss(t["token"], t["old"], t["a"], CU, t["token"] * 0.5),),
-        lambda t: (t["token"], t["old"], None, t["a"], CU, 0.2, 0.2, 0.0, "sequence", "token", 0),
+        lambda t: (
+            suder_ext.policy_loss(t["token"], t["old"], t["a"], CU, t["token"] * 0.5, kl_coef=0.1),
+        ),
+        lambda t: (
+            *(t["token"], t["old"], t["token"] * 0.5, t["a"], CU),
+            *(0.2, 0.2, 0.1, "sequence", "token", 0),
+        ),
     ),
     "sequence_reduce": (
         lambda t: suder_ext.sequence_reduce(t["token"], TARGET, CU, mean=True),

@@ -15,9 +15,9 @@ from tests.tolerances import TOLERANCES
 
 CLOSE = TOLERANCES["group_advantage", "cpu", torch.float32]
 NORMALIZATIONS = ["std", "mean", None]
-NAN = math.nan
+NAN, INF = math.nan, math.inf
 few = settings(max_examples=50, deadline=None, derandomize=True)
-rewards = st.integers(-160, 0).map(lambda n: n / 16) | st.just(NAN)
+rewards = st.integers(-160, 0).map(lambda n: n / 16) | st.sampled_from([NAN, INF, -INF])
 
 
 @st.composite
@@ -31,8 +31,10 @@ def groups(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
 @pytest.mark.parametrize("size", [1, 2, 8])
 def test_matches_float64(size: int, normalize: str | None, backend: str) -> None:
     reward = -5 * torch.rand(size * 40, generator=torch.Generator().manual_seed(0))
-    reward[::7] = NAN
+    for row, value in enumerate([NAN, INF, -INF]):
+        reward[row::7] = value
     reward[:size] = NAN
+    reward[size : 2 * size] = -INF
     got = group_advantage(reward, size, normalize)
     expected = reference.group_advantage(reward.double(), size, normalize)
     torch.testing.assert_close(got[0].double(), expected[0], **CLOSE)
@@ -40,8 +42,9 @@ def test_matches_float64(size: int, normalize: str | None, backend: str) -> None
     assert torch.equal(got[2], expected[2])
 
 
-def test_known_values(backend: str) -> None:
-    reward = torch.tensor([1, 2, NAN, 4, NAN, NAN, NAN, NAN, -1, -1, -1, -1])
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_known_values(bad: float, backend: str) -> None:
+    reward = torch.tensor([1, 2, bad, 4, bad, bad, NAN, bad, -1, -1, -1, -1])
     advantage, best, worst = group_advantage(reward, 4, "mean")
     expected = torch.tensor([-4 / 3, -1 / 3, 0, 5 / 3] + [0] * 8)
     torch.testing.assert_close(advantage, expected, **CLOSE)
@@ -85,14 +88,14 @@ def test_groups_do_not_mix(case, normalize: str | None) -> None:
 
 @few
 @given(case=groups(), normalize=st.sampled_from(NORMALIZATIONS))
-def test_nan_is_left_out(case, normalize: str | None) -> None:
-    """NaN candidates get 0; the others get what they get without them."""
+def test_what_is_not_finite_is_left_out(case, normalize: str | None) -> None:
+    """Such candidates get 0; the others get what they get without them."""
     reward, size = case
     advantage, best, worst = group_advantage(reward, size, normalize)
-    assert (advantage[reward.isnan()] == 0).all()
+    assert (advantage[~reward.isfinite()] == 0).all()
     for g in range(len(reward) // size):
         group = reward[g * size : (g + 1) * size]
-        kept = ~group.isnan()
+        kept = group.isfinite()
         if not kept.any():
             assert best[g] == worst[g] == -1
             continue

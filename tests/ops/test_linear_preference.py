@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import suder_ext
 from suder_ext import linear_preference_loss, reference
 from suder_ext._ops import pair_chunks
-from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES, SORTING, TAKES_F_DIVERGENCE
+from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES, TAKES_F_DIVERGENCE
 from tests.ops.cases import DTYPES, Case
 from tests.ops.compare import assert_close, grad_kind
 from tests.ops.pairs import loss_options, outcome, pair_case, terms_of, workspace
@@ -99,7 +99,7 @@ def test_any_subset_of_the_gradients(backend: str, wanted: tuple[str, ...], floa
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("loss_type", ["sigmoid", "orpo", "aot"])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_the_size_of_the_chunks_changes_only_sums(
     isa: str, loss_type: str, dtype: torch.dtype
 ) -> None:
@@ -182,10 +182,27 @@ def test_same_bits_for_any_number_of_threads(isa: str, dtype: torch.dtype) -> No
                 assert torch.equal(grad, expected.grads[name]), (threads, name)
 
 
+def without_pair(case: Case, pair: int) -> Case:
+    cu = case.options["cu_seqlens"]
+    first, last = cu[2 * pair].item(), cu[2 * pair + 2].item()
+    options = dict(case.options)
+    options["cu_seqlens"] = torch.cat([cu[: 2 * pair + 1], cu[2 * pair + 3 :] - (last - first)])
+    if "ref_logprob" in options:
+        refs = options["ref_logprob"]
+        options["ref_logprob"] = torch.cat([refs[: 2 * pair], refs[2 * pair + 2 :]])
+    hidden = case.floats["hidden"]
+    return replace(
+        case,
+        floats={**case.floats, "hidden": torch.cat([hidden[:first], hidden[last:]])},
+        target=torch.cat([case.target[:first], case.target[last:]]),
+        options=options,
+    )
+
+
 @pytest.mark.parametrize("floats", [0, ROOMY])
-@pytest.mark.parametrize("loss_type", [x for x in LOSS_TYPES if x not in SORTING])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_a_pair_without_tokens_takes_no_part(backend: str, loss_type: str, floats: int) -> None:
-    """Nor do the hidden states of its other sequence, be they NaN."""
+    """The loss is that of the other pairs; hidden states of its other sequence may be NaN."""
     case = pair_case(4, ignored=0.0, **loss_options(loss_type))
     cu = case.options["cu_seqlens"]
     case.target[cu[2] : cu[3]] = -100
@@ -193,10 +210,11 @@ def test_a_pair_without_tokens_takes_no_part(backend: str, loss_type: str, float
     with workspace(floats):
         clean = outcome(case, linear_preference_loss)
         check(case)
+        alone = outcome(without_pair(case, 1), linear_preference_loss)
         case.floats["hidden"][left_out] = math.nan
         dirty = outcome(case, linear_preference_loss)
     assert torch.equal(dirty.loss, clean.loss)
-    assert dirty.loss.isfinite()
+    assert torch.equal(dirty.loss, alone.loss)
     assert dirty.rewards[0].isfinite().equal(rest)
     assert not dirty.grads["hidden"][left_out].any()
     for name, grad in dirty.grads.items():

@@ -13,12 +13,11 @@ from suder_ext.preference_options import (
     F_DIVERGENCES,
     LOSS_TYPES,
     NEEDS_LENGTH,
-    REFERENCE_FREE,
     TAKES_F_DIVERGENCE,
     TAKES_LABEL_SMOOTHING,
-    TAKES_MARGIN,
 )
 from tests.ops.backends import use_backend
+from tests.ops.pairs import taken, taken_logprobs
 from tests.tolerances import TOLERANCES
 
 CLOSE = TOLERANCES["preference_loss", "cpu", torch.float32]
@@ -52,8 +51,12 @@ def results_and_gradients(function, inputs, upstream, **options):
     return [x.detach() for x in results], list(gradients)
 
 
-def check(inputs: list[Tensor], close: dict[str, float] = CLOSE, **options) -> None:
-    """Our float32 results and gradients are those of the reference in float64."""
+def check(inputs: list[Tensor], **options) -> None:
+    """Our float32 results and gradients are those of the reference in float64.
+
+    Of inputs and options, those that the loss takes.
+    """
+    inputs, options = taken_logprobs(options["loss_type"], inputs), taken(**options)
     generator = torch.Generator().manual_seed(2)
     upstream = [torch.randn(inputs[0].shape, generator=generator) for _ in range(3)]
     got = results_and_gradients(preference_loss, inputs, upstream, **options)
@@ -65,12 +68,11 @@ def check(inputs: list[Tensor], close: dict[str, float] = CLOSE, **options) -> N
     )
     for ours, oracle in zip(got[0] + got[1], expected[0] + expected[1], strict=True):
         assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours.double(), oracle, **close)
+        torch.testing.assert_close(ours.double(), oracle, **CLOSE)
 
 
 @pytest.mark.parametrize(("loss_type", "f_divergence"), CASES)
 def test_matches_float64(loss_type: str, f_divergence: str, backend: str) -> None:
-    kind = "preference_loss/reference" if backend == "reference" else "preference_loss"
     for pairs in (0, 1, 2, 37, 1500):  # none, alone, one task of the kernel, more than one
         inputs, some_lengths = logprobs(pairs), lengths(pairs)
         for arguments, options in [
@@ -80,27 +82,61 @@ def test_matches_float64(loss_type: str, f_divergence: str, backend: str) -> Non
         ]:
             check(
                 arguments,
-                TOLERANCES[kind, "cpu", torch.float32],
                 loss_type=loss_type,
                 f_divergence=f_divergence,
                 beta=0.3,
                 label_smoothing=0.1,
-                margin=0.7 if loss_type in TAKES_MARGIN else 0.0,
+                margin=0.7,
                 **options,
             )
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.25, 0.49])
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("smoothing", [0.001, 0.25, 0.49])
+@pytest.mark.parametrize("loss_type", sorted(TAKES_LABEL_SMOOTHING))
 def test_label_smoothing(loss_type: str, smoothing: float) -> None:
-    if loss_type == "exo_pair" and smoothing == 0:
-        pytest.skip("raises; see test_bad_options")
-    inputs, options = logprobs(9), {"loss_type": loss_type, **lengths(9)}
-    check(inputs, label_smoothing=smoothing, **options)
-    if loss_type not in TAKES_LABEL_SMOOTHING:
-        plain = preference_loss(*inputs, **options).loss
-        smoothed = preference_loss(*inputs, label_smoothing=smoothing, **options).loss
-        assert torch.equal(plain, smoothed)
+    check(logprobs(9), loss_type=loss_type, label_smoothing=smoothing, **lengths(9))
+
+
+ARGUMENTS = {
+    "label_smoothing": {"label_smoothing": 0.2},
+    "margin": {"margin": 0.3},
+    "f_divergence": {"f_divergence": "js_divergence"},
+    "chosen_length": {
+        "chosen_length": torch.tensor([0, 3, 2, 5]),
+        "rejected_length": torch.tensor([1, 2, 7, 4]),
+    },
+    "ref_chosen_logprob": dict(
+        zip(["ref_chosen_logprob", "ref_rejected_logprob"], logprobs(4)[2:], strict=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_an_argument_that_changes_nothing_is_an_error_that_names_it(
+    loss_type: str, argument: str
+) -> None:
+    """The table of loss x argument: each is used, or refused."""
+    given, own = ARGUMENTS[argument], {"loss_type": loss_type}
+    inputs = taken_logprobs(loss_type, logprobs(4, 3)) if "length" in argument else logprobs(4)[:2]
+    if loss_type == "exo_pair":
+        own["label_smoothing"] = 0.1
+    if loss_type in NEEDS_LENGTH:
+        own |= {
+            "chosen_length": torch.tensor([4, 3, 3, 3]),
+            "rejected_length": torch.tensor([3, 2, 1, 1]),
+        }
+    without = preference_loss(*inputs, **own)
+    for function in (preference_loss, reference.preference_loss):
+        try:
+            result = function(*inputs, **(own | given))
+        except ValueError as error:
+            refusal = str(error)
+        else:
+            assert not all(torch.equal(a, b) for a, b in zip(without, result, strict=True))
+            continue
+        assert refusal.startswith(f"{argument} is")
+        assert f"loss_type={loss_type!r} does not use it" in refusal
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e2, 1e4])
@@ -108,8 +144,8 @@ def test_label_smoothing(loss_type: str, smoothing: float) -> None:
 def test_extreme_log_ratios_stay_finite(loss_type: str, scale: float) -> None:
     policy = scale * torch.tensor([-1.0, -2.0, -1.0, -3.0, 0.0])
     other = scale * torch.tensor([-3.0, -1.0, -1.0, -0.5, 0.0])
-    inputs = [policy, other, torch.zeros(5), torch.zeros(5)]
-    options = {"loss_type": loss_type, "label_smoothing": 0.1, "beta": 0.5, **lengths(5)}
+    inputs = taken_logprobs(loss_type, [policy, other, torch.zeros(5), torch.zeros(5)])
+    options = taken(loss_type, label_smoothing=0.1, beta=0.5, **lengths(5))
     results, gradients = results_and_gradients(
         preference_loss, inputs, [torch.ones(5)] * 3, **options
     )
@@ -119,8 +155,8 @@ def test_extreme_log_ratios_stay_finite(loss_type: str, scale: float) -> None:
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_nan_stays_in_its_pair(loss_type: str) -> None:
-    inputs = logprobs(6)
-    options = {"loss_type": loss_type, "label_smoothing": 0.1, **lengths(6)}
+    inputs = taken_logprobs(loss_type, logprobs(6))
+    options = taken(loss_type, label_smoothing=0.1, **lengths(6))
     clean = preference_loss(*inputs, **options)
     inputs[0][2] = math.nan
     dirty = preference_loss(*inputs, **options)
@@ -148,13 +184,6 @@ def test_backward_twice() -> None:
     first = torch.autograd.grad(loss, inputs, retain_graph=True)
     second = torch.autograd.grad(loss, inputs)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize("loss_type", sorted(REFERENCE_FREE))
-def test_reference_free_losses_do_not_look_at_it(loss_type: str) -> None:
-    inputs, options = logprobs(5), {"loss_type": loss_type, **lengths(5)}
-    with_it, without = preference_loss(*inputs, **options), preference_loss(*inputs[:2], **options)
-    assert all(torch.equal(a, b) for a, b in zip(with_it, without, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -189,7 +218,7 @@ def test_same_bits_for_any_instruction_set_and_threads(isa: str) -> None:
 @pytest.mark.parametrize("loss_type", sorted(NEEDS_LENGTH))
 def test_missing_lengths(loss_type: str) -> None:
     with pytest.raises(ValueError, match=r"chosen_length and rejected_length.*averages"):
-        preference_loss(*logprobs(3), loss_type=loss_type)
+        preference_loss(*logprobs(3)[:2], loss_type=loss_type)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +231,6 @@ def test_missing_lengths(loss_type: str) -> None:
         ({"label_smoothing": 1.0}, r"label_smoothing is 1.0"),
         ({"loss_type": "exo_pair"}, r"label_smoothing is 0.*exo_pair"),
         ({"loss_type": "robust", "label_smoothing": 0.5}, r"label_smoothing is 0.5.*robust"),
-        ({"loss_type": "apo_zero", "margin": 1.0}, r"margin is 1.0.*apo_zero"),
-        ({"loss_type": "nca_pair", "f_divergence": "forward_kl"}, r"f_divergence.*nca_pair"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:
@@ -211,6 +238,24 @@ def test_bad_options(options: dict, message: str) -> None:
         preference_loss(*logprobs(3), **options)
 
 
-def test_half_a_reference() -> None:
-    with pytest.raises(ValueError, match="together or not at all"):
+def test_half_a_reference_and_half_the_lengths() -> None:
+    with pytest.raises(ValueError, match=r"ref_chosen_logprob and.*together or not at all"):
         preference_loss(*logprobs(3)[:3])
+    for half in lengths(3).items():
+        with pytest.raises(ValueError, match=r"chosen_length and.*together or not at all"):
+            preference_loss(*logprobs(3)[:2], loss_type="orpo", **dict([half]))
+
+
+@pytest.mark.parametrize("loss_type", ["sft", "cpo", "orpo", "aot", "aot_unpaired"])
+def test_a_pair_with_an_empty_sequence_changes_no_other(loss_type: str, backend: str) -> None:
+    inputs = taken_logprobs(loss_type, logprobs(6))
+    some = {"chosen_length": torch.arange(1, 7), "rejected_length": torch.arange(2, 8)}
+    some["chosen_length"][1] = some["rejected_length"][4] = 0
+    rest = torch.tensor([0, 2, 3, 5])
+    beside = preference_loss(*inputs, loss_type=loss_type, **some)
+    alone = preference_loss(
+        *(x[rest] for x in inputs), loss_type=loss_type, **{n: x[rest] for n, x in some.items()}
+    )
+    for with_them, without in zip(beside, alone, strict=True):
+        assert torch.equal(with_them[rest], without)
+    assert beside.loss.isfinite().all()

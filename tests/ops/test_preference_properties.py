@@ -13,8 +13,8 @@ from suder_ext.preference_options import (
     LOSS_TYPES,
     NEEDS_LENGTH,
     REFERENCE_FREE,
-    TAKES_LABEL_SMOOTHING,
 )
+from tests.ops.pairs import taken, taken_logprobs
 from tests.tolerances import TOLERANCES
 
 CLOSE = TOLERANCES["preference_loss", "cpu", torch.float32]
@@ -44,7 +44,7 @@ def lengths(pairs: int, seed: int) -> dict[str, Tensor]:
 @given(pairs=sizes, seed=seeds, shift=quarters)
 def test_shift_of_both_sequences(loss_type: str, pairs: int, seed: int, shift: float) -> None:
     chosen, rejected, *refs = draw(pairs, seed)
-    options = {"loss_type": loss_type, "label_smoothing": 0.1}
+    options = taken(loss_type, label_smoothing=0.1)
     plain = preference_loss(chosen, rejected, *refs, **options).loss
     shifted = preference_loss(chosen + shift, rejected + shift, *refs, **options).loss
     assert torch.equal(plain, shifted)
@@ -55,7 +55,7 @@ def test_shift_of_both_sequences(loss_type: str, pairs: int, seed: int, shift: f
 @given(pairs=sizes, seed=seeds, shift=quarters)
 def test_shift_of_policy_and_reference(loss_type: str, pairs: int, seed: int, shift: float) -> None:
     chosen, rejected, ref_chosen, ref_rejected = draw(pairs, seed)
-    options = {"loss_type": loss_type, "label_smoothing": 0.1, **lengths(pairs, seed)}
+    options = taken(loss_type, label_smoothing=0.1, **lengths(pairs, seed))
     plain = preference_loss(chosen, rejected, ref_chosen, ref_rejected, **options)
     shifted = preference_loss(
         chosen + shift, rejected + shift, ref_chosen + shift, ref_rejected + shift, **options
@@ -84,7 +84,7 @@ def test_scaling_logprobs_is_scaling_beta(
     loss_type: str, pairs: int, seed: int, scale: float
 ) -> None:
     inputs = draw(pairs, seed)
-    options = {"loss_type": loss_type, "label_smoothing": 0.1}
+    options = taken(loss_type, label_smoothing=0.1)
     scaled_inputs = preference_loss(*[x * scale for x in inputs], beta=0.25, **options)
     scaled_beta = preference_loss(*inputs, beta=0.25 * scale, **options)
     assert all(torch.equal(a, b) for a, b in zip(scaled_inputs, scaled_beta, strict=True))
@@ -94,7 +94,7 @@ def test_scaling_logprobs_is_scaling_beta(
 @few
 @given(pairs=sizes, seed=seeds)
 def test_means_do_not_depend_on_length(loss_type: str, pairs: int, seed: int) -> None:
-    inputs, lens = draw(pairs, seed), lengths(pairs, seed)
+    inputs, lens = taken_logprobs(loss_type, draw(pairs, seed)), lengths(pairs, seed)
     doubled = {name: 2 * length for name, length in lens.items()}
     one = preference_loss(*inputs, loss_type=loss_type, **lens)
     other = preference_loss(*[2 * x for x in inputs], loss_type=loss_type, **doubled)
@@ -105,13 +105,12 @@ def test_means_do_not_depend_on_length(loss_type: str, pairs: int, seed: int) ->
 @few
 @given(pairs=st.integers(2, 12), seed=seeds)
 def test_order_of_pairs(loss_type: str, pairs: int, seed: int) -> None:
-    inputs, lens = draw(pairs, seed), lengths(pairs, seed)
+    inputs, lens = taken_logprobs(loss_type, draw(pairs, seed)), lengths(pairs, seed)
     order = torch.randperm(pairs, generator=torch.Generator().manual_seed(seed))
-    options = {"loss_type": loss_type, "label_smoothing": 0.1}
-    plain = preference_loss(*inputs, **options, **lens)
-    permuted = preference_loss(
-        *[x[order] for x in inputs], **options, **{name: x[order] for name, x in lens.items()}
-    )
+    options = taken(loss_type, label_smoothing=0.1, **lens)
+    plain = preference_loss(*inputs, **options)
+    options |= {name: x[order] for name, x in lens.items() if name in options}
+    permuted = preference_loss(*[x[order] for x in inputs], **options)
     if loss_type in SORTING:  # equal values share ranks in the order they come in
         assert torch.equal(plain.loss.sort().values, permuted.loss.sort().values)
     else:
@@ -126,7 +125,7 @@ def test_better_pairs_cost_less(loss_type: str, seed: int) -> None:
     """Where a loss has not turned, raising chosen lowers it and raising rejected does not."""
     inputs = [(x / 100).requires_grad_() for x in draw(8, seed)[:2]]  # small log-ratios: no turn
     preference_loss(
-        *inputs, loss_type=loss_type, label_smoothing=0.1, **lengths(8, seed)
+        *inputs, **taken(loss_type, label_smoothing=0.1, **lengths(8, seed))
     ).loss.sum().backward()
     down = 1 if loss_type == "apo_down" else 0  # APO-down lowers both, the rejected more
     assert inputs[down].grad is not None
@@ -145,10 +144,12 @@ def test_linear_preference_loss_is_the_composition(
     hidden = torch.randn(tokens, 8, generator=generator)
     weight = torch.randn(19, 8, generator=generator)
     target = torch.randint(0, 19, (tokens,), generator=generator)
-    reference = -torch.rand(2 * pairs, generator=generator) if with_reference else None
-    for loss_type in ("sigmoid", "simpo", "cpo"):
+    some = -torch.rand(2 * pairs, generator=generator) if with_reference else None
+    for loss_type in LOSS_TYPES:
+        reference = None if loss_type in REFERENCE_FREE else some
+        options = taken(loss_type, label_smoothing=0.1)
         fused = linear_preference_loss(
-            hidden, weight, target, cu_seqlens, ref_logprob=reference, loss_type=loss_type
+            hidden, weight, target, cu_seqlens, ref_logprob=reference, **options
         )
         total = linear_sequence_logprob(hidden, weight, target, cu_seqlens, reduction="sum")
         refs = [] if reference is None else [reference[0::2], reference[1::2]]
@@ -156,19 +157,6 @@ def test_linear_preference_loss_is_the_composition(
             total[0::2],
             total[1::2],
             *refs,
-            loss_type=loss_type,
-            chosen_length=lens[0::2],
-            rejected_length=lens[1::2],
+            **taken(**options, chosen_length=lens[0::2], rejected_length=lens[1::2]),
         )
         assert all(torch.equal(a, b) for a, b in zip(fused, composed, strict=True))
-
-
-def test_smoothing_list_is_complete() -> None:
-    """A loss that smoothing changes says so in its table, and the reverse."""
-    inputs, lens = draw(5, 0), lengths(5, 0)
-    for loss_type in LOSS_TYPES:
-        some, more = (
-            preference_loss(*inputs, loss_type=loss_type, label_smoothing=e, **lens).loss
-            for e in (0.1, 0.2)
-        )
-        assert torch.equal(some, more) == (loss_type not in TAKES_LABEL_SMOOTHING)

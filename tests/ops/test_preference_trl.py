@@ -12,6 +12,7 @@ from torch import Tensor
 
 from suder_ext import preference_loss
 from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, F_DIVERGENCES, TAKES_F_DIVERGENCE
+from tests.ops.pairs import taken, taken_logprobs
 from tests.tolerances import TOLERANCES
 
 pytest.importorskip("trl")
@@ -60,13 +61,9 @@ class Batch:
         chosen, rejected = self.per_token.sum(1).chunk(2)
         chosen_length, rejected_length = self.mask.sum(1).chunk(2)
         return preference_loss(
-            chosen,
-            rejected,
-            *self.reference.chunk(2),
+            *taken_logprobs(options["loss_type"], [chosen, rejected, *self.reference.chunk(2)]),
             beta=BETA,
-            chosen_length=chosen_length,
-            rejected_length=rejected_length,
-            **options,
+            **taken(**options, chosen_length=chosen_length, rejected_length=rejected_length),
         ).loss.mean()
 
 

@@ -15,7 +15,7 @@ void one_group(const GroupAdvantage& p, std::int64_t group) {
   double sum = 0.0;
   for (std::int64_t i = begin; i < end; ++i) {
     const float reward = p.reward[i];
-    if (std::isnan(reward)) continue;
+    if (!std::isfinite(reward)) continue;
     ++count;
     sum += reward;
     if (best < 0 || reward > p.reward[best]) best = i;
@@ -31,14 +31,14 @@ void one_group(const GroupAdvantage& p, std::int64_t group) {
     double squares = 0.0;
     for (std::int64_t i = begin; i < end; ++i) {
       const double difference = p.reward[i] - mean;
-      if (!std::isnan(p.reward[i])) squares += difference * difference;
+      if (std::isfinite(p.reward[i])) squares += difference * difference;
     }
     const double freedom = count > 1 ? static_cast<double>(count - 1) : 1.0;
     scale = 1.0 / (std::sqrt(squares / freedom) + kStdEpsilon);
   }
   for (std::int64_t i = begin; i < end; ++i) {
     p.advantage[i] =
-        std::isnan(p.reward[i]) ? 0.0f : static_cast<float>((p.reward[i] - mean) * scale);
+        std::isfinite(p.reward[i]) ? static_cast<float>((p.reward[i] - mean) * scale) : 0.0f;
   }
 }
 

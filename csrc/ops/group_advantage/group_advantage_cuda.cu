@@ -19,14 +19,14 @@ __device__ T sum_warp(T value) {
   return value;
 }
 
-// The first index of the largest sign * reward; -1 where there is none. NaN takes no part.
+// The first index of the largest sign * reward; -1 where no reward is finite.
 __device__ std::int64_t first_extreme(const float* reward, std::int64_t begin, std::int64_t end,
                                       int lane, float sign) {
   std::int64_t index = -1;
   float extreme = 0.0f;
   for (std::int64_t i = begin + lane; i < end; i += kWarpSize) {
     const float value = sign * reward[i];
-    if (isnan(value) || (index >= 0 && !(value > extreme))) continue;
+    if (!isfinite(value) || (index >= 0 && !(value > extreme))) continue;
     extreme = value;
     index = i;
   }
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   double sum = 0.0, squares = 0.0;
   std::int64_t count = 0;
   for (std::int64_t i = begin + lane; i < end; i += kWarpSize) {
-    if (isnan(p.reward[i])) continue;
+    if (!isfinite(p.reward[i])) continue;
     sum += p.reward[i];
     ++count;
   }
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
       p.normalization == Normalization::kNone ? 0.0 : sum / static_cast<double>(count);
   for (std::int64_t i = begin + lane; i < end; i += kWarpSize) {
     const double difference = p.reward[i] - mean;
-    if (!isnan(p.reward[i])) squares += difference * difference;
+    if (isfinite(p.reward[i])) squares += difference * difference;
   }
   squares = sum_warp(squares);
   double scale = 1.0;
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   }
   for (std::int64_t i = begin + lane; i < end; i += kWarpSize) {
     const float reward = p.reward[i];
-    p.advantage[i] = isnan(reward) ? 0.0f : static_cast<float>((reward - mean) * scale);
+    p.advantage[i] = isfinite(reward) ? static_cast<float>((reward - mean) * scale) : 0.0f;
   }
 }
 

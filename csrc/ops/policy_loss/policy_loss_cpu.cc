@@ -10,6 +10,8 @@ namespace {
 // Waking a thread costs more than the exponentials of this many tokens.
 constexpr std::int64_t kTokensWorthAThread = 1 << 13;
 
+constexpr double kMaxLogRatio = 700.0;
+
 // -min(ratio * advantage, clamp(ratio) * advantage) and its derivatives.
 struct Surrogate {
   double value;
@@ -17,9 +19,10 @@ struct Surrogate {
   double advantage_slope;
 };
 
-// Comparisons are written so that NaN takes the unclipped branch and stays NaN.
+// Comparisons are written so that NaN takes the unclipped branch and stays NaN. A ratio that is too
+// much for float32 stays finite here: times an advantage of 0 it is 0.
 Surrogate surrogate(const PolicyLoss& p, double log_ratio, double advantage) {
-  const double ratio = std::exp(log_ratio);
+  const double ratio = std::exp(log_ratio > kMaxLogRatio ? kMaxLogRatio : log_ratio);
   const double low = 1.0 - p.clip_low, high = 1.0 + p.clip_high;
   const double clipped = ratio < low ? low : ratio > high ? high : ratio;
   if (ratio * advantage > clipped * advantage) return {-clipped * advantage, 0.0, -clipped};
@@ -33,14 +36,18 @@ double token_weight(const PolicyLoss& p, std::int64_t length) {
   return 1.0 / (static_cast<double>(p.sequences) * per);
 }
 
+// exp(d) - 1 - d, which nearly cancels where d is small.
+double rest_of_exp(double d) {
+  return std::fabs(d) < 1e-5 ? d * d * (0.5 + d / 6.0) : std::expm1(d) - d;
+}
+
 // The KL estimate k3 (Schulman, "Approximating KL divergence", 2020) of one sequence.
 double add_kl(const PolicyLoss& p, std::int64_t begin, std::int64_t end, double weight) {
   double sum = 0.0;
   for (std::int64_t t = begin; t < end; ++t) {
     const double d = static_cast<double>(p.ref_logprob[t]) - p.logprob[t];
-    const double e = std::expm1(d);
-    sum += e - d;
-    if (p.kl_slope) p.kl_slope[t] = static_cast<float>(-weight * p.kl_coef * e);
+    sum += rest_of_exp(d);
+    if (p.kl_slope) p.kl_slope[t] = static_cast<float>(-weight * p.kl_coef * std::expm1(d));
   }
   return p.kl_coef * sum;
 }

@@ -7,14 +7,17 @@
 namespace suder::cuda {
 namespace {
 
+constexpr double kMaxLogRatio = 700.0;
+
 // -min(ratio * advantage, clamp(ratio) * advantage) and its derivatives.
 struct Surrogate {
   double value, log_ratio_slope, advantage_slope;
 };
 
-// Comparisons are written so that NaN takes the unclipped branch and stays NaN.
+// Comparisons are written so that NaN takes the unclipped branch and stays NaN. A ratio that is too
+// much for float32 stays finite here: times an advantage of 0 it is 0.
 __device__ Surrogate surrogate(const PolicyLoss& p, double log_ratio, double advantage) {
-  const double ratio = exp(log_ratio);
+  const double ratio = exp(log_ratio > kMaxLogRatio ? kMaxLogRatio : log_ratio);
   const double low = 1.0 - p.clip_low, high = 1.0 + p.clip_high;
   const double clipped = ratio < low ? low : ratio > high ? high : ratio;
   if (ratio * advantage > clipped * advantage) return {-clipped * advantage, 0.0, -clipped};
@@ -72,14 +75,18 @@ __device__ Surrogate sequence_surrogate(const PolicyLoss& p, TokenRange range, d
   return {length * s.value, 0.0, length * s.advantage_slope};
 }
 
+// exp(d) - 1 - d, which nearly cancels where d is small.
+__device__ double rest_of_exp(double d) {
+  return fabs(d) < 1e-5 ? d * d * (0.5 + d / 6.0) : expm1(d) - d;
+}
+
 // The KL estimate k3 (Schulman, "Approximating KL divergence", 2020) of one sequence.
 __device__ double add_kl(const PolicyLoss& p, TokenRange range, double weight) {
   double sum = 0.0;
   for (std::int64_t t = range.begin + threadIdx.x; t < range.end; t += kSequenceThreads) {
     const double d = static_cast<double>(p.ref_logprob[t]) - p.logprob[t];
-    const double e = expm1(d);
-    sum += e - d;
-    p.kl_slope[t] = static_cast<float>(-weight * p.kl_coef * e);
+    sum += rest_of_exp(d);
+    p.kl_slope[t] = static_cast<float>(-weight * p.kl_coef * expm1(d));
   }
   return p.kl_coef * sum_block(sum);
 }

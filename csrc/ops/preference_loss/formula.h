@@ -20,10 +20,10 @@ namespace suder {
 inline namespace SUDER_ISA {
 namespace preference {
 
-constexpr double kAlpha = 0.5;             // of the alpha divergence
-constexpr double kTau = 0.05;              // of DiscoPOP
-constexpr double kMaxExponent = 80.0;      // an f-divergence's exp() stays finite in float32
-constexpr double kMaxMeanLogprob = -1e-7;  // ORPO's log(1 - p) stays finite where p is 1
+constexpr double kAlpha = 0.5;                 // of the alpha divergence
+constexpr double kTau = 0.05;                  // of DiscoPOP
+constexpr double kMaxExponent = 88.0;          // an f-divergence's exp() stays finite in float32
+constexpr double kMaxMeanLogprob = -0x1p-126;  // so do ORPO's odds, p / (1 - p), where p is 1
 constexpr double kLog2 = 0.69314718055994530942;
 
 struct Pair {
@@ -51,23 +51,36 @@ SUDER_FORMULA double log_sigmoid(double x) {
   return (x < 0.0 ? x : 0.0) - log1p(exp(x < 0.0 ? x : -x));
 }
 
-SUDER_FORMULA Curve logistic(double x, double smoothing) {
-  return {-(1.0 - smoothing) * log_sigmoid(x) - smoothing * log_sigmoid(-x),
-          -(1.0 - smoothing) * sigmoid(-x) + smoothing * sigmoid(x)};
+// t - log1p(t), which nearly agree where t is small.
+SUDER_FORMULA double rest_of_log1p(double t) {
+  return fabs(t) < 1e-5 ? t * t * (0.5 - t / 3.0) : t - log1p(t);
 }
 
-// The terms d log q and d log(1 - q) of the product rule cancel.
-SUDER_FORMULA Curve exo(double x, double smoothing) {
-  const double q = sigmoid(x), other = sigmoid(-x);
-  const double chosen = log_sigmoid(x) - log1p(-smoothing);
-  const double rejected = log_sigmoid(-x) - log(smoothing);
-  return {q * chosen + other * rejected, q * other * (chosen - rejected)};
+// How far x is above the logit of the label 1 - e, where sigmoid(x) is the label.
+SUDER_FORMULA double above_label(double x, double e) {
+  return e > 0.0 ? x - (log1p(-e) - log(e)) : -HUGE_VAL;
+}
+
+// The slope is sigmoid(x) - (1 - e), written so that neither end nor the label itself cancels.
+SUDER_FORMULA Curve logistic(double x, double e) {
+  const double d = above_label(x, e);
+  return {-(1.0 - e) * log_sigmoid(x) - e * log_sigmoid(-x),
+          d < 0.0 ? (1.0 - e) * sigmoid(-x) * expm1(d) : -e * sigmoid(x) * expm1(-d)};
+}
+
+// KL((q, 1 - q) | (1 - e, e)) with q = sigmoid(x). Near its minimum 0, the terms cancel but for
+// those of second order.
+SUDER_FORMULA Curve exo(double x, double e) {
+  const double q = sigmoid(x), other = sigmoid(-x), d = above_label(x, e);
+  const double divergence =
+      fabs(d) < 1.0 ? q * rest_of_log1p(e * expm1(-d)) + other * rest_of_log1p((1.0 - e) * expm1(d))
+                    : q * (log_sigmoid(x) - log1p(-e)) + other * (log_sigmoid(-x) - log(e));
+  return {divergence, q * other * d};
 }
 
 SUDER_FORMULA Curve robust(double x, double e) {
-  const double scale = 1.0 / (1.0 - 2.0 * e);
-  return {scale * (-(1.0 - e) * log_sigmoid(x) + e * log_sigmoid(-x)),
-          scale * (-(1.0 - e) * sigmoid(-x) - e * sigmoid(x))};
+  const double tilt = e / (1.0 - 2.0 * e);  // log sigmoid(x) - log sigmoid(-x) is x
+  return {-log_sigmoid(x) - tilt * x, -sigmoid(-x) - tilt};
 }
 
 SUDER_FORMULA Curve discopop(double x) {
@@ -83,12 +96,12 @@ SUDER_FORMULA Curve discopop(double x) {
 SUDER_FORMULA Curve score(double log_ratio, FDivergence divergence) {
   switch (divergence) {
     case FDivergence::kForwardKl: {
-      if (-log_ratio > kMaxExponent) return {1.0 - exp(kMaxExponent), 0.0};
-      const double e = exp(-log_ratio);
-      return {1.0 - e, e};
+      if (-log_ratio > kMaxExponent) return {-expm1(kMaxExponent), 0.0};
+      return {-expm1(-log_ratio), exp(-log_ratio)};
     }
-    case FDivergence::kJsDivergence:
-      return {kLog2 + log_sigmoid(log_ratio), sigmoid(-log_ratio)};
+    case FDivergence::kJsDivergence:  // log(2 sigmoid): 0 where the log-ratio is
+      return {log_ratio > -1.0 ? -log1p(0.5 * expm1(-log_ratio)) : kLog2 + log_sigmoid(log_ratio),
+              sigmoid(-log_ratio)};
     case FDivergence::kAlphaDivergence: {
       const double power = (kAlpha - 1.0) * log_ratio;
       if (power > kMaxExponent) return {expm1(kMaxExponent) / (kAlpha - 1.0), 0.0};
@@ -127,7 +140,7 @@ SUDER_FORMULA Curve difference_loss(const PreferenceLossOptions& o, double d) {
   return {c.value, o.beta * c.slope};
 }
 
-// log(p / (1 - p)) of a mean log-probability.
+// log(p / (1 - p)) of a mean log-probability; a p of 1 counts as the nearest one below.
 SUDER_FORMULA Curve log_odds(double mean) {
   const bool clamped = mean > kMaxMeanLogprob;
   const double x = clamped ? kMaxMeanLogprob : mean;
@@ -145,6 +158,16 @@ SUDER_FORMULA PairLoss orpo(const PreferenceLossOptions& o, const Pair& p) {
           -slope * rejected.slope * p.inverse_rejected_length};
 }
 
+SUDER_FORMULA double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
+
+// sigmoid'(x) - sigmoid'(x - difference), which nearly agree where the difference or x is small.
+SUDER_FORMULA double sigmoid_slope_change(double x, double difference) {
+  const double y = x - difference;
+  // Beyond, one of the two is below any float, and sinh is about to overflow.
+  if (!(fabs(x) < 300.0 && fabs(y) < 300.0)) return sigmoid_slope(x) - sigmoid_slope(y);
+  return -4.0 * sigmoid_slope(x) * sigmoid_slope(y) * sinh(0.5 * difference) * sinh(0.5 * (x + y));
+}
+
 // A loss of the two log-ratios apart.
 SUDER_FORMULA PairLoss separate_loss(const PreferenceLossOptions& o, const Pair& p) {
   const double b = o.beta, c = b * p.chosen, r = b * p.rejected;
@@ -159,12 +182,10 @@ SUDER_FORMULA PairLoss separate_loss(const PreferenceLossOptions& o, const Pair&
       return {chosen * chosen + rejected * rejected, 2.0 * chosen, 2.0 * rejected};
     }
     case PreferenceLossType::kApoZero:
-      return {sigmoid(-c) + sigmoid(r), -b * sigmoid(c) * sigmoid(-c),
-              b * sigmoid(r) * sigmoid(-r)};
+      return {sigmoid(-c) + sigmoid(r), -b * sigmoid_slope(c), b * sigmoid_slope(r)};
     default: {  // kApoDown
       const double d = b * (p.chosen - p.rejected);
-      const double down = b * sigmoid(c) * sigmoid(-c), apart = b * sigmoid(d) * sigmoid(-d);
-      return {sigmoid(c) + sigmoid(-d), down - apart, apart};
+      return {sigmoid(c) + sigmoid(-d), b * sigmoid_slope_change(c, r), b * sigmoid_slope(d)};
     }
   }
 }
@@ -215,7 +236,28 @@ SUDER_FORMULA bool sorts(PreferenceLossType type) {
   return type == PreferenceLossType::kAot || type == PreferenceLossType::kAotUnpaired;
 }
 
-// An empty sequence counts as one token, as in TRL.
+// Whether both sequences have tokens, as far as is known; either length may be absent.
+SUDER_FORMULA bool whole(const PreferenceLoss& p, std::int64_t i) {
+  return (!p.chosen_length || p.chosen_length[i] > 0) &&
+         (!p.rejected_length || p.rejected_length[i] > 0);
+}
+
+// What the sorting losses rank of pair i, and what they compare it with. NaN comes last: so do
+// pairs that are not whole.
+struct Compared {
+  double own, other;
+};
+
+SUDER_FORMULA Compared compared(const PreferenceLoss& p, std::int64_t i) {
+  if (!whole(p, i)) return {NAN, NAN};
+  const double chosen = p.chosen[i], rejected = p.rejected[i];
+  const double ref_chosen = p.ref_chosen ? p.ref_chosen[i] : 0.0;
+  const double ref_rejected = p.ref_rejected ? p.ref_rejected[i] : 0.0;
+  if (p.type == PreferenceLossType::kAot) return {chosen - rejected, ref_chosen - ref_rejected};
+  return {chosen - ref_chosen, rejected - ref_rejected};
+}
+
+// An empty sequence counts as one token.
 SUDER_FORMULA double inverse_length(const std::int64_t* length, std::int64_t i) {
   return 1.0 / static_cast<double>(length[i] < 1 ? 1 : length[i]);
 }

@@ -43,25 +43,24 @@ std::vector<std::int64_t> argsort(const std::vector<double>& value) {
 void match_ranks(const PreferenceLoss& p) {
   std::vector<double> own(p.pairs), other(p.pairs);
   for (std::int64_t i = 0; i < p.pairs; ++i) {
-    const double ref_chosen = p.ref_chosen ? p.ref_chosen[i] : 0.0;
-    const double ref_rejected = p.ref_rejected ? p.ref_rejected[i] : 0.0;
-    const double chosen = p.chosen[i], rejected = p.rejected[i];
-    const bool paired = p.type == PreferenceLossType::kAot;
-    own[i] = paired ? chosen - rejected : chosen - ref_chosen;
-    other[i] = paired ? ref_chosen - ref_rejected : rejected - ref_rejected;
+    const preference::Compared value = preference::compared(p, i);
+    own[i] = value.own;
+    other[i] = value.other;
   }
   const auto own_order = argsort(own), other_order = argsort(other);
   for (std::int64_t k = 0; k < p.pairs; ++k) p.partner[own_order[k]] = other_order[k];
 }
 
-// With it, the batch mean of the likelihood term is the mean over the chosen tokens.
+// With it, the mean over whole pairs of the likelihood term is the mean over their chosen tokens.
 double likelihood_scale(const PreferenceLoss& p) {
-  if (p.chosen_length == nullptr || p.pairs == 0) return 1.0;
-  std::int64_t tokens = 0;
+  if (p.chosen_length == nullptr) return 1.0;
+  std::int64_t tokens = 0, pairs = 0;
   for (std::int64_t i = 0; i < p.pairs; ++i) {
-    tokens += std::max<std::int64_t>(p.chosen_length[i], 1);
+    if (!preference::whole(p, i)) continue;
+    tokens += p.chosen_length[i];
+    ++pairs;
   }
-  return static_cast<double>(p.pairs) / static_cast<double>(tokens);
+  return pairs == 0 ? 1.0 : static_cast<double>(pairs) / static_cast<double>(tokens);
 }
 
 }  // namespace

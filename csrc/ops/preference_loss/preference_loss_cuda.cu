@@ -19,17 +19,6 @@ __device__ double at(const float* value, std::int64_t i) {
 
 // ---- the sorting losses: which pair's compared value has the rank of pair i's own value
 
-struct Compared {
-  double own, other;
-};
-
-__device__ Compared compared(const PreferenceLoss& p, std::int64_t i) {
-  const double chosen = p.chosen[i], rejected = p.rejected[i];
-  const double ref_chosen = at(p.ref_chosen, i), ref_rejected = at(p.ref_rejected, i);
-  if (p.type == PreferenceLossType::kAot) return {chosen - rejected, ref_chosen - ref_rejected};
-  return {chosen - ref_chosen, rejected - ref_rejected};
-}
-
 // Ascending, NaN last, equals in their order.
 __device__ bool before(double a, std::int64_t i, double b, std::int64_t j) {
   if (isnan(a) || isnan(b)) return isnan(a) == isnan(b) ? i < j : isnan(b);
@@ -58,11 +47,15 @@ __global__ void __launch_bounds__(kThreads)
 
 __device__ double likelihood_scale(const PreferenceLoss& p) {
   if (p.chosen_length == nullptr) return 1.0;
-  std::int64_t tokens = 0;
+  std::int64_t tokens = 0, pairs = 0;
   for (std::int64_t i = threadIdx.x; i < p.pairs; i += kThreads) {
-    tokens += p.chosen_length[i] < 1 ? 1 : p.chosen_length[i];
+    if (!whole(p, i)) continue;
+    tokens += p.chosen_length[i];
+    ++pairs;
   }
-  return static_cast<double>(p.pairs) / static_cast<double>(sum_block(tokens));
+  tokens = sum_block(tokens);
+  pairs = sum_block(pairs);
+  return pairs == 0 ? 1.0 : static_cast<double>(pairs) / static_cast<double>(tokens);
 }
 
 __device__ Pair make_pair(const PreferenceLoss& p, std::int64_t i, std::int64_t partner,

@@ -22,6 +22,7 @@
 #define blockDim (::suder::emulator::builtins().block_size)
 #define gridDim (::suder::emulator::builtins().grid_size)
 
+using std::isfinite;
 using std::isnan;
 
 using cudaStream_t = void*;
