@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from suder.storage.files import read_jsonl, write_jsonl
+from suder.storage.files import json_text, read_jsonl, write_jsonl
+from suder.storage.shown import shown
 
 SHOWN = (
     ("reward/generation", "R_G"),
@@ -70,7 +70,7 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """A sentence that stays on the console."""
-        self.console.print(message, highlight=False, markup=False)
+        self.console.print(shown(message), highlight=False, markup=False)
 
     def round(self, index: int, numbers: dict[str, float]) -> None:
         """Writes a round's numbers everywhere; NaN is null in JSON, where it is not a number."""
@@ -78,7 +78,7 @@ class RunLog:
         for name, value in numbers.items():
             row[name] = round(value, 6) if math.isfinite(value) else None
             self.board.add_scalar(name, value, index)
-        self.metrics.write(json.dumps(row) + "\n")
+        self.metrics.write(json_text(row) + "\n")
         self.metrics.flush()
         shown = " ".join(f"{label} {numbers[name]:.3f}" for name, label in SHOWN if name in numbers)
         self.progress.update(self.task, completed=index, shown=shown)
@@ -86,7 +86,7 @@ class RunLog:
     def dropped(self, rows: list[dict[str, Any]]) -> None:
         """Appends what was left out in a round, named, to data/dropped.jsonl."""
         with (self.run / "data" / "dropped.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.writelines(json_text(row) + "\n" for row in rows)
 
 
 class Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -27,8 +28,26 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: NaN and infinities are no JSON, and no result either.
+
+    Raises:
+        ValueError: there is one in `value`; see `finite`.
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def finite(tree: Any) -> Any:
+    """The tree with None for every number that is not finite, which JSON has no word for."""
+    if isinstance(tree, dict):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -36,7 +55,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(json_text(row) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -51,7 +70,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, 
     """Tensors and, in the same file and so in the same instant, a JSON value beside them."""
     partial = path.with_name(path.name + ".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, partial, metadata={"json": json.dumps(meta, ensure_ascii=False)})
+    save_file(plain, partial, metadata={"json": json_text(meta)})
     os.replace(partial, path)
 
 

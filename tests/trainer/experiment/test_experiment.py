@@ -21,7 +21,7 @@ from suder.evaluation.statistics import paired_interval
 from suder.evaluation.task import asked_kinds, in_validation
 from suder.experiment import cell as cell_module
 from suder.experiment import runner
-from suder.experiment.collect import collect, regret, without_nan
+from suder.experiment.collect import collect, regret
 from suder.experiment.inputs import write_inputs
 from suder.experiment.plan import CONTROL, Cell, PlanError, merge, read_change, read_plan
 from suder.experiment.plot import plot
@@ -361,7 +361,7 @@ def test_collect_pairs_each_cell_with_its_own_start(
     assert arm["greedy"]["generation"]["up"] == 2
     assert arm["cells"] == 2
     tree = {"a": (float("nan"), 1.0), "b": results}
-    assert json.loads(json.dumps(without_nan(tree), allow_nan=False))["a"] == [None, 1.0]
+    assert json.loads(json.dumps(finite(tree), allow_nan=False))["a"] == [None, 1.0]
     text = markdown(results)
     assert f"{100 * mean:+.1f}" in text
     assert "5.0 (5.0)" in text
