@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     cells = plan.narrowed(
         starts=args.starts, seeds=args.seeds, arms=list(arms), split=args.split
     ).cells()
+    for cell in cells:
+        cell.check()
     args.out.mkdir(parents=True, exist_ok=True)
     failed = []
     if not args.table_only:

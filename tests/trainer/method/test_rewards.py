@@ -235,8 +235,7 @@ def test_no_finite_reward_at_all_is_an_error(janus, drawn, direction, value):
         head = janus.core.model.generation_head.vision_head
     head.weight.data[3, 2] = value
     janus.core.config._name_or_path = "runs/broken/model"
+    given = [CAPTIONS[:2], drawn[:2]]
+    score = getattr(DualReward(janus), direction)
     with pytest.raises(ValueError, match="rewards: none of 2 is finite, by runs/broken/model"):
-        if direction == "understanding":
-            DualReward(janus).understanding(drawn[:2], CAPTIONS[:2])
-        else:
-            DualReward(janus).generation(CAPTIONS[:2], drawn[:2])
+        score(*(given if direction == "generation" else reversed(given)))
