@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from suder.cli.common import BAD_INPUT, one_line
+from suder.cli.common import BAD_INPUT, as_meant, one_line
 
 COMMANDS = {
     "demo": "improve the embedded model on its own pictures and prompts, and report",
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser(None).print_help()
         return 2
     try:
+        as_meant(args)
         return int(args.run(args))
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

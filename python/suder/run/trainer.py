@@ -180,6 +180,16 @@ class Trainer:
             "guard": guard.state() if guarded else None,
             "model": str(self.folder / "model"),
         }
+        summary |= self._judged(kept)
         write_json(self.folder / "summary.json", summary)
         log.say(f"{self.done} rounds; the weights of round {kept} are in {self.folder / 'model'}")
         return summary
+
+    def _judged(self, kept: int) -> dict[str, Any]:
+        """The evaluation that a finished run's summary has got, if it is of the weights kept."""
+        try:
+            before = read_json(self.folder / "summary.json")
+        except (OSError, ValueError):
+            return {}
+        same = isinstance(before, dict) and before.get("kept_round") == kept
+        return {"evaluation": before["evaluation"]} if same and "evaluation" in before else {}
