@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from suder.cli.common import BAD_INPUT, one_line
+from suder.cli.common import BAD_INPUT, as_meant, one_line
 
 COMMANDS = {
     "demo": "improve the embedded model on its own pictures and prompts, and report",
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser(None).print_help()
         return 2
     try:
+        as_meant(args)
         return int(args.run(args))
     except KeyboardInterrupt as stopped:  # a run's says how to go on
         print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)

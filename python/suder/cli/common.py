@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
+from pathlib import Path
+
+from suder.storage.shown import shown
 
 # What the user can mend. Anything else is this program's fault, and says so.
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError, IndexError)
@@ -24,9 +29,46 @@ def add_command(
     )
 
 
+def as_meant(args: argparse.Namespace) -> None:
+    """Options of every command: `~` is the home folder (a shell leaves `--out=~/x` as it is).
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            setattr(args, name, value.expanduser())
+        elif isinstance(value, str):
+            setattr(args, name, os.path.expanduser(value))
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')}: takes a finite number, got {value}")
+
+
+def new_file(path: Path, option: str, force: bool = False) -> Path:
+    """The path, fit to be written, before any work is done for what goes there.
+
+    Raises:
+        ValueError: something is there that nobody asked to replace, or its folder is not.
+    """
+    if path.is_dir():
+        raise ValueError(f"{option}: {path} is a folder; it takes a file's name")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option}: there is no folder {path.parent}; make it first")
+    if os.path.lexists(path) and not force:
+        raise ValueError(
+            f"{option}: {path} is there already; another name, or --force to replace it"
+        )
+    return path
+
+
 def one_line(error: BaseException) -> str:
-    """An error for people; --debug shows where it came from."""
-    text = str(error).strip()
+    """An error for people; --debug shows where it came from.
+
+    It may quote a file of anybody's: nothing in it is obeyed by the terminal, and it is short.
+    """
+    text = shown(str(error).strip())
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text:
+        return f"out of memory: {text or 'no message'}; a smaller batch or picture may fit"
     if isinstance(error, BAD_INPUT) and text:
         return text
     kind = type(error).__name__

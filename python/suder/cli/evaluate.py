@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, new_file
 
 SUMMARY = "Judge a model, or a base and a tuned one side by side, on held-out inputs."
 EXAMPLE = """\
@@ -36,21 +36,35 @@ def add_parser(
     parser.add_argument("--temperature", type=float, default=1.0, help="of --sampled")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the items here (.npz)")
+    parser.add_argument(
+        "--force", action="store_true",
+        help="replace what is there: the file of --out, or a run's evaluation of other inputs",
+    )  # fmt: skip
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     from suder.evaluation.compare import accuracies, compare
     from suder.evaluation.side_by_side import judge_run
+    from suder.storage.files import read_json
 
     where = {"world": args.world, "split": args.split, "n": args.n, "seed": args.seed}
     if (Path(args.model) / "config.yaml").is_file():  # a run
         if args.base or args.sampled or args.out:
             raise ValueError("a run is compared with its start model, greedy and sampled, as it is")
-        found = judge_run(Path(args.model), **where)["evaluation"]
+        found = judge_run(Path(args.model), **where, replace=args.force)["evaluation"]
         for decoding in ("greedy", "sampled"):
             print_comparison(found[decoding], f"{args.split}, {decoding}")
+        kept = read_json(Path(args.model) / "summary.json")["evaluation"]
+        if found != kept:
+            print(
+                f"the run keeps its evaluation of {kept['n']} ({kept['split']}, seed "
+                f"{kept['seed']}); this one is in {args.model}/evaluation, "
+                "and --force puts it in the other's place"
+            )
         return 0
+    if args.out:
+        new_file(args.out, "--out", args.force)
     tuned = _judged(args, args.model)
     if args.out:
         tuned.save(args.out)
@@ -64,17 +78,18 @@ def run(args: argparse.Namespace) -> int:
 def print_comparison(rows: Any, title: str) -> None:
     """The table of base against tuned, on the console."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from suder.evaluation.side_by_side import comparison_lines
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for head in ("", "category"):
         table.add_column(head)
     for head in ("n", "base", "tuned", "points", "95% interval"):
         table.add_column(head, justify="right")
     for line in comparison_lines(rows):
-        table.add_row(*line, style="bold" if line[1] == "all" else None)
+        table.add_row(*map(escape, line), style="bold" if line[1] == "all" else None)
     Console().print(table)
 
 
@@ -94,9 +109,10 @@ def _judged(args: argparse.Namespace, name: str) -> Any:
 
 def _print_alone(lines: Any, args: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{args.model} on {args.split}", title_justify="left")
+    table = Table(title=escape(f"{args.model} on {args.split}"), title_justify="left")
     for head in ("", "category", "n", "right", "95% interval"):
         table.add_column(head, justify="left" if head in ("", "category") else "right")
     for line in lines:

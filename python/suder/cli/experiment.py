@@ -44,13 +44,13 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
-    from suder.experiment.collect import collect, without_nan
+    from suder.experiment.collect import collect
     from suder.experiment.inputs import write_inputs
     from suder.experiment.plan import CONTROL, read_plan
     from suder.experiment.plot import plot
     from suder.experiment.runner import run_cells
     from suder.experiment.table import markdown
-    from suder.storage.files import write_json, write_text
+    from suder.storage.files import finite, write_json, write_text
 
     if args.jobs < 1 or args.threads < 1:
         raise ValueError(
@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     cells = plan.narrowed(
         starts=args.starts, seeds=args.seeds, arms=list(arms), split=args.split
     ).cells()
+    for cell in cells:
+        cell.check()
     args.out.mkdir(parents=True, exist_ok=True)
     failed = []
     if not args.table_only:
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         )
         failed = run_cells(cells, args.out, jobs=args.jobs, threads=args.threads)
     results = collect(cells, args.out)
-    write_json(args.out / "results.json", without_nan(results))
+    write_json(args.out / "results.json", finite(results))
     text = markdown(results)
     write_text(args.out / "results.md", text)
     plot(results, args.out / "results.png")

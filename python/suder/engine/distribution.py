@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,9 @@ class Distribution:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(
-                f"temperature: takes a number above 0, got {self.temperature}; "
+                f"temperature: takes a finite number above 0, got {self.temperature}; "
                 "for the most likely token ask for greedy=True"
             )
         if self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -67,5 +68,5 @@ def sample_token(
         # last possible one is never hit.
         level = torch.minimum(uniform.unsqueeze(-1) * total, total.nextafter(-total))
         token = torch.searchsorted(cumulative, level, right=True).squeeze(-1)
-        token.clamp_(max=logits.shape[-1] - 1)  # a row of NaN has no token
+        token.clamp_(max=logits.shape[-1] - 1)  # a row of NaN has no token; `sample` says so
     return token, logprob.gather(-1, token.unsqueeze(-1)).squeeze(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from suder.engine.distribution import Distribution, sample_token
-from suder.models.base import Condition, Decoding, Direction, UnifiedModel, inference
+from suder.models.base import Condition, Decoding, Direction, UnifiedModel, inference, name_of
 
 # Steps between two looks at which texts have ended: a look makes a GPU wait.
 STEPS_BETWEEN_LOOKS = 4
@@ -50,7 +51,7 @@ def sample(
     progress: bool = False,
     batch_size: int = 256,
 ) -> Samples:
-    """Writes `n` candidates for each condition; each condition is read once.
+    """Writes `n` candidates for each condition.
 
     Args:
         model: an adapter from `load_model`.
@@ -66,30 +67,39 @@ def sample(
         seed: candidate j of condition c draws from a stream of (seed, c, j) alone, so neither the
             other conditions, nor n, nor the batch size change its random numbers.
         progress: show a bar.
-        batch_size: candidates written at once; bounds the memory of the key/value cache.
+        batch_size: candidates written at once, of one condition or of several; bounds the memory of
+            the key/value cache. A condition is read once for each batch that holds some of its
+            candidates; random numbers do not depend on how they are divided.
+
+    Raises:
+        ValueError: an option out of its range, or logits that are not finite.
     """
     rules = Distribution(temperature, top_k, top_p, greedy)
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance: takes a finite number, got {guidance}")
     if n < 1 or max_new_tokens < 1 or batch_size < 1:
         raise ValueError(
             "n, max_new_tokens, batch_size: take integers from 1, "
             f"got {n}, {max_new_tokens}, {batch_size}"
         )
     steps = model.num_image_tokens if direction == "generation" else max_new_tokens
-    count = len(condition)
-    at_once = max(1, batch_size // n)
-    batches = [range(i, min(count, i + at_once)) for i in range(0, count, at_once)]
+    batches = list(_batches(len(condition), n, batch_size))
+    noise = None if greedy else _Noise(seed, steps)
     written: list[tuple[Tensor, Tensor]] = []
     bar = _bar(f"sampling ({direction})", len(batches) * steps, progress)
     # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
     # written outside of it, so that it may take part in a loss.
     with inference(model), torch.inference_mode(), bar as move:
-        for number, batch in enumerate(batches):
-            part = condition[batch.start : batch.stop]
-            noise = None if greedy else _noise(seed, batch, n, steps).to(model.device)
+        for number, (conditions, each) in enumerate(batches):
+            part = condition[conditions.start : conditions.stop]
+            uniform = None if noise is None else noise.draw(conditions, each).to(model.device)
             end = model.eos_token_id if direction == "understanding" else None
             with model.computing():
-                decoding = model.start(direction, part, n, steps, guidance)
-                written.append(_write(decoding, len(part) * n, steps, end, rules, noise, move))
+                decoding = model.start(direction, part, each, steps, guidance)
+                rows = len(part) * each
+                tokens, logprob = _write(decoding, rows, steps, end, rules, uniform, move)
+            _check_finite(model, direction, part, logprob)
+            written.append((tokens, logprob))
             move((number + 1) * steps)
     return _samples(model, direction, written)
 
@@ -150,17 +160,59 @@ def _bar(label: str, total: int, shown: bool) -> Iterator[Callable[..., None]]:
         yield move
 
 
-def _noise(seed: int, batch: range, n: int, steps: int) -> Tensor:
-    """Uniform numbers float64 `[len(batch) * n, steps]`, one generator a condition.
+def _batches(count: int, n: int, size: int) -> Iterator[tuple[range, int]]:
+    """Conditions and candidates of each: whole conditions, or a part of one that is too large.
+
+    Parts are of like size and never a single candidate, for which matrix products take another
+    path and round otherwise: of three, a `size` of 2 makes one part.
+    """
+    if n <= size:
+        at_once = size // n
+        for first in range(0, count, at_once):
+            yield range(first, min(count, first + at_once)), n
+        return
+    parts = max(1, min(-(-n // size), n // 2))
+    for condition in range(count):
+        for part in range(parts):
+            yield range(condition, condition + 1), n // parts + (part < n % parts)
+
+
+class _Noise:
+    """Uniform numbers in [0, 1), one stream a condition, which goes on from batch to batch.
 
     Drawn on the CPU, so that a seed means the same on every device.
     """
-    streams = []
-    for condition in batch:
-        state = np.random.SeedSequence([seed, condition]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(state) >> 1)
-        streams.append(torch.rand(n, steps, generator=generator, dtype=torch.float64))
-    return torch.cat(streams)
+
+    def __init__(self, seed: int, steps: int) -> None:
+        self.seed, self.steps = seed, steps
+        self.condition = -1
+        self.stream = torch.Generator()
+
+    def draw(self, conditions: range, each: int) -> Tensor:
+        """The next `each` candidates' numbers, float64 `[len(conditions) * each, steps]`."""
+        return torch.cat([self._draw(condition, each) for condition in conditions])
+
+    def _draw(self, condition: int, each: int) -> Tensor:
+        if condition != self.condition:
+            self.condition = condition
+            state = np.random.SeedSequence([self.seed, condition]).generate_state(1, np.uint64)[0]
+            self.stream.manual_seed(int(state) >> 1)
+        return torch.rand(each, self.steps, generator=self.stream, dtype=torch.float64)
+
+
+def _check_finite(
+    model: UnifiedModel, direction: Direction, condition: Condition, logprob: Tensor
+) -> None:
+    """A row of NaN or +inf logits has no most likely token, and none to draw."""
+    bad = (~logprob.isfinite()).any(1).nonzero().flatten()
+    if len(bad):
+        row = int(bad[0]) * len(condition) // len(logprob)
+        given = f"prompt {condition[row]!r}" if direction == "generation" else f"picture {row}"
+        raise ValueError(
+            f"sample: logits that are not finite from {name_of(model)}, {direction}, "
+            f"{given} of {len(condition)} in the batch; its weights hold NaN or infinity, or "
+            "overflow in this dtype"
+        )
 
 
 def _samples(

@@ -27,12 +27,16 @@ def judge_run(
     n: int = 1000,
     seed: int = 0,
     reuse: bool = False,
+    replace: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a finished run, greedily and sampled, and add the comparison to its summary.json.
+    """Evaluate a finished run, greedily and sampled, and return its summary with the comparison.
 
-    The items go to `run/evaluation/{base,tuned}.{greedy,sampled}.npz`, for the report. `reuse`
-    takes those that are there from the same inputs (of an evaluation that was cut off).
+    The first evaluation is the run's: the comparison is written into summary.json and the items to
+    `run/evaluation/{base,tuned}.{greedy,sampled}.npz`, for the report. A later one of other inputs
+    goes into a folder of its own below, with its `comparison.json`, and the run's stays, unless
+    `replace` is asked for. `reuse` takes the items that are there from the same inputs (of an
+    evaluation that was cut off).
 
     Raises:
         FileNotFoundError: `run` is no finished run.
@@ -43,13 +47,19 @@ def judge_run(
             f"finish it with `suder train --resume {run}`"
         )
     config = load_config(run / "config.yaml")
+    about = {"world": world, "split": split, "n": n, "seed": seed}
+    known: dict[str, Any] = read_json(run / "summary.json")
+    the_runs = replace or _is_same(known.get("evaluation"), about)
+    folder = run / "evaluation"
+    if not the_runs:
+        folder = folder / f"{world}.{split}.n{n}.seed{seed}"
     task = task_of(world, split, n, seed)
     models = {"base": config.model, "tuned": str(run / "model")}
     found: dict[tuple[str, str], Evaluation] = {}
     for side in SIDES:
         model = None
         for decoding in DECODINGS:
-            file = run / "evaluation" / f"{side}.{decoding}.npz"
+            file = folder / f"{side}.{decoding}.npz"
             kept = _kept(file, task, seed) if reuse else None
             if kept is None:
                 model = model or suder.load_model(models[side], device=config.device)
@@ -57,19 +67,30 @@ def judge_run(
                 kept = evaluate(model, task=task, seed=seed, greedy=greedy, progress=progress)
                 kept.save(file)
             found[side, decoding] = kept
-    told: dict[str, Any] = {"world": world, "split": split, "n": n, "seed": seed}
+    told: dict[str, Any] = dict(about)
     for decoding in DECODINGS:
         told[decoding] = compare(found["base", decoding], found["tuned", decoding])
     summary: dict[str, Any] = read_json(run / "summary.json") | {"evaluation": told}
-    write_json(run / "summary.json", summary)
+    if the_runs:
+        write_json(run / "summary.json", summary)
+    else:
+        write_json(folder / "comparison.json", told)
     return summary
+
+
+def _is_same(known: Any, about: dict[str, Any]) -> bool:
+    """Whether the run has no evaluation yet, or one of these very inputs."""
+    return not isinstance(known, dict) or all(known.get(key) == about[key] for key in about)
 
 
 def _kept(file: Path, task: Task, seed: int) -> Evaluation | None:
     """The evaluation in `file`, if it is there and of this task."""
     if not file.is_file():
         return None
-    evaluation = load_evaluation(file)
+    try:
+        evaluation = load_evaluation(file)
+    except ValueError:  # damaged: made anew
+        return None
     same = evaluation.settings["task"] == task.name and evaluation.settings["seed"] == seed
     same = same and evaluation.generation.inputs == list(task.prompts)
     return evaluation if same else None

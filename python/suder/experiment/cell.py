@@ -16,7 +16,7 @@ from suder.evaluation.controls import candidate_groups
 from suder.evaluation.evaluate import evaluate
 from suder.evaluation.result import Evaluation, load_evaluation
 from suder.evaluation.worlds import task_of
-from suder.experiment.plan import CONTROL, Cell, Measures, merge
+from suder.experiment.plan import CONTROL, Cell, Measures
 from suder.run.trainer import Trainer
 from suder.settings.config_file import load_config
 from suder.storage.files import read_json, write_json
@@ -86,14 +86,8 @@ def _train(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
     if (run / "config.yaml").is_file():
         _say("resuming")
         return Trainer.resume(run, quiet=True).run()
-    given = {
-        "model": cell.start,
-        "output": str(run),
-        "seed": cell.seed,
-        "data": {"images": str(inputs / "images"), "prompts": str(inputs / "prompts.txt")},
-    }
     _say("training")
-    return Trainer(load_config(merge(cell.settings, given)), quiet=True).run()
+    return Trainer(load_config(cell.tree(run, inputs)), quiet=True).run()
 
 
 def _checkpoints(cell: Cell, folder: Path, kept: int) -> list[dict[str, Any]]:

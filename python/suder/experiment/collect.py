@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,6 @@ def collect(cells: Sequence[Cell], out: Path) -> dict[str, Any]:
         "arms": _arms(cells, trained, out),
         "missing": [name for name, result in done.items() if result is None],
     }
-
-
-def without_nan(tree: Any) -> Any:
-    """The tree with None for every NaN, which JSON has no word for."""
-    if isinstance(tree, dict):
-        return {key: without_nan(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [without_nan(value) for value in tree]
-    return None if isinstance(tree, float) and math.isnan(tree) else tree
 
 
 def _folder(cell: Cell, out: Path) -> Path:

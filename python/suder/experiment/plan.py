@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import ConfigDict, Field, ValidationError
+
+from suder.settings.config import NonNegative, PathText, Positive, Section
+from suder.settings.config_file import ConfigError, load_config, read_override
+from suder.settings.yaml_file import read_yaml
 
 CONTROL = "start"  # the arm that trains nothing; every other arm is paired with it
 SPLITS = ("test", "validation")
@@ -23,11 +28,31 @@ class PlanError(ValueError):
 class Measures:
     """What is evaluated and how much of it; see recipes/experiment.yaml."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     world: str = "shapes"
-    n: int = 1000
-    checkpoint_n: int = 256
-    candidates: int = 8
-    temperatures: list[float] = field(default_factory=lambda: [1.0, 0.7, 0.4])
+    n: Positive = 1000
+    checkpoint_n: Positive = 256
+    candidates: Positive = 8
+    temperatures: list[Annotated[float, Field(gt=0)]] = field(
+        default_factory=lambda: [1.0, 0.7, 0.4]
+    )
+
+
+class _Inputs(Section):
+    pictures: Positive = 512
+    prompts: Positive = 512
+
+
+class _Recipe(Section, strict=False):
+    """What a recipe may hold. The settings of its arms are checked as those of runs."""
+
+    starts: list[PathText] = Field(["shapes"])
+    seeds: list[NonNegative] = Field([1])
+    inputs: _Inputs = _Inputs()
+    evaluation: Measures = Measures()
+    common: dict[str, Any] = Field({})
+    arms: dict[str, dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -47,6 +72,21 @@ class Cell:
         """Folder of the cell; a start other than an embedded one counts by its last part."""
         start = Path(self.start).name
         return f"{self.arm}.{start}" + ("" if self.arm == CONTROL else f".seed{self.seed}")
+
+    def tree(self, run: Path, inputs: Path) -> dict[str, Any]:
+        """The settings of its training run in the folder `run`, as `load_config` takes them."""
+        data = {"images": str(inputs / "images"), "prompts": str(inputs / "prompts.txt")}
+        given = {"model": self.start, "output": str(run), "seed": self.seed, "data": data}
+        return merge(self.settings, given)
+
+    def check(self) -> None:
+        """Raises PlanError for settings that a run would refuse."""
+        if self.arm == CONTROL:
+            return
+        try:
+            load_config(self.tree(Path("run"), Path("inputs")))
+        except ConfigError as error:
+            raise PlanError(f"arm {self.arm}: {error}") from None
 
     def fingerprint(self) -> str:
         """Changes when anything that decides the cell's result does."""
@@ -131,45 +171,37 @@ def read_plan(path: Path) -> Plan:
         raise FileNotFoundError(
             f"no recipe {path}: give one with --recipe (the repository has recipes/experiment.yaml)"
         )
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree, _ = read_yaml(path)
     known = {"starts", "seeds", "inputs", "evaluation", "common", "arms"}
-    if not isinstance(tree, dict) or not tree.get("arms"):
+    if not isinstance(tree.get("arms"), dict) or not tree["arms"]:
         raise PlanError(f"{path}: a recipe is `key: value` lines with at least `arms`")
     if set(tree) - known:
         raise PlanError(f"{path}: unknown {sorted(set(tree) - known)}; known are {sorted(known)}")
     try:
-        measures = Measures(**tree.get("evaluation", {}))
-    except TypeError as error:
-        raise PlanError(f"{path}: evaluation: {error}") from None
+        recipe = _Recipe.model_validate(tree)
+    except ValidationError as error:
+        one = error.errors()[0]
+        at = ".".join(map(str, one["loc"])).replace("evaluation.", "evaluation: ")
+        raise PlanError(f"{path}: {at}: {one['msg']}, got {reprlib.repr(one['input'])}") from None
     return Plan(
-        starts=tree.get("starts", ["shapes"]),
-        seeds=tree.get("seeds", [1]),
-        arms={name: settings or {} for name, settings in tree["arms"].items()},
-        common=tree.get("common", {}),
-        measures=measures,
-        inputs={"pictures": 512, "prompts": 512, **tree.get("inputs", {})},
+        starts=recipe.starts,
+        seeds=recipe.seeds,
+        arms={name: settings or {} for name, settings in recipe.arms.items()},
+        common=recipe.common,
+        measures=recipe.evaluation,
+        inputs=recipe.inputs.model_dump(),
     )
 
 
 def read_change(change: str) -> dict[str, Any]:
-    """`a.b=1` as {"a": {"b": 1}}."""
-    key, equals, text = change.partition("=")
-    if not equals or not all(key.split(".")):
-        raise PlanError(f"--set {change}: expected section.key=value")
-    tree: Any = yaml.safe_load(text)
-    if isinstance(tree, str) and _is_number(tree):  # YAML 1.1 reads 1e-4 as a word
-        tree = float(tree)
-    for part in reversed(key.split(".")):
-        tree = {part: tree}
-    return dict(tree)
-
-
-def _is_number(text: str) -> bool:
+    """`a.b=1` as {"a": {"b": 1}}, read as `suder train` reads it."""
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        keys, tree = read_override(change)
+    except ConfigError as error:
+        raise PlanError(f"--set: {error}") from None
+    for key in reversed(keys):
+        tree = {key: tree}
+    return dict(tree)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from suder.experiment.plan import Cell, PlanError
 from suder.storage.files import read_json, write_json
+from suder.storage.shown import shown
 
 COMMAND = (sys.executable, "-m", "suder.experiment.cell")  # then the cell's folder and the inputs
 _PAUSE = 0.5  # seconds between two looks at the running cells
@@ -51,7 +52,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
                 for name in [name for name, child in running.items() if child.poll() is not None]:
                     if running.pop(name).returncode:
                         failed.append(name)
-                        bar.console.print(_last_words(name, out), markup=False)
+                        bar.console.print(shown(_last_words(name, out)), markup=False)
                     bar.advance(label)
                 at_work = ", ".join(f"{name} {_progress(out / 'cells' / name)}" for name in running)
                 bar.update(label, description=at_work or "cells")

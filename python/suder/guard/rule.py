@@ -15,6 +15,7 @@ from typing import Any, Literal
 from suder.guard.watch import Look
 from suder.models.base import Direction
 from suder.settings.config import Guard as Settings
+from suder.storage.files import finite
 
 Verdict = Literal["keep", "hold", "stop", "rollback"]
 
@@ -110,12 +111,22 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in ("best", "declines", "rollbacks", "note")}
-        return kept | {"looks": [asdict(look) for look in self.looks]}
+        return kept | {"looks": [finite(asdict(look)) for look in self.looks]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         for key in ("best", "declines", "rollbacks", "note"):
             setattr(self, key, state[key])
-        self.looks = [Look(**look) for look in state["looks"]]
+        self.looks = [Look(**_measured(look)) for look in state["looks"]]
+
+
+def _measured(look: dict[str, Any]) -> dict[str, Any]:
+    """A look as `state` wrote it; what was not finite, which JSON has no word for, is NaN."""
+    return {
+        key: {one: math.nan if number is None else number for one, number in value.items()}
+        if isinstance(value, dict)
+        else value
+        for key, value in look.items()
+    }
 
 
 def _ratio(gain: float, error: float) -> float:

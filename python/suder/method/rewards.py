@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from suder.models.base import Condition, Direction, Targets, UnifiedModel, inference
+from suder.models.base import Condition, Direction, Targets, UnifiedModel, inference, name_of
 from suder_ext import linear_sequence_logprob
 
 
@@ -125,6 +125,11 @@ class DualReward:
             batch = order[start : start + self.batch_size]
             hidden, target, cu_seqlens, weight, bias = self.model(direction, *inputs(batch))
             scored[batch] = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
+        if order and not scored.isfinite().any():
+            raise ValueError(
+                f"rewards: none of {len(order)} is finite, by {name_of(self.model)} running "
+                f"{direction}; its weights hold NaN or infinity, or overflow in this dtype"
+            )
         return scored
 
     def _image_tokens(self, images: Any, count: int, group: int) -> Tensor:

@@ -108,6 +108,12 @@ class UnifiedModel(Protocol):
     def eval(self) -> Any: ...
 
 
+def name_of(model: UnifiedModel) -> str:
+    """The model for an error message: where its weights came from, if it says so."""
+    config = getattr(getattr(model, "core", None), "config", None)
+    return str(getattr(config, "_name_or_path", "") or "a model that was not loaded from a file")
+
+
 @contextmanager
 def inference(model: UnifiedModel) -> Iterator[None]:
     """No gradients and evaluation mode inside; the mode is put back after.

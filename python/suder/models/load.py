@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.janus.adapter import Janus
+from suder.models.usable import check_device, check_no_run
 
 EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2"}
 
@@ -33,8 +34,10 @@ def load_model(
 
     Raises:
         FileNotFoundError: an embedded model that this installation lacks.
-        ValueError: a checkpoint of another model family.
+        ValueError: a checkpoint of another model family, the folder of a run, or no such device.
     """
+    check_device(device)
+    check_no_run(Path(path_or_id))
     path = _embedded(str(path_or_id)) if str(path_or_id) in EMBEDDED else str(path_or_id)
     config = AutoConfig.from_pretrained(path)
     if config.model_type != "janus":

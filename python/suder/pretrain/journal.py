@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ class Journal:
 
         def log(row: dict[str, float]) -> None:
             step = int(row["step"])
+            if broken := [key for key, value in row.items() if not math.isfinite(value)]:
+                raise ValueError(f"{name}, step {step}: {broken[0]} is not finite; a lower rate?")
             numbers = {key: float(f"{value:.6g}") for key, value in row.items() if key != "step"}
             if step % EVERY == 0 or step == steps:
                 seconds = round(time.monotonic() - began, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from suder.pretrain.architecture import Sizes
 from suder.pretrain.vq import VQSettings
 from suder.pretrain.warmup import WarmupSettings
 from suder.settings.config import NonNegative, Positive, Section
+from suder.settings.yaml_file import read_yaml
 
 # The recipes that come with the package, so that `--world` alone is enough.
 FOLDER = Path(__file__).parent / "recipes"
@@ -42,14 +44,13 @@ def load_recipe(source: str | os.PathLike[str], **changes: Any) -> Recipe:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise FileNotFoundError(f"no recipe {path}; the ones that come with suder: {known}")
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: expected `key: value` lines, got {type(tree).__name__}")
+    tree, _ = read_yaml(path)
     try:
         return Recipe.model_validate(tree | changes)
     except ValidationError as error:
         details = [
-            f"{path}: `{'.'.join(map(str, one['loc']))}`: {one['msg']}, got {one['input']!r}"
+            f"{path}: `{'.'.join(map(str, one['loc']))}`: {one['msg']}, "
+            f"got {reprlib.repr(one['input'])}"
             for one in error.errors()
         ]
         raise ValueError("\n".join(details)) from None

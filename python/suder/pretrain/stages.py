@@ -7,9 +7,9 @@ stage it was in; the output folder appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -41,14 +41,13 @@ def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> Path:
     line has the SHA-256 of the weights: the same recipe and versions on the same kind of processor
     give the same. Raises FileExistsError if `out` has something in it.
     """
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; choose another --out or remove it")
+    kept = out.with_name(out.name + ".stages")
+    _check_ours(out, kept)
     words = world(recipe.world).words
     model, processor = build_janus(words, seed=recipe.seed, sizes=recipe.sizes)
-    kept = out.with_name(out.name + ".stages")
     kept.mkdir(parents=True, exist_ok=True)
     with torch_threads(recipe.threads), Journal(quiet) as journal:
-        for name, run in (("vq", vq_stage), ("warmup", warmup_stage)):
+        for name, run in STAGES.items():
             file = kept / f"{name}.safetensors"
             key = stage_key(recipe, name)
             if not restore(file, key, model, journal):
@@ -64,8 +63,23 @@ def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> Path:
         write_jsonl(folder / "log.jsonl", journal.rows)
 
     write_folder(out, fill)
-    shutil.rmtree(kept)
+    for name in STAGE_FILES:
+        (kept / name).unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it by now
+        kept.rmdir()
     return out
+
+
+def _check_ours(out: Path, kept: Path) -> None:
+    """Raises FileExistsError where something of the user's is in the way."""
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+        what = "is not empty" if out.is_dir() else "is no folder"
+        raise FileExistsError(f"{out} {what}; choose another --out or remove it")
+    there = os.path.lexists(kept)
+    if there and (not kept.is_dir() or {one.name for one in kept.iterdir()} - STAGE_FILES):
+        raise FileExistsError(
+            f"{kept}, where finished stages are kept, holds other files; choose another --out"
+        )
 
 
 def vq_stage(
@@ -98,6 +112,10 @@ def warmup_stage(
     prepared = prepare_pairs(model, processor, torch.from_numpy(pictures), captions)
     with journal.stage("warmup", recipe.warmup.steps) as log:
         train_warmup(model, processor, prepared, recipe.warmup, seed=recipe.seed, log=log)
+
+
+STAGES = {"vq": vq_stage, "warmup": warmup_stage}
+STAGE_FILES = {f"{name}.safetensors{end}" for name in STAGES for end in ("", ".partial")}
 
 
 def restore(

@@ -15,6 +15,7 @@ from rich.table import Column
 
 from suder.run.board import Board
 from suder.storage.files import append_jsonl, read_jsonl_left, write_jsonl
+from suder.storage.shown import shown
 
 DIGITS = 7  # significant ones, a float32's: a rate of 4e-7 is not 0
 SHOWN = (
@@ -70,7 +71,7 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """A sentence that stays on the console."""
-        self.console.print(message, highlight=False, markup=False)
+        self.console.print(shown(message), highlight=False, markup=False)
 
     def round(self, index: int, numbers: dict[str, float]) -> None:
         """Writes a round's numbers everywhere; NaN is null in JSON, where it is not a number."""

@@ -126,6 +126,13 @@ def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[st
         return {f"{one}/{key}": value for one in found for key, value in found[one].items()}
 
     tensors = phase(folder / "select.safetensors", make, _save, _load)
+    valid = [tensors[f"{direction}/valid"] for direction in rewards]
+    if not config.guard.enabled and not any(one.any() for one in valid):
+        raise ValueError(
+            f"{folder}: every one of the round's {sum(map(len, valid))} candidates was dropped: "
+            "empty captions, or rewards that are not finite; nothing is left to learn from "
+            f"{config.model}, and the guard is off"
+        )
     return {
         direction: Selection(
             **{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__}

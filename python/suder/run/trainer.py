@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -238,14 +237,19 @@ class Trainer:
             "guard": guard.state() if guarded else None,
             "model": str(self.folder / "model"),
         }
-        path = self.folder / "summary.json"
-        with suppress(
-            DamagedFile, OSError
-        ):  # of a finished run: its evaluation is of these weights
-            summary |= {key: value for key, value in read_object(path).items() if key == JUDGED}
-        write_json(path, summary)
+        summary |= self._judged(kept)
+        write_json(self.folder / "summary.json", summary)
         log.say(f"{self.done} rounds; the weights of round {kept} are in {self.folder / 'model'}")
         return summary
+
+    def _judged(self, kept: int) -> dict[str, Any]:
+        """The evaluation that a finished run's summary has got, if it is of the weights kept."""
+        try:
+            before = read_object(self.folder / "summary.json")
+        except (OSError, DamagedFile):
+            return {}
+        same = before.get("kept_round") == kept
+        return {JUDGED: before[JUDGED]} if same and JUDGED in before else {}
 
 
 def _ways(folder: Path) -> str:

@@ -5,20 +5,26 @@ Reading a file, overriding on the command line and the wording of errors are in 
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from suder_ext.types import LossType
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+LARGEST = 2**63 - 1
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def says(meaning: str, **limits: Any) -> Any:
     """A field's meaning, shown by `suder train --help-config`, and the limits of its value."""
     return Field(description=meaning, **limits)
+
+
+# `~` is the home folder, in a file as in a shell.
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 
 
 class Section(BaseModel):
@@ -28,8 +34,8 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    images: Annotated[str, says("folder of pictures, searched recursively; no labels needed")]
-    prompts: Annotated[str, says("text file, one prompt a line")]
+    images: Annotated[PathText, says("folder of pictures, searched recursively; no labels needed")]
+    prompts: Annotated[PathText, says("text file, one prompt a line")]
     heldout: Annotated[
         float,
         says(
@@ -120,7 +126,9 @@ class Reward(Section):
 class Guard(Section):
     enabled: Annotated[bool, says("watch inputs set aside and keep the best weights")] = True
     every: Annotated[Positive, says("rounds between two looks")] = 20
-    inputs: Annotated[int, says("inputs of each direction that a look uses, at most", ge=2)] = 96
+    inputs: Annotated[
+        int, says("inputs of each direction that a look uses, at most", ge=2, le=LARGEST)
+    ] = 96
     samples: Annotated[
         Positive, says("candidates a look draws in each direction, spread over its inputs")
     ] = 384
@@ -153,12 +161,14 @@ class Checkpoint(Section):
 class TrainConfig(Section):
     """Everything that decides a run's result, together with the inputs and the start model."""
 
-    model: Annotated[str, says("folder or hub name in HF format; shapes: the embedded")] = "shapes"
-    output: Annotated[str, says("folder of the run, which is made")]
+    model: Annotated[PathText, says("folder or hub name in HF format; shapes: the embedded")] = (
+        "shapes"
+    )
+    output: Annotated[PathText, says("folder of the run, which is made")]
     data: Data
     rounds: Annotated[Positive, says("of sample, score, select, optimise")] = 240
     inputs_per_round: Annotated[Positive, says("inputs of each direction a round")] = 12
-    candidates: Annotated[int, says("samples an input", ge=2)] = 8
+    candidates: Annotated[int, says("samples an input", ge=2, le=LARGEST)] = 8
     directions: Annotated[
         Literal["joint", "alternating", "generation", "understanding"],
         says("both in each round, one a round in turn, or only one"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
+import reprlib
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from suder.settings.config import TrainConfig
+from suder.settings.yaml_file import Place, YamlError, read_value, read_yaml
 
 
 class ConfigError(ValueError):
     """A setting that is unknown, ill-typed, missing or out of range; the message says which."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that also reads `1e-4` as a number (YAML 1.1 wants `1.0e-4`)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-Place = dict[tuple[str, ...], int]  # key path -> line it stands on, from 1
+_SHOWN = 200  # characters of a value that a message quotes
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = _SHOWN
 
 
 def load_config(
@@ -48,7 +44,10 @@ def load_config(
         if not path.is_file():
             raise FileNotFoundError(f"no settings file {path}")
         name = str(path)
-        tree = _read_yaml(path, places)
+        try:
+            tree, places = read_yaml(path)
+        except YamlError as error:
+            raise ConfigError(str(error)) from None
     tree = _copy(tree)
     for override in overrides:
         _apply(tree, override, places)
@@ -92,60 +91,59 @@ def describe_config(section: type[BaseModel] = TrainConfig, indent: str = "") ->
     return "\n".join(lines)
 
 
-def _read_yaml(path: Path, places: Place) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            loader = _Loader(file)
-            node = loader.get_single_node()
-            tree = {} if node is None else loader.construct_document(node)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, got {type(tree).__name__}")
-    if node is not None:
-        _note_lines(node, (), places, path)
-    return tree
-
-
-def _note_lines(node: yaml.Node, at: tuple[str, ...], places: Place, path: Path) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        here = (*at, str(key.value))
-        line = key.start_mark.line + 1
-        if here in places:
-            raise ConfigError(
-                f"{path}: `{'.'.join(here)}` is set twice, lines {places[here]} and {line}"
-            )
-        places[here] = line
-        _note_lines(value, here, places, path)
-
-
 def _copy(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, dict) else value for key, value in tree.items()}
 
 
-def _apply(tree: dict[str, Any], override: str, places: Place) -> None:
+def read_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """`section.key=value` as the keys and the value.
+
+    Where a setting is text, such as a path, it is taken as it stands (`output=runs/try #2`), but
+    for a pair of quotes around it; elsewhere the value is YAML.
+    """
     path, equals, text = override.partition("=")
     keys = tuple(path.strip().split("."))
     if not equals or not all(keys):
-        raise ConfigError(f"override `{override}`: expected section.key=value")
+        raise ConfigError(f"override `{_cut(override)}`: expected section.key=value")
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override `{override}`: not a YAML value ({error})") from None
+        if _annotation(keys) is not str:
+            return keys, read_value(text)
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+        return keys, read_value(text) if quoted else text
+    except YamlError as error:
+        raise ConfigError(f"override `{_cut(override)}`: {error}") from None
+
+
+def _apply(tree: dict[str, Any], override: str, places: Place) -> None:
+    keys, value = read_override(override)
     for depth, key in enumerate(keys[:-1]):
         inner = tree.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"override `{override}`: `{'.'.join(keys[: depth + 1])}` is a value")
+            raise ConfigError(
+                f"override `{_cut(override)}`: `{'.'.join(keys[: depth + 1])}` is a value"
+            )
         tree = inner
     tree[keys[-1]] = value
     places.update(dict.fromkeys((keys[: depth + 1] for depth in range(len(keys))), 0))
 
 
+def _annotation(keys: tuple[str, ...]) -> Any:
+    """The type of the setting at these keys; None if there is no such setting."""
+    section: type[BaseModel] | None = TrainConfig
+    for key in keys[:-1]:
+        field = section.model_fields.get(key) if section else None
+        section = _section(field.annotation) if field else None
+    field = section.model_fields.get(keys[-1]) if section else None
+    return field.annotation if field else None
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+
+
 def _explain(detail: ErrorDetails, name: str, places: Place) -> str:
     keys = tuple(str(part) for part in detail["loc"])
-    dotted = ".".join(keys)
+    dotted = _cut(".".join(keys))
     line = places.get(keys)
     where = name if line is None else "the override" if line == 0 else f"{name}, line {line}"
     if detail["type"] == "extra_forbidden":
@@ -158,7 +156,11 @@ def _explain(detail: ErrorDetails, name: str, places: Place) -> str:
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     got = detail["input"]
-    return f"{where}: `{dotted}`: {message}, got {got!r} ({type(got).__name__})"
+    hint = ""
+    if detail["type"] == "string_type" and isinstance(got, int | float | date):
+        hint = f'; write "{got}" in quotes if that is meant'
+    value = f"{_REPR.repr(got)} ({type(got).__name__})"
+    return f"{where}: `{dotted}`: {message}, got {value}{hint}"
 
 
 def _nearest(dotted: str) -> str | None:

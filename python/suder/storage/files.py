@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -123,8 +124,26 @@ def append(path: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: NaN and infinities are no JSON, and no result either.
+
+    Raises:
+        ValueError: there is one in `value`; see `finite`.
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def finite(tree: Any) -> Any:
+    """The tree with None for every number that is not finite, which JSON has no word for."""
+    if isinstance(tree, dict):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -193,7 +212,7 @@ def write_tensors(
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     size = sum(tensor.nbytes for tensor in plain.values())
-    text = json.dumps(meta, ensure_ascii=False)
+    text = json_text(meta)
     note = {"json": text, "sha256": hash_tensors(plain.items(), text)}
     with whole(path, size, durable) as partial:
         save_file(plain, partial, metadata=note)
@@ -219,7 +238,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json_text(row) + "\n" for row in rows)
 
 
 def _errno(error: Exception) -> int:

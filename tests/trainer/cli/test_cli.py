@@ -64,6 +64,59 @@ def test_bad_input_is_one_line(
     assert len(shown.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["sample", "--prompts", "p", "--out", "o", "--guidance", "inf"],
+            "--guidance: takes",
+        ),
+        (
+            ["sample", "--prompts", "p", "--out", "o", "--temperature", "nan"],
+            "--temperature: takes",
+        ),
+        (["evaluate", "shapes", "--temperature", "1e999"], "--temperature: takes a finite number"),
+        (["evaluate", "MODEL", "--device", "cuda:77"], "device: cuda:77 is not to be had"),
+        (["evaluate", "MODEL", "--device", "gpu"], "device: there is no 'gpu'"),
+        (["evaluate", "MODEL", "--device", "mps"], "device: mps is not to be had"),
+        (["train", "SETTINGS", "device=cuda:77"], "device: cuda:77 is not to be had"),
+        (
+            ["train", "SETTINGS", "model=a/run"],
+            "a/run is the folder of a run; its model",
+        ),
+        (
+            ["sample", "--model", "a/run", "--prompts", "SETTINGS", "--out", "o"],
+            "its model is a/run/model",
+        ),
+        (["evaluate", "~/none", "--device", "gpu"], "gpu"),
+        (["report", "~/none"], "/home/someone/none holds no run"),
+        (["train", "no\x1b[2J\u202eyaml"], r"no settings file no\x1b[2J\u202eyaml"),
+        (["train", "SETTINGS", "seed=" + "x" * 100_000], "`seed`"),
+    ],
+)
+def test_what_cannot_be_is_one_short_line(
+    settings: Path,
+    random_model_folder: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    (tmp_path / "a/run/model").mkdir(parents=True)
+    (tmp_path / "a/run/config.yaml").touch()
+    words = {"SETTINGS": str(settings), "MODEL": str(random_model_folder)}
+    assert main([words.get(word, word) for word in arguments]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "internal error" not in shown
+    assert len(shown) < 5000
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "nope.yaml", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

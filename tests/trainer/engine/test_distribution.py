@@ -119,8 +119,9 @@ def test_a_row_of_nan_stays_in_its_row():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature: takes a number above 0, got 0.0"),
-        ({"temperature": float("nan")}, "temperature: takes a number above 0"),
+        ({"temperature": 0.0}, "temperature: takes a finite number above 0, got 0.0"),
+        ({"temperature": float("nan")}, "temperature: takes a finite number above 0"),
+        ({"temperature": float("inf")}, "temperature: takes a finite number above 0"),
         ({"top_k": -1}, "got top_k=-1"),
         ({"top_p": 0.0}, r"top_p numbers in \(0, 1\]"),
         ({"top_p": 1.5}, "top_p=1.5"),

@@ -108,12 +108,46 @@ def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, 
         return sample(shared_janus, direction, condition[:count], n, seed=9, batch_size=batch_size)
 
     whole = draw(4, 8, 256)
-    for count, n, batch_size in [(4, 8, 8), (4, 8, 20), (2, 8, 256), (4, 3, 256), (1, 1, 1)]:
+    cuts = [(4, 8, 8), (4, 8, 20), (2, 8, 256), (4, 3, 256), (1, 1, 1)]
+    # A batch smaller than one condition's candidates divides them.
+    cuts += [(4, 8, 5), (4, 8, 3), (2, 8, 1), (2, 7, 2)]
+    for count, n, batch_size in cuts:
         part = draw(count, n, batch_size)
         for i, (tokens, logprob) in enumerate(zip(part.tokens, part.logprob, strict=True)):
             same = i // n * 8 + i % n
             assert torch.equal(tokens, whole.tokens[same])
             torch.testing.assert_close(logprob, whole.logprob[same], **BATCH)
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_a_batch_bounds_the_memory_whatever_n(shared_janus, pictures, prompts, direction):
+    """Rows of the key/value cache: `candidates: 100000` of one input must not be one batch."""
+    condition = shared_janus.pixels(pictures) if direction == "understanding" else prompts
+    rows = []
+    module = shared_janus.core.model.language_model.layers[0].mlp
+    handle = module.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    drawn = sample(shared_janus, direction, condition[:2], 50, batch_size=16, max_new_tokens=3)
+    handle.remove()
+    assert len(drawn.tokens) == 100
+    assert max(rows) <= 16
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_logits_that_are_not_finite_are_an_error(
+    janus, pictures, prompts, direction, value, greedy
+):
+    """One weight is enough: it would draw one token for ever. The error names model and input."""
+    head = janus.core.lm_head
+    if direction == "generation":
+        head = janus.core.model.generation_head.vision_head
+    head.weight.data[3, 2] = value
+    janus.core.config._name_or_path = "runs/broken/model"
+    condition = janus.pixels(pictures) if direction == "understanding" else prompts
+    given = "picture 0 of 4" if direction == "understanding" else f"prompt {prompts[0]!r}"
+    with pytest.raises(ValueError, match=f"not finite from runs/broken/model.*{given}"):
+        sample(janus, direction, condition, 3, greedy=greedy)
 
 
 def test_dropping_ended_rows_changes_nothing(shared_janus, pictures, monkeypatch):
@@ -180,3 +214,6 @@ def test_no_conditions_no_candidates(shared_janus):
 def test_impossible_numbers_are_refused(shared_janus, prompts):
     with pytest.raises(ValueError, match="take integers from 1, got 0, 32, 256"):
         sample(shared_janus, "generation", prompts, 0)
+    for scale in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="guidance: takes a finite number"):
+            sample(shared_janus, "generation", prompts, guidance=scale)

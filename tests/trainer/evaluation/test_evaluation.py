@@ -331,6 +331,16 @@ def test_command(shared_janus: Janus, tmp_path: Path, capsys: pytest.CaptureFixt
     assert saved.settings == {
         "task": "shapes/test", "seed": 0, "greedy": False, "temperature": 1.0, "guidance": 1.0
     }  # fmt: skip
+    capsys.readouterr()
+    mine = tmp_path / "prompts.txt"
+    mine.write_text("a red circle")
+    for out, message in ((mine, "is there already"), (tmp_path, "is a folder"),
+                         (tmp_path / "no" / "x.npz", "no folder")):  # fmt: skip
+        assert main([*model, "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
+    assert mine.read_text() == "a red circle"
+    assert main([*model, "--out", str(tmp_path / "items.npz"), "--force"]) == 0
+    assert load_evaluation(tmp_path / "items.npz").settings["greedy"]
     assert main([*model, "--base", str(folder)]) == 0
     assert "+0.0 to +0.0" in capsys.readouterr().out
     assert main([*model, "--split", "none"]) == 2

@@ -128,6 +128,28 @@ def test_an_evaluation_of_other_inputs_is_not_reused(
     again = run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
     assert again["evaluation"]["n"] == N - 2
     assert again["evaluation"]["greedy"][0]["n"] == N - 2
+    kept = json.loads((out / "summary.json").read_text())["evaluation"]
+    assert kept["n"] == N, "the run's evaluation stays"
+
+
+def test_a_second_evaluation_and_a_resume_leave_the_runs_own(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Of one item it says nothing: it goes beside the run's, and in its place only when asked."""
+    out = tmp_path / "demo"
+    summary = run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+    items = {file: file.read_bytes() for file in (out / "evaluation").glob("*.npz")}
+    assert len(items) == 4
+    assert main(["evaluate", str(out), "--n", "2"]) == 0
+    assert f"keeps its evaluation of {N} (test, seed 0)" in capsys.readouterr().out
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+    assert json.loads((out / "summary.json").read_text())["evaluation"] == summary["evaluation"]
+    assert {file: file.read_bytes() for file in items} == items
+    beside = out / "evaluation" / "shapes.test.n2.seed0"
+    assert json.loads((beside / "comparison.json").read_text())["n"] == 2
+    assert len(list(beside.glob("*.npz"))) == 4
+    assert main(["evaluate", str(out), "--n", "2", "--force"]) == 0
+    assert json.loads((out / "summary.json").read_text())["evaluation"]["n"] == 2
 
 
 def test_the_full_demo_judges_a_thousand_of_each():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from suder.evaluation.statistics import paired_interval
 from suder.evaluation.task import asked_kinds, in_validation
 from suder.experiment import cell as cell_module
 from suder.experiment import runner
-from suder.experiment.collect import collect, regret, without_nan
+from suder.experiment.collect import collect, regret
 from suder.experiment.inputs import write_inputs
 from suder.experiment.plan import CONTROL, Cell, PlanError, merge, read_change, read_plan
 from suder.experiment.plot import plot
@@ -29,7 +30,7 @@ from suder.experiment.runner import finished, run_cells
 from suder.experiment.table import markdown
 from suder.models import Janus
 from suder.settings.config_file import load_config
-from suder.storage.files import read_json, write_json
+from suder.storage.files import finite, read_json, write_json
 from suder.world.splits import split_of
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "experiment.yaml"
@@ -117,7 +118,12 @@ def test_the_grid_can_be_narrowed(make_recipe: Callable[..., Path]):
     [
         ({"arms": {}}, "at least `arms`"),
         ({"seed": 1}, r"unknown \['seed'\]"),
-        ({"evaluation": {"m": 1}}, "evaluation: .*'m'"),
+        ({"evaluation": {"m": 1}}, "evaluation: m: .*nexpected"),
+        ({"evaluation": {"n": 0}}, "evaluation: n: .*greater than"),
+        ({"evaluation": {"temperatures": [float("inf")]}}, "temperatures.0: .*finite"),
+        ({"seeds": [-1]}, "seeds.0: .*greater than"),
+        ({"starts": "shapes"}, "starts: .*list"),
+        ({"inputs": {"pictures": "many"}}, "inputs.pictures: .*integer"),
     ],
 )
 def test_bad_recipes_are_named(
@@ -125,6 +131,28 @@ def test_bad_recipes_are_named(
 ):
     with pytest.raises(PlanError, match=message):
         read_plan(make_recipe(**change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("foo=1", "arm grpo: .*unknown setting `foo`"),
+        ("optimizer.lr=-1", "arm grpo: .*`optimizer.lr`: .*greater than 0"),
+        ("optimizer.lr=.inf", "arm grpo: .*finite"),
+    ],
+)
+def test_a_bad_setting_is_refused_before_any_cell(
+    make_recipe: Callable[..., Path],
+    tmp_path: Path,
+    change: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+):
+    out = tmp_path / "out"
+    recipe = str(make_recipe())
+    assert main(["experiment", "--out", str(out), "--recipe", recipe, "--set", change]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not out.exists()
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path):
@@ -361,7 +389,7 @@ def test_collect_pairs_each_cell_with_its_own_start(
     assert arm["greedy"]["generation"]["up"] == 2
     assert arm["cells"] == 2
     tree = {"a": (float("nan"), 1.0), "b": results}
-    assert json.loads(json.dumps(without_nan(tree), allow_nan=False))["a"] == [None, 1.0]
+    assert json.loads(json.dumps(finite(tree), allow_nan=False))["a"] == [None, 1.0]
     text = markdown(results)
     assert f"{100 * mean:+.1f}" in text
     assert "5.0 (5.0)" in text

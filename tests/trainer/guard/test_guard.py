@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -131,6 +132,14 @@ def test_state_goes_on_alike() -> None:
     twin.load_state(first.state())
     assert [twin.judge(one) for one in looks[2:]] == verdicts[3:]
     assert twin.state() == guard.state()
+
+
+def test_state_of_a_look_that_is_not_finite_is_json() -> None:
+    guard, _ = judged(Settings(action="watch"), look(10, kl=math.nan, error=math.inf))
+    twin = Guard(Settings(), DIRECTIONS)
+    twin.load_state(json.loads(json.dumps(guard.state(), allow_nan=False)))
+    assert twin.state() == guard.state()
+    assert math.isnan(twin.looks[1].kl["generation"])
 
 
 @pytest.fixture

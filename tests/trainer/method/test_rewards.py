@@ -224,3 +224,18 @@ def test_impossible_arguments_are_named(shared_janus, drawn):
         reward.understanding(drawn[:2], ["a", torch.tensor([1])])
     with pytest.raises(ValueError, match="scorer: takes 'live' or 'frozen', got 'dead'"):
         DualReward(shared_janus, scorer="dead")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_no_finite_reward_at_all_is_an_error(janus, drawn, direction, value):
+    """Of a broken model; one reward that is not finite is a candidate left out, no more."""
+    head = janus.core.lm_head
+    if direction == "understanding":
+        head = janus.core.model.generation_head.vision_head
+    head.weight.data[3, 2] = value
+    janus.core.config._name_or_path = "runs/broken/model"
+    given = [CAPTIONS[:2], drawn[:2]]
+    score = getattr(DualReward(janus), direction)
+    with pytest.raises(ValueError, match="rewards: none of 2 is finite, by runs/broken/model"):
+        score(*(given if direction == "generation" else reversed(given)))

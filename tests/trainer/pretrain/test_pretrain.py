@@ -14,6 +14,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 from suder.models.janus import layout
 from suder.pretrain import patches, recipe, schedule, stages, vq, warmup
 from suder.pretrain.architecture import Sizes, build_janus
+from suder.pretrain.journal import Journal
 from suder.world.captions import WORDS
 from suder.world.catalogue import world
 
@@ -292,6 +293,26 @@ def test_the_whole_recipe_repeats_bit_for_bit_and_goes_on_where_it_was_cut(tmp_p
     assert read_log(other)[-1]["sha256"] != digests[0]
     with pytest.raises(FileExistsError, match="is not empty"):
         stages.pretrain(tiny_recipe(), first, quiet=True)
+
+
+def test_nothing_of_the_users_is_replaced_or_deleted(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("a file")
+    with pytest.raises(FileExistsError, match="is no folder"):
+        stages.pretrain(tiny_recipe(), mine, quiet=True)
+    (tmp_path / "new.stages").mkdir()
+    (tmp_path / "new.stages" / "notes.txt").write_text("a note")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        stages.pretrain(tiny_recipe(), tmp_path / "new", quiet=True)
+    assert (tmp_path / "new.stages" / "notes.txt").read_text() == "a note"
+    assert mine.read_text() == "a file"
+
+
+def test_a_loss_that_is_not_finite_ends_it_at_once():
+    with Journal(quiet=True) as journal, journal.stage("vq", 9) as log:
+        log({"step": 1, "loss": 0.5})
+        with pytest.raises(ValueError, match="vq, step 2: loss is not finite"):
+            log({"step": 2, "loss": float("nan")})
 
 
 def test_a_bad_recipe_names_the_setting(tmp_path):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import suder.run.learner
 from suder.guard.rule import Guard
 from suder.models import load_model
+from suder.run.rounds import select_phase
 from suder.run.trainer import RunError, Trainer
 from suder.settings.config import TrainConfig
 from suder.storage.files import read_jsonl
@@ -215,6 +216,20 @@ def test_gradients_that_are_not_finite_stop_the_run(
     assert "not finite" in summary["stopped"]
     start, final = weights(Path(config.model)), weights(Path(config.output) / "model")
     assert all(torch.equal(start[name], final[name]) for name in start)
+
+
+def test_a_round_without_any_candidate_is_an_error_with_the_guard_off(
+    make_config: Make, tmp_path: Path
+) -> None:
+    """Not a run that learns nothing and says it is done. One candidate is enough to go on."""
+    rewards = {name: torch.full((8,), math.nan) for name in ("understanding", "generation")}
+    with pytest.raises(ValueError, match="every one of the round's 16 candidates was dropped"):
+        select_phase(tmp_path, rewards, make_config("guard.enabled=false"))
+    (tmp_path / "select.safetensors").unlink()
+    assert not select_phase(tmp_path, rewards, make_config())["generation"].valid.any()
+    (tmp_path / "select.safetensors").unlink()
+    rewards["generation"][3] = -1.0
+    assert select_phase(tmp_path, rewards, make_config("guard.enabled=false"))
 
 
 def test_empty_captions_are_dropped_and_named(make_config: Make) -> None:

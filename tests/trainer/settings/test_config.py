@@ -57,13 +57,78 @@ def test_resolved_settings_read_back(settings: Path, tmp_path: Path) -> None:
         ("data=3", "`data`"),
         ("rounds", "expected section.key=value"),
         ("seed.x=3", "`seed`"),
-        ("output=[", "not a YAML value"),
+        ("optimizer.betas=[", "not a YAML value"),
+        ("rounds=3 #2", "begins a comment"),
+        ("output=", "`output`: .*at least 1 character"),
+        ("seed=1" + "0" * 30, "`seed`: .*less than or equal to"),
+        ("sampling.guidance=.inf", "`sampling.guidance`: .*finite"),
+        ("sampling.guidance=1e999", "`sampling.guidance`: .*finite"),
+        ("x" * 10_000 + "=1", "unknown setting"),
+        ("seed=" + "x" * 10_000, "`seed`"),
+        ("a." * 5000 + "a=1", "unknown setting `a`"),
     ],
 )
 def test_refused_with_a_way_out(settings: Path, override: str, message: str) -> None:
     changes = ["seed=1", override] if override == "seed.x=3" else [override]
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as raised:
         load_config(settings, changes)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("output=runs/try #2", "", "output", "runs/try #2"),
+        ("output='runs/try #2'", "", "output", "runs/try #2"),
+        ("output=[a", "", "output", "[a"),
+        ("output=2024-01-01", "", "output", "2024-01-01"),
+        ("output=7", "", "output", "7"),
+        ("output=~/runs/x", "", "output", "/home/someone/runs/x"),
+        ("model=~/m", "", "model", "/home/someone/m"),
+        ("data.images=~/p: q", "data", "images", "/home/someone/p: q"),
+        ("data.prompts=~/p.txt", "data", "prompts", "/home/someone/p.txt"),
+        ("device=cuda:1", "", "device", "cuda:1"),
+        ("optimizer.lr=3e-5", "optimizer", "lr", 3e-5),
+    ],
+)
+def test_override_is_read_as_it_is_meant(
+    settings: Path,
+    override: str,
+    section: str,
+    key: str,
+    value: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Text as it stands: YAML would cut it at ` #` and make dates and numbers of it."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = load_config(settings, [override])
+    assert getattr(getattr(config, section) if section else config, key) == value
+
+
+def test_home_folder_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    path = tmp_path / "run.yaml"
+    path.write_text("output: ~/x\ndata: {images: ~/a, prompts: ~/b}\n", encoding="utf-8")
+    config = load_config(path)
+    assert [config.output, config.data.images, config.data.prompts] == [
+        f"/home/someone/{name}" for name in "xab"
+    ]
+
+
+def test_merge_key_with_an_override(tmp_path: Path) -> None:
+    """`<<` brings in what another section sets; set again beside it wins."""
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "output: &name x\ndata: &data {images: a, prompts: b}\n"
+        "guard: &guard\n  every: 3\n  patience: 4\n"
+        "sampling:\n  <<: {top_k: 5, top_p: 0.5}\n  top_k: 6\n",
+        encoding="utf-8",
+    )
+    sampling = load_config(path).sampling
+    assert (sampling.top_k, sampling.top_p) == (6, 0.5)
+    path.write_text(LEAST + "sampling:\n  <<: {top_k: 5}\n  top_k: 6\n  top_k: 7\n")
+    with pytest.raises(ConfigError, match=r"`sampling.top_k` is set twice, lines 5 and 6"):
+        load_config(path)
 
 
 def test_error_names_file_and_line(tmp_path: Path) -> None:

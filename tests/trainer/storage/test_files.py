@@ -10,9 +10,14 @@ import torch
 
 import suder.storage.files
 from suder.storage.files import (
+    finite,
+    json_text,
+    read_json,
     read_jsonl,
     read_tensors,
     seed_of,
+    write_json,
+    write_jsonl,
     write_tensors,
 )
 from suder.storage.folders import repair_folder, write_folder
@@ -60,6 +65,24 @@ def test_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
     path.write_text('{"round": 1}\n{"round": 2}\n{"rou', encoding="utf-8")
     assert read_jsonl(path) == [{"round": 1}, {"round": 2}]
     assert read_jsonl(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_json_of_ours_holds_what_is_no_number(tmp_path: Path, value: float) -> None:
+    """No writer of JSON takes it; `finite` is how a caller says that none is meant."""
+    path = tmp_path / "file"
+    tree = {"a": [1.5, value]}
+    for write in (
+        lambda: json_text(tree),
+        lambda: write_json(path, tree),
+        lambda: write_jsonl(path, [tree]),
+        lambda: write_tensors(path, {}, tree),
+    ):
+        with pytest.raises(ValueError, match="JSON"):
+            write()
+    assert list(tmp_path.iterdir()) == []
+    write_json(path, finite(tree))
+    assert read_json(path) == {"a": [1.5, None]}
 
 
 def test_seeds_are_fixed_for_ever() -> None:
