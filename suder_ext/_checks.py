@@ -13,8 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from suder_ext import _transforms
+
 FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16, torch.float64})
 INTS = frozenset({torch.int64, torch.int32})
+CLASSES = INTS | {torch.int16, torch.int8, torch.uint8}
 
 
 def _name(dtype: object) -> str:
@@ -30,15 +33,6 @@ def tensor(name: str, value: object, rank: int, dtypes: frozenset[torch.dtype]) 
         raise TypeError(f"{name} takes dtype {takes}, got {_name(value.dtype)}")
     if rank >= 0 and value.dim() != rank:
         raise ValueError(f"{name} takes {rank} dimension(s), got shape {list(value.shape)}")
-
-
-def same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """Two operands of one product: mixing dtypes would round one of them without a word."""
-    if value.dtype != other.dtype:
-        raise TypeError(
-            f"{name} takes the dtype of {other_name} ({_name(other.dtype)}), got "
-            f"{_name(value.dtype)}; cast one of them, or use torch.autocast, which casts both"
-        )
 
 
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -79,7 +73,7 @@ def logits(
 ) -> None:
     """Arguments of the functions that start from logits[..., V]."""
     tensor(name, logits, -1, FLOATS)
-    tensor("target", target, -1, INTS)
+    tensor("target", target, -1, CLASSES)
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(f"{name} takes shape [..., V] with V >= 1, got {list(logits.shape)}")
     shape("target", target, logits.shape[:-1], f"that of {name} without its last dimension")
@@ -96,10 +90,10 @@ def linear(
     softcap: float | None = None,
     names: tuple[str, str, str] = ("hidden", "weight", "bias"),
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Arguments of the linear_* functions; returns hidden, weight, bias, cast under autocast."""
+    """Arguments of the linear_* functions; returns hidden, weight, bias in one dtype."""
     tensor(names[0], hidden, -1, FLOATS)
     tensor(names[1], weight, 2, FLOATS)
-    tensor("target", target, -1, INTS)
+    tensor("target", target, -1, CLASSES)
     if hidden.dim() == 0 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"{names[0]} takes shape [..., D] with the D of {names[1]}[V, D], "
@@ -115,11 +109,7 @@ def linear(
         shape(names[2], bias, weight.shape[:1], f"the V of {names[1]}")
         same_device(names[2], bias, names[0], hidden)
     scales(temperature, softcap)
-    hidden, weight, bias = autocast(hidden, weight, bias)
-    same_dtype(names[1], weight, names[0], hidden)
-    if bias is not None:
-        same_dtype(names[2], bias, names[1], weight)
-    return hidden, weight, bias
+    return widened(*autocast(hidden, weight, bias))
 
 
 def autocast(
@@ -132,6 +122,16 @@ def autocast(
     dtype = torch.get_autocast_dtype(device)
     if hidden.dtype == torch.float64 or weight.dtype == torch.float64:
         return hidden, weight, bias
+    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def widened(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The narrowest dtype that holds all three exactly: to mix dtypes rounds nothing."""
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    if bias is not None:
+        dtype = torch.promote_types(dtype, bias.dtype)
     return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
@@ -158,8 +158,8 @@ def length(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
 
 
 def cu_seqlens_values(cu_seqlens: Tensor, tokens: int) -> None:
-    """On the CPU: offsets are sorted from 0 to T. Elsewhere looking would synchronise."""
-    if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling():
+    """Where somebody can look at them: offsets are sorted from 0 to T."""
+    if not _transforms.values_are_known(cu_seqlens):
         return
     offsets = cu_seqlens.tolist()
     if offsets[0] != 0 or offsets[-1] != tokens:

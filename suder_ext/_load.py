@@ -1,8 +1,9 @@
 """Finds the compiled module and decides, once, what runs: its kernels or the PyTorch reference.
 
-The reference runs where there is no kernel: nothing compiled, a float64 input (gradcheck), or a
-device without kernels. SUDER_KERNEL=reference forces it everywhere; SUDER_KERNEL=compiled makes a
-missing _C an error instead of a fallback. `suder_ext.build_info()` says which, and why.
+The reference runs where there is no kernel: nothing compiled, a float64 input (gradcheck), a device
+without kernels, or a transform at work (_transforms.py). SUDER_KERNEL=reference forces it
+everywhere; SUDER_KERNEL=compiled makes a missing _C an error instead of a fallback.
+`suder_ext.build_info()` says which, and why.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from importlib import import_module
 from types import ModuleType
 
 import torch
+
+from suder_ext import _transforms
 
 CHOICES = ("auto", "compiled", "reference")
 OPERATORS = (
@@ -68,6 +71,8 @@ def has_code_for(index: int | None) -> bool:
 
 def has_kernel(op: str, tensor: torch.Tensor, *others: torch.Tensor | None) -> bool:
     """Whether these arguments go to a kernel of `op` (True) or to the reference (False)."""
+    if _transforms.active():
+        return False
     if tensor.dtype == torch.float64 or tensor.device.type not in kernel_devices[op]:
         return False
     if tensor.is_cuda and not has_code_for(tensor.device.index):

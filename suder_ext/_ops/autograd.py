@@ -1,7 +1,7 @@
 """Gradients of the operators. Every upstream gradient may be absent; none is assumed uniform.
 
-The gradients themselves are not differentiable: asking for second derivatives is an error, never a
-silent zero.
+The backward operators are not differentiable, an error and never a silent zero. Where a gradient is
+to be differentiated or transformed, `by_reference` makes it.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suder_ext._ops import eager
+from suder_ext import _transforms
+from suder_ext._ops import by_reference, eager
 from suder_ext._ops.schemas import library
 
 Grad = Tensor | None
 
 
 def _linear_logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, bias, target, *options, _, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[3])
-    ctx.save_for_backward(hidden, weight, bias, target, *output[1:])
-    ctx.options = options
+    ctx.save_for_backward(*inputs[:4], *output[1:])
+    ctx.options = inputs[4:]
 
 
 def _linear_logprob(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     need = ctx.needs_input_grad
     grads = eager.call_backward(
-        "linear_logprob_backward", *upstream[:3], *ctx.saved_tensors, *ctx.options, *need[:3]
+        "linear_logprob_backward", *upstream[:3], *ctx.saved_tensors, *ctx.options[:3], *need[:3]
     )
     hidden, weight, bias = (
         grad if wanted else None for grad, wanted in zip(grads, need[:3], strict=True)
@@ -38,30 +38,29 @@ def _linear_logprob(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
 
 
 def _logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    logits, target, *options, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(logits, target, output[1], output[2])
-    ctx.options = options
+    ctx.save_for_backward(*inputs[:2], output[1], output[2])
+    ctx.options = inputs[2:]
 
 
 def _logprob(ctx: Any, logprob: Grad, lse: Grad, entropy: Grad) -> tuple[Any, ...]:
     grad = eager.call_backward(
-        "logprob_backward", logprob, lse, entropy, *ctx.saved_tensors, *ctx.options
+        "logprob_backward", logprob, lse, entropy, *ctx.saved_tensors, *ctx.options[:3]
     )
     return grad, None, None, None, None, None
 
 
 def _sequence_reduce_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, target, cu_seqlens, ctx.mean, ctx.ignore_index = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(target, cu_seqlens, output[1])
+    ctx.save_for_backward(*inputs[:3], output[1])
+    ctx.options = inputs[3:]
 
 
 def _sequence_reduce(ctx: Any, value: Grad, count: Grad) -> tuple[Any, ...]:
     if value is None:
         return (None,) * 5
     grad = eager.call_backward(
-        "sequence_reduce_backward", value, *ctx.saved_tensors, ctx.mean, ctx.ignore_index
+        "sequence_reduce_backward", value, *ctx.saved_tensors[1:], *ctx.options
     )
     return grad, None, None, None, None
 
@@ -69,18 +68,25 @@ def _sequence_reduce(ctx: Any, value: Grad, count: Grad) -> tuple[Any, ...]:
 def _preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[3:])
-    ctx.save_for_backward(*inputs[:2], *output[3:], *inputs[4:6])
-    ctx.loss_type, ctx.beta = inputs[6], inputs[8]
+    ctx.save_for_backward(*inputs[:6], *output[3:])
+    ctx.options = inputs[6:]
 
 
 def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     need = ctx.needs_input_grad
+    chosen, rejected, _, _, *lengths, chosen_slope, rejected_slope, partner = ctx.saved_tensors
+    loss_type, _, beta, *_ = ctx.options
     grads = eager.call_backward(
         "preference_loss_backward",
         *upstream[:3],
-        *ctx.saved_tensors,
-        ctx.loss_type,
-        ctx.beta,
+        chosen,
+        rejected,
+        chosen_slope,
+        rejected_slope,
+        partner,
+        *lengths,
+        loss_type,
+        beta,
         need[2] or need[3],
     )
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
@@ -96,7 +102,11 @@ def _linear_preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Te
 def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
     if loss is None:
         return (None,) * 18
-    grads = torch.ops.suder.linear_preference_loss_backward.default(loss, *ctx.saved_tensors)
+    if _transforms.active():  # of the upstream gradient alone: the slopes are from before
+        slopes = ctx.saved_tensors[3:]
+        grads = tuple((loss * slope).to(ctx.saved_tensors[0].dtype) for slope in slopes)
+    else:
+        grads = torch.ops.suder.linear_preference_loss_backward.default(loss, *ctx.saved_tensors)
     need = ctx.needs_input_grad
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:3], strict=True))
     return *wanted, *(None,) * 15
@@ -105,13 +115,15 @@ def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
 def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*inputs[:2], *output[1:])
+    ctx.save_for_backward(*inputs[:5], *output[1:])
+    ctx.options = inputs[5:]
 
 
 def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
     if loss is None:
         return (None,) * 11
-    grads = eager.call_backward("policy_loss_backward", loss, *ctx.saved_tensors)
+    logprob, old_logprob, _, _, _, *saved = ctx.saved_tensors
+    grads = eager.call_backward("policy_loss_backward", loss, logprob, old_logprob, *saved)
     need = ctx.needs_input_grad
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
     return *wanted, *(None,) * 7
@@ -120,7 +132,7 @@ def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
 def _second_order(name: str) -> str:
     return (
         f"suder_ext: second derivatives of {name} are not implemented (backward ran with "
-        "create_graph=True); the float64 reference path, suder_ext.reference, has them"
+        "create_graph=True); suder_ext.reference has them"
     )
 
 
@@ -129,6 +141,20 @@ def _no_second_order(name: str) -> None:
         raise RuntimeError(_second_order(name))
 
     torch.library.register_autograd(f"suder::{name}_backward", backward, lib=library)
+
+
+def _transformable(
+    name: str, backward: Callable[..., tuple[Any, ...]], tensors: int
+) -> Callable[..., tuple[Any, ...]]:
+    """The gradient by kernels, or by the reference where it is to be transformed."""
+
+    def choose(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
+        if not by_reference.wanted():
+            return backward(ctx, *upstream)
+        inputs = ctx.saved_tensors[:tensors]
+        return by_reference.gradients(name, inputs, ctx.options, ctx.needs_input_grad, upstream)
+
+    return choose
 
 
 def _recorded(
@@ -155,13 +181,15 @@ torch.library.register_autograd(
 )
 _no_second_order("linear_preference_loss")
 
-for _name, _backward, _setup, _results in (  # results: all but the slopes
-    ("linear_logprob", _linear_logprob, _linear_logprob_setup, 3),
-    ("logprob", _logprob, _logprob_setup, 3),
-    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 2),
-    ("preference_loss", _preference, _preference_setup, 3),
-    ("policy_loss", _policy, _policy_setup, 1),
+# tensors: how many come before the options, all of them saved; results: all but the slopes.
+for _name, _backward, _setup, _tensors, _results in (
+    ("linear_logprob", _linear_logprob, _linear_logprob_setup, 4, 3),
+    ("logprob", _logprob, _logprob_setup, 2, 3),
+    ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 3, 2),
+    ("preference_loss", _preference, _preference_setup, 6, 3),
+    ("policy_loss", _policy, _policy_setup, 5, 1),
 ):
+    _backward = _transformable(_name, _backward, _tensors)
     torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)
     _no_second_order(_name)
     eager.with_grad[_name] = _recorded(_name, _setup, _backward, _results)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from suder_ext import _transforms
+
 FLOAT32 = frozenset({torch.float32})
 INT64 = frozenset({torch.int64})
 HEAD = frozenset({torch.float32, torch.bfloat16, torch.float16})
@@ -39,7 +41,6 @@ DIFFERENTIABLE = {
 try:
     from torch._C import (
         _any_requires_grad,
-        _are_functorch_transforms_active,
         _is_torch_function_mode_enabled,
         _is_tracing,
         _len_torch_dispatch_stack,
@@ -61,7 +62,7 @@ def ready(op: str, *tensors: Tensor | None) -> bool:
         and op in kernels
         and _len_torch_dispatch_stack() == 0
         and not _is_torch_function_mode_enabled()
-        and not _are_functorch_transforms_active()
+        and not _transforms.active()
         and not _is_tracing()
         and not _profiler_enabled()
         and _readable(tensors)
@@ -109,8 +110,7 @@ def call(op: str, *arguments: Any) -> Any:
 
 def call_backward(op: str, *arguments: Any) -> Any:
     """Run a backward operator inside a backward, the short way if that is possible."""
-    # With create_graph=True the operator must be recorded: its own derivative is an error.
     tensors = [value for value in arguments if isinstance(value, Tensor)]
-    if not torch.is_grad_enabled() and ready(op, *tensors):
+    if ready(op, *tensors):
         return kernels[op](*arguments)
     return getattr(torch.ops.suder, op).default(*arguments)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from suder_ext import _checks
 from suder_ext.functional.logprobs import linear_logprob
-from suder_ext.functional.pairs import losses_of, mean_loss_of
+from suder_ext.functional.pairs import losses_of, mean_loss_of, of_whole_pairs
 from suder_ext.preference_options import TAKES_LENGTH, check_preference_options
 from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
 
@@ -45,7 +45,7 @@ def linear_preference_loss(
 
     Args:
         hidden: `[T, D]`; weight, bias, ignore_index, temperature, softcap: as in `linear_logprob`.
-        target: int64 or int32 `[T]`.
+        target: an integer dtype, `[T]`.
         cu_seqlens: int64 or int32 `[2P + 1]`, sorted from 0 to T, on the device of hidden. With
             reduction "mean" it may be on the CPU instead: only there are the ends of the pairs
             known without waiting for the device. It is copied there without waiting; while a CUDA
@@ -60,7 +60,7 @@ def linear_preference_loss(
         one of whose sequences has no scored token gives NaN and no gradient. With "mean" the loss
         is a scalar, NaN where no pair is left (also for P = 0, with gradients of 0); the rewards
         are the same `[P]`, for logging: they are not differentiable. Such a pair takes no part in
-        the loss, whatever its hidden states hold.
+        another's loss or in a gradient, whatever its hidden states hold.
 
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob` and `preference_loss`.
@@ -79,19 +79,20 @@ def linear_preference_loss(
         lengths={"cu_seqlens": loss_type in TAKES_LENGTH},
         reference={"ref_logprob": ref_logprob is not None},
     )
+    _checks.tensor("target", target, 1, _checks.CLASSES)
+    target = target.long()
     loss = loss_type, f_divergence, beta, label_smoothing, margin
     if reduction == "none":
         logprob = linear_logprob(
             hidden,
             weight,
-            target,
+            of_whole_pairs(target, cu_seqlens, ignore_index)[0],
             bias,
             ignore_index=ignore_index,
             temperature=temperature,
             softcap=softcap,
         )
         return losses_of(logprob, target, cu_seqlens, ref_logprob, ignore_index, loss)
-    _checks.tensor("target", target, 1, _checks.INTS)
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     softmax = ignore_index, temperature, softcap
     return mean_loss_of(

@@ -35,50 +35,39 @@ def linear_logprob(
 
     Args:
         hidden: float32, bfloat16 or float16 `[..., D]`; float64 runs on the reference.
-        weight: `[V, D]`, in the dtype of `hidden`.
-        target: int64 or int32 `[...]`, each in `[0, V)` or equal to `ignore_index`.
-        bias: `[V]`, in the dtype of `weight`, or None.
+        weight: float `[V, D]`.
+        target: an integer dtype, `[...]`, each in `[0, V)` or equal to `ignore_index`.
+        bias: float `[V]`, or None.
         ignore_index: rows with this target give 0.0 and take no part in any gradient, whatever
             their hidden state holds.
         temperature: above 0.
         softcap: above 0, or None.
 
     Under `torch.autocast`, hidden, weight and bias are cast to the autocast dtype, as for
-    `torch.nn.functional.linear`; elsewhere they must agree.
+    `torch.nn.functional.linear`. Elsewhere dtypes may differ: what is narrower is widened, exactly,
+    which takes a copy of it, and each gradient has the dtype of its own argument. Transforms of
+    torch (torch.func, forward-mode AD, second derivatives) run on the reference, which holds all
+    logits.
 
     Returns:
         float32 `[...]` (float64 if the inputs are), differentiable in hidden, weight and bias with
         any upstream gradient. A NaN or infinite input reaches the results of its own row only.
 
     Raises:
-        TypeError: a dtype that is not taken, or hidden, weight and bias that differ in dtype.
+        TypeError: a dtype that is not taken.
         ValueError: a shape, device or setting that is not taken.
         IndexError: a target that is neither in `[0, V)` nor `ignore_index`, naming the first such
-            row of the flattened batch.
+            row of the flattened batch. Where nobody can look (CUDA, compiled or transformed code)
+            that row's results are NaN.
     """
     if _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
-        options = ignore_index, temperature, softcap, False, keep
-        logprob, *_ = eager.call("linear_logprob", hidden, weight, bias, target, *options)
+        settings = ignore_index, temperature, softcap, False, keep
+        logprob, *_ = eager.call("linear_logprob", hidden, weight, bias, target, *settings)
         return logprob
-    hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
-    if not has_kernel("linear_logprob", hidden):
-        return reference.linear_logprob(
-            hidden,
-            weight,
-            target,
-            bias,
-            ignore_index=ignore_index,
-            temperature=temperature,
-            softcap=softcap,
-        )
-    rows, index = _rows(hidden, target)
-    keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
-    result = _ops.linear_logprob(
-        rows, weight, bias, index, ignore_index, temperature, softcap, False, keep
-    )[0]
-    return result if target.dim() == 1 else result.view(target.shape)
+    options = ignore_index, temperature, softcap
+    return _linear_stats(hidden, weight, target, bias, *options, with_entropy=False)[0]
 
 
 def linear_logprob_stats(
@@ -104,26 +93,12 @@ def linear_logprob_stats(
     if _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
-        options = ignore_index, temperature, softcap, True, keep
-        results = eager.call("linear_logprob", hidden, weight, bias, target, *options)
+        settings = ignore_index, temperature, softcap, True, keep
+        results = eager.call("linear_logprob", hidden, weight, bias, target, *settings)
         return LogprobStats(*results[:3])
-    hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
-    if not has_kernel("linear_logprob", hidden):
-        return reference.linear_logprob_stats(
-            hidden,
-            weight,
-            target,
-            bias,
-            ignore_index=ignore_index,
-            temperature=temperature,
-            softcap=softcap,
-        )
-    rows, index = _rows(hidden, target)
-    keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
-    results = _ops.linear_logprob(
-        rows, weight, bias, index, ignore_index, temperature, softcap, True, keep
-    )
-    return LogprobStats(*(result.view(target.shape) for result in results[:3]))
+    options = ignore_index, temperature, softcap
+    results = _linear_stats(hidden, weight, target, bias, *options, with_entropy=True)
+    return LogprobStats(*results)
 
 
 def logprob(
@@ -141,8 +116,8 @@ def logprob(
     Args:
         logits: float32, bfloat16 or float16 `[..., V]`, taken as they come (also under
             `torch.autocast`); float64 runs on the reference.
-        target: int64 or int32 `[...]`, each in `[0, V)` or equal to `ignore_index`.
-        ignore_index: rows with this target give 0.0 and no gradient.
+        target: an integer dtype, `[...]`, each in `[0, V)` or equal to `ignore_index`.
+        ignore_index: rows with this target give 0.0 and no gradient, whatever their logits hold.
         temperature: above 0.
         softcap: above 0, or None.
 
@@ -156,14 +131,8 @@ def logprob(
         _checks.scales(temperature, softcap)
         results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, False)
         return results[0]
-    _checks.logits(logits, target, temperature, softcap)
-    if not has_kernel("logprob", logits):
-        return reference.logprob(
-            logits, target, ignore_index=ignore_index, temperature=temperature, softcap=softcap
-        )
-    rows, index = _rows(logits, target)
-    result = _ops.logprob(rows, index, ignore_index, temperature, softcap, False)[0]
-    return result if target.dim() == 1 else result.view(target.shape)
+    options = ignore_index, temperature, softcap
+    return _stats(logits, target, *options, with_entropy=False)[0]
 
 
 def logprob_stats(
@@ -182,14 +151,86 @@ def logprob_stats(
         _checks.scales(temperature, softcap)
         results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, True)
         return LogprobStats(*results)
+    options = ignore_index, temperature, softcap
+    return LogprobStats(*_stats(logits, target, *options, with_entropy=True))
+
+
+def linear_logprob_and_lse(
+    hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, *, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """log p(target) and log-sum-exp, without the pass over the logits that an entropy takes."""
+    options = ignore_index, 1.0, None
+    logprob, lse = _linear_stats(hidden, weight, target, bias, *options, with_entropy=False)
+    return logprob, lse
+
+
+def logprob_and_lse(
+    logits: Tensor, target: Tensor, *, ignore_index: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The same from logits."""
+    logprob, lse = _stats(logits, target, ignore_index, temperature, None, with_entropy=False)
+    return logprob, lse
+
+
+def _linear_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    *,
+    with_entropy: bool,
+) -> list[Tensor]:
+    """log p, lse and, if wanted, entropy of any arguments that are taken."""
+    hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
+    if not has_kernel("linear_logprob", hidden):
+        results = reference.linear_logprob_stats(
+            hidden,
+            weight,
+            target,
+            bias,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+            entropy=with_entropy,
+        )
+        return list(results[: 2 + with_entropy])
+    rows, index = _rows(hidden, target)
+    keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
+    results = _ops.linear_logprob(
+        rows, weight, bias, index, ignore_index, temperature, softcap, with_entropy, keep
+    )
+    wanted = list(results[: 2 + with_entropy])
+    return wanted if target.dim() == 1 else [result.view(target.shape) for result in wanted]
+
+
+def _stats(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    *,
+    with_entropy: bool,
+) -> list[Tensor]:
+    """The same from logits."""
     _checks.logits(logits, target, temperature, softcap)
     if not has_kernel("logprob", logits):
-        return reference.logprob_stats(
-            logits, target, ignore_index=ignore_index, temperature=temperature, softcap=softcap
+        results = reference.logprob_stats(
+            logits,
+            target,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+            entropy=with_entropy,
         )
+        return list(results[: 2 + with_entropy])
     rows, index = _rows(logits, target)
-    results = _ops.logprob(rows, index, ignore_index, temperature, softcap, True)
-    return LogprobStats(*(result.view(target.shape) for result in results))
+    results = _ops.logprob(rows, index, ignore_index, temperature, softcap, with_entropy)
+    wanted = list(results[: 2 + with_entropy])
+    return wanted if target.dim() == 1 else [result.view(target.shape) for result in wanted]
 
 
 def room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, most: int) -> int:

@@ -74,7 +74,7 @@ def mean_loss_of(
     """The mean over whole pairs, from checked arguments; `offsets`: cu_seqlens, where it came."""
     ignore_index = softmax[0]
     ref_logprob = None if ref_logprob is None else ref_logprob.detach()
-    scored, count = _of_whole_pairs(target, cu_seqlens, ignore_index)
+    scored, count = of_whole_pairs(target, cu_seqlens, ignore_index)
     if _goes_in_chunks(hidden, weight, bias, ref_logprob, offsets):
         results = _ops.linear_preference_loss(
             hidden,
@@ -102,7 +102,7 @@ def missing_of(count: Tensor) -> Tensor:
     return (count == 0).view(-1, 2).any(1)
 
 
-def _of_whole_pairs(target: Tensor, cu_seqlens: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+def of_whole_pairs(target: Tensor, cu_seqlens: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The targets, those of pairs that are left out ignored; the scored tokens of each sequence."""
     nothing = torch.zeros(target.shape, dtype=torch.float32, device=target.device)
     _, count = sequence_reduce(nothing, target, cu_seqlens, mean=False, ignore_index=ignore_index)

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from suder_ext import _checks, reference
 from suder_ext._load import has_kernel
-from suder_ext.functional.logprobs import linear_logprob, linear_logprob_stats, logprob
+from suder_ext.functional.logprobs import (
+    linear_logprob,
+    linear_logprob_and_lse,
+    logprob,
+    logprob_and_lse,
+)
+from suder_ext.reference.logprobs import without_ignored, wrong_targets
+
+IGNORED = -(2**63)  # no index: nobody's target is ignored by chance
 
 
 def selective_log_softmax(
@@ -16,13 +24,14 @@ def selective_log_softmax(
     """log_softmax followed by gather, as TRL's function of that name (trl.trainer.utils).
 
     Unlike TRL's, 16-bit logits give float32 results computed in float32, and no index is ignored:
-    each must be in `[0, V)`.
+    each must be in `[0, V)` where row_mask is not 0.
 
     Args:
         logits: float `[..., V]`.
-        index: int64 or int32 `[...]`, or `[..., K]` for K entries of each row.
+        index: an integer dtype, `[...]`, or `[..., K]` for K entries of each row.
         temperature: above 0; the logits are divided by it.
-        row_mask: `[...]` in the shape of index; zero where the result is to be 0.
+        row_mask: in the shape of index; 0 where the result is to be 0, without a gradient,
+            whatever the index and the logits are.
 
     Returns:
         float32 in the shape of index (float64 if the logits are), differentiable in logits.
@@ -31,7 +40,7 @@ def selective_log_softmax(
         TypeError, ValueError, IndexError: as `logprob`.
     """
     _checks.tensor("logits", logits, -1, _checks.FLOATS)
-    _checks.tensor("index", index, -1, _checks.INTS)
+    _checks.tensor("index", index, -1, _checks.CLASSES)
     single = index.dim() == logits.dim() - 1
     if not single and index.dim() != logits.dim():
         raise ValueError(
@@ -40,21 +49,42 @@ def selective_log_softmax(
         )
     if row_mask is not None:
         _checks.shape("row_mask", row_mask, index.shape, "that of index")
-    # A value no valid index has, so that every row is scored.
-    unused = -(2**63)
+    index = index.to(torch.int64)
+    masked = None if row_mask is None else row_mask == 0
     if single:
-        picked = logprob(logits, index, ignore_index=unused, temperature=temperature)
-    elif index.shape[-1] == 0:
-        _checks.shape("index", index, (*logits.shape[:-1], 0), "that of logits, and K = 0")
-        picked = logits.new_zeros(index.shape, dtype=torch.float32)
-    else:
-        _checks.shape("index", index, (*logits.shape[:-1], index.shape[-1]), "that of logits")
-        # One exact log p a row; the others differ from it by the difference of two logits, which
-        # keeps a large common offset out of the sum.
-        first = logprob(logits, index[..., 0], ignore_index=unused, temperature=temperature)
-        chosen = logits.gather(-1, index.to(torch.int64)).to(first.dtype)
-        picked = first[..., None] + (chosen - chosen[..., :1]) / temperature
-    return picked if row_mask is None else picked.masked_fill(row_mask == 0, 0.0)
+        if masked is not None:
+            index = index.masked_fill(masked, IGNORED)
+        return logprob(logits, index, ignore_index=IGNORED, temperature=temperature)
+    _checks.shape("index", index, (*logits.shape[:-1], index.shape[-1]), "that of logits")
+    if index.shape[-1] == 0:
+        return logits.new_zeros(index.shape, dtype=torch.float32)
+    if masked is None:
+        masked = torch.zeros_like(index, dtype=torch.bool)
+    return _several_a_row(logits, index, masked, temperature)
+
+
+def _several_a_row(logits: Tensor, index: Tensor, masked: Tensor, temperature: float) -> Tensor:
+    """One exact log p a row, of the most probable of its entries. The others differ from it by the
+    difference of two logits, which keeps a large common offset out of the sum.
+    """
+    takes = "where row_mask is not 0"
+    wrong = wrong_targets(index, logits.shape[-1], masked, takes, "index")
+    index = index.masked_fill(masked | wrong, 0)
+    chosen = logits.gather(-1, index)
+    place = chosen.argmax(-1, keepdim=True)
+    anchor = index.gather(-1, place)[..., 0].masked_fill(masked.all(-1), IGNORED)
+    first, lse = (
+        result[..., None]
+        for result in logprob_and_lse(logits, anchor, ignore_index=IGNORED, temperature=temperature)
+    )
+    chosen = chosen.to(first.dtype)
+    highest = chosen.gather(-1, place)
+    picked = torch.where(
+        highest == -torch.inf,  # then all are, and a difference would be NaN
+        chosen / temperature - lse,
+        first + (chosen - highest) / temperature,
+    )
+    return picked.masked_fill(wrong, torch.nan).masked_fill(masked, 0.0)
 
 
 def linear_cross_entropy(
@@ -75,10 +105,11 @@ def linear_cross_entropy(
 
     Args:
         input: float `[D]` or `[N, D]`.
-        linear_weight: `[V, D]`, linear_bias: `[V]`, both in the dtype of input.
-        target: int64 or int32 `[]` or `[N]`: class indices.
+        linear_weight: `[V, D]`, linear_bias: `[V]`; dtypes that differ as in `linear_logprob`.
+        target: an integer dtype, `[]` or `[N]`: class indices.
         reduction: "none", "mean" (over the rows not ignored; NaN if there is none) or "sum".
-        ignore_index: rows with this target cost 0 and give no gradient; None means -100.
+        ignore_index: rows with this target cost 0 and give no gradient, whatever their input holds;
+            None means -100.
         label_smoothing: in `[0, 1]`.
 
     Returns:
@@ -92,6 +123,8 @@ def linear_cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing takes a number in [0, 1], got {label_smoothing}")
     ignored_target = -100 if ignore_index is None else ignore_index
+    _checks.tensor("target", target, -1, _checks.CLASSES)
+    target = target.to(torch.int64)
     hidden, weight, bias = _checks.linear(
         input, linear_weight, target, linear_bias, names=("input", "linear_weight", "linear_bias")
     )
@@ -105,17 +138,29 @@ def linear_cross_entropy(
             ignore_index=ignored_target,
             label_smoothing=label_smoothing,
         )
+    ignored = target == ignored_target
     if label_smoothing == 0.0:
         loss = -linear_logprob(hidden, weight, target, bias, ignore_index=ignored_target)
     else:
-        stats = linear_logprob_stats(hidden, weight, target, bias, ignore_index=ignored_target)
-        mean_logit = hidden.float() @ weight.mean(0, dtype=torch.float32)
-        if bias is not None:
-            mean_logit = mean_logit + bias.mean(dtype=torch.float32)
-        uniform = (stats.lse - mean_logit).masked_fill(target == ignored_target, 0.0)
-        loss = -(1 - label_smoothing) * stats.logprob + label_smoothing * uniform
+        logprob, lse = linear_logprob_and_lse(
+            hidden, weight, target, bias, ignore_index=ignored_target
+        )
+        uniform = (lse - _mean_logit(hidden, weight, bias, ignored)).masked_fill(ignored, 0.0)
+        loss = label_smoothing * uniform
+        if label_smoothing < 1:  # 0 times an infinite loss would be NaN
+            loss = loss - (1 - label_smoothing) * logprob
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.sum() / (target != ignored_target).sum()
+    return loss.sum() / (~ignored).sum()
+
+
+def _mean_logit(hidden: Tensor, weight: Tensor, bias: Tensor | None, ignored: Tensor) -> Tensor:
+    """The mean of each row's logits, 0 where it is ignored: in a product with the gradient 0 of
+    such a row, what it holds would reach the weight's gradient.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):  # it would round both operands
+        rows = without_ignored(hidden, ignored)
+        mean = rows.float() @ weight.mean(0, dtype=torch.float32)
+        return mean if bias is None else mean + bias.mean(dtype=torch.float32)

@@ -33,7 +33,7 @@ def linear_sequence_logprob(
     Args:
         hidden: `[T, D]`, the hidden states of all sequences one after another.
         weight, bias, ignore_index, temperature, softcap: as in `linear_logprob`.
-        target: int64 or int32 `[T]`.
+        target: an integer dtype, `[T]`.
         cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T; sequence b is the tokens from
             `cu_seqlens[b]` up to `cu_seqlens[b + 1]`.
         reduction: "mean" or "sum".
@@ -72,7 +72,7 @@ def sequence_reduce(
 
     Args:
         logprob: float `[T]`.
-        target: int64 or int32 `[T]`; tokens with `target == ignore_index` are not scored.
+        target: an integer dtype, `[T]`; tokens with `target == ignore_index` are not scored.
         cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T.
         mean: divide by the number of scored tokens.
 
@@ -86,7 +86,7 @@ def sequence_reduce(
     if _reduces_directly(logprob, target, cu_seqlens):
         return eager.call("sequence_reduce", logprob, target, cu_seqlens, mean, ignore_index)
     _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
-    _checks.tensor("target", target, 1, _checks.INTS)
+    _checks.tensor("target", target, 1, _checks.CLASSES)
     _packed("logprob", logprob, target, cu_seqlens)
     return _reduce(logprob, target, cu_seqlens, mean, ignore_index)
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from suder_ext import _transforms
 from suder_ext.types import LogprobStats
 
 
@@ -27,9 +28,9 @@ def _final_logits(
     return _scaled(logits, temperature, softcap)
 
 
-def _without_ignored(hidden: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """A NaN in an ignored row would reach the weight's gradient as 0 * NaN."""
-    return hidden.masked_fill((target == ignore_index)[..., None], 0.0)
+def without_ignored(rows: Tensor, ignored: Tensor) -> Tensor:
+    """Zeroed before, not after: a NaN would reach a gradient as 0 * NaN."""
+    return rows.masked_fill(ignored[..., None], 0.0)
 
 
 def _scaled(logits: Tensor, temperature: float, softcap: float | None) -> Tensor:
@@ -38,27 +39,31 @@ def _scaled(logits: Tensor, temperature: float, softcap: float | None) -> Tensor
     return logits if temperature == 1.0 else logits / temperature
 
 
-def _wrong_targets(target: Tensor, vocab: int, ignored: Tensor) -> Tensor:
-    """Rows without a target; an IndexError if any, except on CUDA, where looking would wait."""
+def wrong_targets(
+    target: Tensor,
+    vocab: int,
+    ignored: Tensor,
+    takes: str = "or equal to ignore_index",
+    name: str = "target",
+) -> Tensor:
+    """Rows without a target; an IndexError if any, except where nobody can look at the values."""
     wrong = ((target < 0) | (target >= vocab)) & ~ignored
-    if target.device.type != "cuda" and bool(wrong.any()):
+    if _transforms.values_are_known(target) and bool(wrong.any()):
         row = int(wrong.reshape(-1).nonzero()[0])
         value = int(target.reshape(-1)[row])
-        raise IndexError(
-            f"target[{row}] is {value}; it must be in [0, {vocab}) or equal to ignore_index"
-        )
+        raise IndexError(f"{name}[{row}] is {value}; it must be in [0, {vocab}) {takes}")
     return wrong
 
 
 def _stats(logits: Tensor, target: Tensor, ignore_index: int, entropy: bool) -> LogprobStats:
+    target = target.long()  # uint8 holds no ignore_index of -100
     ignored = target == ignore_index
-    wrong = _wrong_targets(target, logits.shape[-1], ignored)
-    # Ignored rows are zeroed before, not after: a NaN there must not reach a gradient.
-    logits = logits.masked_fill(ignored[..., None], 0.0)
-    index = target.masked_fill(ignored | wrong, 0).long()
+    wrong = wrong_targets(target, logits.shape[-1], ignored)
+    logits = without_ignored(logits, ignored)  # the bias, too, may hold anything
+    index = target.masked_fill(ignored | wrong, 0)
     log_p = F.log_softmax(logits, dim=-1)
     picked = log_p.gather(-1, index[..., None])[..., 0].masked_fill(ignored, 0.0)
-    if target.device.type == "cuda":
+    if not _transforms.values_are_known(target):
         picked = picked.masked_fill(wrong, torch.nan)
     lse = torch.logsumexp(logits, dim=-1).masked_fill(ignored, 0.0)
     if not entropy:
@@ -78,11 +83,12 @@ def linear_logprob_stats(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    entropy: bool = True,
 ) -> LogprobStats:
-    """See `suder_ext.linear_logprob_stats`."""
-    hidden = _without_ignored(hidden, target, ignore_index)
+    """See `suder_ext.linear_logprob_stats`; without `entropy` that field holds nothing."""
+    hidden = without_ignored(hidden, target.long() == ignore_index)
     logits = _final_logits(hidden, weight, bias, temperature, softcap)
-    return _stats(logits, target, ignore_index, entropy=True)
+    return _stats(logits, target, ignore_index, entropy)
 
 
 def linear_logprob(
@@ -96,7 +102,7 @@ def linear_logprob(
     softcap: float | None = None,
 ) -> Tensor:
     """See `suder_ext.linear_logprob`."""
-    hidden = _without_ignored(hidden, target, ignore_index)
+    hidden = without_ignored(hidden, target.long() == ignore_index)
     logits = _final_logits(hidden, weight, bias, temperature, softcap)
     return _stats(logits, target, ignore_index, entropy=False).logprob
 
@@ -108,11 +114,12 @@ def logprob_stats(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    entropy: bool = True,
 ) -> LogprobStats:
-    """See `suder_ext.logprob_stats`."""
-    (wide,) = widen(logits)
+    """See `suder_ext.logprob_stats`; without `entropy` that field holds nothing."""
+    (wide,) = widen(without_ignored(logits, target.long() == ignore_index))
     assert wide is not None
-    return _stats(_scaled(wide, temperature, softcap), target, ignore_index, entropy=True)
+    return _stats(_scaled(wide, temperature, softcap), target, ignore_index, entropy)
 
 
 def logprob(
@@ -124,6 +131,6 @@ def logprob(
     softcap: float | None = None,
 ) -> Tensor:
     """See `suder_ext.logprob`."""
-    (wide,) = widen(logits)
+    (wide,) = widen(without_ignored(logits, target.long() == ignore_index))
     assert wide is not None
     return _stats(_scaled(wide, temperature, softcap), target, ignore_index, entropy=False).logprob

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from suder_ext.reference.logprobs import widen
+from suder_ext.reference.logprobs import widen, without_ignored, wrong_targets
 
 
 def selective_log_softmax(
@@ -17,11 +17,16 @@ def selective_log_softmax(
         raise ValueError(f"temperature is {temperature}; it must be above 0")
     (wide,) = widen(logits)
     assert wide is not None
-    log_p = F.log_softmax(wide / temperature, dim=-1)
     single = index.dim() == logits.dim() - 1
-    picked = log_p.gather(-1, index[..., None] if single else index)
-    picked = picked[..., 0] if single else picked
-    return picked if row_mask is None else picked.masked_fill(row_mask == 0, 0.0)
+    index = index.long()[..., None] if single else index.long()
+    masked = torch.zeros_like(index, dtype=torch.bool)
+    if row_mask is not None:
+        masked = (row_mask == 0).view(index.shape)
+    wrong = wrong_targets(index, logits.shape[-1], masked, "where row_mask is not 0", "index")
+    log_p = F.log_softmax(without_ignored(wide, masked.all(-1)) / temperature, dim=-1)
+    picked = log_p.gather(-1, index.masked_fill(masked | wrong, 0))
+    picked = picked.masked_fill(wrong, torch.nan).masked_fill(masked, 0.0)
+    return picked[..., 0] if single else picked
 
 
 def linear_cross_entropy(
@@ -38,12 +43,20 @@ def linear_cross_entropy(
     hidden, weight, bias = widen(input, linear_weight, linear_bias)
     assert hidden is not None
     assert weight is not None
+    target = target.long()
+    ignored = target == (-100 if ignore_index is None else ignore_index)
+    wrong = wrong_targets(target, weight.shape[0], ignored)
+    hidden = without_ignored(hidden, ignored)
     with torch.autocast(hidden.device.type, enabled=False):  # it would round the logits
         logits = F.linear(hidden, weight, bias)
-    return F.cross_entropy(
-        logits,
-        target.to(torch.int64),
-        reduction=reduction,
-        ignore_index=-100 if ignore_index is None else ignore_index,
-        label_smoothing=label_smoothing,
-    )
+    log_p = F.log_softmax(logits, dim=-1)
+    picked = log_p.gather(-1, target.masked_fill(ignored | wrong, 0)[..., None])[..., 0]
+    loss = -picked.masked_fill(wrong, torch.nan)
+    if label_smoothing == 1:  # and not 0 times a loss that may be infinite
+        loss = -log_p.mean(-1)
+    elif label_smoothing > 0:
+        loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(-1)
+    loss = loss.masked_fill(ignored, 0.0)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / (~ignored).sum()

@@ -40,7 +40,7 @@ def sequence_reduce(
     (wide,) = widen(logprob)
     assert wide is not None
     ids = segment_ids(cu_seqlens, logprob.numel())
-    scored = target != ignore_index
+    scored = target.long() != ignore_index
     sequences = cu_seqlens.numel() - 1
     count = torch.zeros(sequences, dtype=torch.int64, device=logprob.device)
     count = count.index_add(0, ids, scored.long())

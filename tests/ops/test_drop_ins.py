@@ -85,6 +85,36 @@ def test_linear_cross_entropy(
         assert_close(leaf.grad, oracle.grad, kind, dtype)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_autocast_rounds_the_operands_of_the_head_and_no_other_product(
+    backend: str, smoothing: float
+) -> None:
+    """Losses of 150, where a mean logit rounded to bfloat16 is off by 0.2."""
+    case = linear_case(14, 20, 50, spread=60.0)
+    options = {"reduction": "none", "label_smoothing": smoothing}
+    wide = [t.bfloat16().double() for t in case.floats.values()]
+    expected = F.cross_entropy(F.linear(*wide), case.target, **options)
+    hidden, weight, bias = case.floats.values()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = suder_ext.linear_cross_entropy(
+            hidden, weight, case.target, linear_bias=bias, **options
+        )
+    assert_close(got, expected, "logprob", torch.bfloat16)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("wrong", [-1, 90])
+def test_an_index_outside_the_vocabulary(backend: str, wrong: int, several: bool) -> None:
+    """An error on the CPU; where nobody looks (here: inside vmap) NaN, for that entry alone."""
+    logits, index = torch.randn(3, 90), torch.tensor([[0, 1], [2, wrong], [3, 4]])
+    index = index if several else index[:, 1]
+    if not backend.startswith("emulated"):
+        with pytest.raises(IndexError, match=rf"\[{3 if several else 1}\] is {wrong}.*90"):
+            suder_ext.selective_log_softmax(logits, index)
+    got = torch.func.vmap(suder_ext.selective_log_softmax)(logits[None], index[None])[0]
+    assert torch.equal(got.isnan(), index == wrong)
+
+
 @pytest.mark.parametrize("shape", [(), (6,)], ids=str)
 def test_linear_cross_entropy_is_torchs_own(shape: tuple[int, ...]) -> None:
     if not hasattr(F, "linear_cross_entropy"):
