@@ -29,8 +29,8 @@ class Groups:
     clusters: list[str]
 
     def best(self) -> np.ndarray:
-        """bool `[inputs]`: whether the candidate of highest reward is right (all NaN: wrong)."""
-        filled = np.where(np.isnan(self.reward), -np.inf, self.reward)
+        """bool `[inputs]`: whether the candidate of highest reward is right; no: none is finite."""
+        filled = np.where(np.isfinite(self.reward), self.reward, -np.inf)
         chosen = self.correct[np.arange(len(filled)), filled.argmax(1)]
         return np.logical_and(chosen, np.isfinite(filled.max(1)))
 

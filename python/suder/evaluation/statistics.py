@@ -96,7 +96,7 @@ def reward_accuracy(
     """How often the reward ranks a right candidate above a wrong one of the same group.
 
     Args:
-        reward: float `[G, N]`; NaN leaves a candidate out.
+        reward: float `[G, N]`; one that is not finite leaves its candidate out.
         correct: bool `[G, N]`, by the external checker.
         clusters: `[G]`, the inputs of the groups; every group its own by default.
 
@@ -107,7 +107,7 @@ def reward_accuracy(
     reward, correct = np.asarray(reward, np.float64), np.asarray(correct, bool)
     if reward.shape != correct.shape or reward.ndim != 2:
         raise ValueError(f"reward {reward.shape} and correct {correct.shape} must be one [G, N]")
-    known = ~np.isnan(reward)
+    known = np.isfinite(reward)
     pair = (correct & known)[:, :, None] & (~correct & known)[:, None, :]
     right, wrong = reward[:, :, None], reward[:, None, :]
     won = np.where(right > wrong, 1.0, np.where(right == wrong, 0.5, 0.0))

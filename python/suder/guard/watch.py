@@ -85,12 +85,14 @@ class Watch:
                 model, direction, self.inputs[direction], self.group[direction], self.sampling,
                 self.seed, condition=self.conditions[direction],
             )  # fmt: skip
-            delta = self._start_logprob(rollouts) - rollouts.logprob
+            delta = (self._start_logprob(rollouts) - rollouts.logprob).double()
             reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
-            each = reward.view(-1, rollouts.group).nanmean(1)  # empty captions have no reward
+            # Empty captions have no reward; one that is not finite says nothing.
+            reward = reward.masked_fill(~reward.isfinite(), torch.nan)
+            each = reward.view(-1, rollouts.group).nanmean(1)
             gain = each - self.first.setdefault(direction, each)
             gain = gain[gain.isfinite()]
-            seen["kl"][direction] = float((delta.exp() - 1 - delta).mean())
+            seen["kl"][direction] = float((delta.expm1() - delta).mean())
             seen["entropy"][direction] = float(-rollouts.logprob.mean())
             seen["reward"][direction] = float(each.nanmean())
             seen["gain"][direction] = float(gain.mean())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 
-from suder.method.objectives import PAIRED, Trained, objective_loss, trained_candidates
+from suder.method.blocks import Block, blocks
+from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
 from suder.models.base import Direction, Hidden, UnifiedModel
 from suder.settings.config import TrainConfig
-from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats
+from suder.settings.objective import PAIRED, preference_of
+from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce
+from suder_ext.preference_options import SORTING
 
 CONDITION_EXTRA = 8  # template tokens around a condition, roughly; only the batch's size uses it
 
@@ -40,15 +42,6 @@ class Sums:
         }
 
 
-@dataclass(frozen=True)
-class Block:
-    """A part of the candidates that goes through the model at once, `index[R, g]`."""
-
-    rows: torch.Tensor
-    index: torch.Tensor
-    valid: torch.Tensor
-
-
 def add_gradient(
     policy: UnifiedModel,
     start: UnifiedModel,
@@ -64,76 +57,102 @@ def add_gradient(
     ones (ratio exactly 1, no second forward); later steps on the same samples take them from
     `first`, the sums that the first step returned. The start model runs only on trained tokens.
     """
-    objective, temperature = config.objective, config.sampling.temperature
+    objective = config.objective
     trained = trained_candidates(objective.name, selection, rollouts.group)
     sums = Sums(sequences=int(trained.valid.sum()))
     units = sums.sequences // 2 if objective.name in PAIRED else sums.sequences
     lengths = rollouts.cu_seqlens.diff()
     drawn = rollouts.logprob.split(lengths.tolist())
     extra = _condition_tokens(policy, rollouts)
-    for number, block in enumerate(blocks(trained, lengths + extra, config)):
-        model_input = _forward_input(rollouts, condition, block, config)
-        kept = block.valid.flatten()
-        chosen = block.index.flatten()[kept]
-        token_kept = kept.repeat_interleave(lengths[block.index.flatten()]).to(policy.device)
-        hidden = _hidden_of_kept(policy, model_input, token_kept)
-        stats = linear_logprob_stats(
-            hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
-        )
-        start_logprob = None
-        if objective.kl > 0 or objective.name == "dpo":
-            with torch.no_grad():
-                frozen = _hidden_of_kept(start, model_input, token_kept)
-                start_logprob = linear_logprob(
-                    frozen.hidden, frozen.weight, frozen.target, frozen.bias,
-                    temperature=temperature,
-                )  # fmt: skip
+    parts = list(blocks(trained, lengths + extra, config))
+    models = policy, start
+    pairs = None
+    if objective.name in PAIRED:
+        pairs = _all_pairs(models, rollouts, condition, trained, parts, config)
+    first_pair = 0
+    for number, block in enumerate(parts):
+        chosen = block.candidates()
+        stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
         logprob = stats.logprob
         old = logprob.detach() if first is None else first.old[number]
-        cu_seqlens = torch.cat([lengths.new_zeros(1), lengths[chosen].cumsum(0)])
         loss = objective_loss(
             objective,
             logprob,
-            hidden.target,
-            cu_seqlens.to(logprob.device),
+            target,
+            _cu_seqlens(lengths[chosen], logprob.device),
             selection.advantage[chosen].to(logprob.device),
             old,
             start_logprob,
+            pairs,
+            first_pair,
         )
         (loss / units).backward()
+        first_pair += block.rows.numel()
         sums.old.append(old)
         drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
         _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)
     return sums
 
 
-def blocks(trained: Trained, cost: torch.Tensor, config: TrainConfig) -> Iterator[Block]:
-    """Cuts the trained candidates into blocks of at most `tokens_per_batch` tokens, as padded.
+Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
 
-    Whole groups where one fits; else parts of a group, of which a pair is the smallest for
-    objectives that compare pairs, and one candidate for the others.
 
-    Args:
-        cost: int64 `[B]`, tokens of each candidate with its condition.
+def _logprobs(
+    models: Models, rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
+) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor]:
+    """Of a block's tokens: the policy's, the start's if the objective needs it, and the tokens."""
+    objective, temperature = config.objective, config.sampling.temperature
+    model_input = _forward_input(rollouts, condition, block, config)
+    kept = block.valid.flatten().repeat_interleave(
+        rollouts.cu_seqlens.diff()[block.index.flatten()]
+    )
+    hidden = _hidden_of_kept(models[0], model_input, kept.to(models[0].device))
+    stats = linear_logprob_stats(
+        hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
+    )
+    preference = preference_of(objective)
+    if objective.kl == 0 and not (preference and preference.with_reference):
+        return stats, None, hidden.target
+    with torch.no_grad():
+        frozen = _hidden_of_kept(models[1], model_input, kept.to(models[0].device))
+        start_logprob = linear_logprob(
+            frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
+        )
+    return stats, start_logprob, hidden.target
+
+
+@torch.no_grad()
+def _all_pairs(
+    models: Models,
+    rollouts: Rollouts,
+    condition: Condition,
+    trained: Trained,
+    parts: list[Block],
+    config: TrainConfig,
+) -> AllPairs:
+    """What a loss may have to know of all pairs beside its block's.
+
+    A loss that sorts them has to know their log-probabilities before the first gradient: another
+    forward of every block, where there is more than one.
     """
-    limit = config.optimizer.tokens_per_batch
-    if trained.rows.numel() == 0:
-        return
-    longest = int(cost[trained.index].max())
-    group = trained.index.shape[1]
-    rows = limit // (longest * group)
-    if rows >= 1 or config.objective.name in PAIRED:
-        for part in torch.arange(trained.rows.numel()).split(max(1, rows)):
-            yield Block(trained.rows[part], trained.index[part], trained.valid[part])
-        return
-    width = max(1, limit // longest)
-    for row in range(trained.rows.numel()):
-        for part in torch.arange(group).split(width):
-            here = slice(row, row + 1)
-            if trained.valid[here, part].any():
-                yield Block(
-                    trained.rows[here], trained.index[here, part], trained.valid[here, part]
-                )
+    lengths = rollouts.cu_seqlens.diff()
+    length = lengths[trained.index.flatten()].to(models[0].device)
+    nothing = torch.zeros(length.shape[0], device=length.device)
+    preference = preference_of(config.objective)
+    if len(parts) < 2 or preference is None or preference.loss_type not in SORTING:
+        return AllPairs(length, nothing, nothing)
+    policy, start = [], []
+    for block in parts:
+        stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+        packed = target, _cu_seqlens(lengths[block.candidates()], target.device)
+        policy.append(sequence_reduce(stats.logprob, *packed, mean=False)[0])
+        if start_logprob is not None:
+            start.append(sequence_reduce(start_logprob, *packed, mean=False)[0])
+    return AllPairs(length, torch.cat(policy), torch.cat(start) if start else nothing)
+
+
+def _cu_seqlens(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device)
 
 
 @dataclass(frozen=True)
@@ -192,5 +211,5 @@ def _count(
     sums.entropy += float(stats.entropy.sum())
     sums.gap += float((stats.logprob.cpu() - drawn).abs().sum())
     if start is not None:
-        delta = start - stats.logprob
-        sums.kl += float((delta.exp() - 1 - delta).sum())
+        delta = (start - stats.logprob).double()  # exp(delta) - 1 - delta nearly cancels
+        sums.kl += float((delta.expm1() - delta).sum())

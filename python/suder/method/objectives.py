@@ -13,12 +13,9 @@ import torch
 
 from suder.method.selection import Selection
 from suder.settings.config import ObjectiveSection
+from suder.settings.objective import PAIRED, Preference, preference_of
 from suder_ext import policy_loss, preference_loss, sequence_reduce
-from suder_ext.types import LossType
-
-BETA = {"simpo": 5.0, "dpo": 0.1}
-LOSS_TYPE: dict[str, LossType] = {"simpo": "simpo", "dpo": "sigmoid"}
-PAIRED = ("simpo", "dpo")
+from suder_ext.preference_options import SORTING, TAKES_LENGTH
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,23 @@ class Trained:
     rows: torch.Tensor
     index: torch.Tensor
     valid: torch.Tensor
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """What is known of all pairs of a batch while one block of them is at work.
+
+    Some losses look at more than their own pair: at the batch's mean length, or, where they sort,
+    at every pair's log-probability.
+
+    Attributes:
+        length: int64 `[2P]`, tokens of the best and the worst of each pair in turn.
+        policy, start: float32 `[2P]`, their log-probabilities; only losses that sort look at them.
+    """
+
+    length: torch.Tensor
+    policy: torch.Tensor
+    start: torch.Tensor
 
 
 def trained_candidates(objective: str, selection: Selection, group: int) -> Trained:
@@ -59,6 +73,8 @@ def objective_loss(
     advantage: torch.Tensor,
     old_logprob: torch.Tensor,
     start_logprob: torch.Tensor | None,
+    pairs: AllPairs | None = None,
+    first_pair: int = 0,
 ) -> torch.Tensor:
     """The loss summed over sequences (over pairs for simpo and dpo), KL to the start included.
 
@@ -78,14 +94,24 @@ def objective_loss(
         cu_seqlens: int64 `[B + 1]`, none of the sequences empty.
         advantage: float32 `[B]`, used by grpo.
         start_logprob: needed by dpo and where `settings.kl` is above 0.
+        pairs, first_pair: where the sequences are only a block of a batch's pairs: all of them, and
+            the place of the block's first. Values and gradients of the blocks then add up to those
+            of the batch, whatever the loss.
 
     Returns:
         Scalar float32. The sum, so that losses of parts of a batch add up.
     """
     sequences = cu_seqlens.numel() - 1
     total = logprob.new_zeros(())
-    if settings.name in PAIRED:
-        total = total + _preference(settings, logprob, target, cu_seqlens, start_logprob).sum()
+    preference = preference_of(settings)
+    if preference is not None:
+        policy, length = sequence_reduce(logprob, target, cu_seqlens, mean=False)
+        start = None
+        if preference.with_reference:
+            if start_logprob is None:
+                raise ValueError("dpo needs the start model's log-probabilities")
+            start = sequence_reduce(start_logprob, target, cu_seqlens, mean=False)[0]
+        total = total + _preference(preference, policy, length, start, pairs, first_pair)
     elif settings.name == "expert":
         total = total - sequence_reduce(logprob, target, cu_seqlens, mean=True)[0].sum()
     if settings.name == "grpo" or settings.kl > 0:
@@ -105,26 +131,37 @@ def objective_loss(
 
 
 def _preference(
-    settings: ObjectiveSection,
-    logprob: torch.Tensor,
-    target: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    start_logprob: torch.Tensor | None,
+    preference: Preference,
+    policy: torch.Tensor,
+    length: torch.Tensor,
+    start: torch.Tensor | None,
+    pairs: AllPairs | None,
+    first_pair: int,
 ) -> torch.Tensor:
-    policy, lengths = sequence_reduce(logprob, target, cu_seqlens, mean=False)
-    reference: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
-    if settings.name == "dpo":
-        if start_logprob is None:
-            raise ValueError("dpo needs the start model's log-probabilities")
-        start = sequence_reduce(start_logprob, target, cu_seqlens, mean=False)[0]
-        reference = (start[0::2], start[1::2])
-    return preference_loss(
+    """The block's pairs' loss, among all of them."""
+    here = slice(first_pair, first_pair + policy.shape[0] // 2)
+    if pairs is not None:
+        policy = _in_place(pairs.policy, policy, here)
+        start = None if start is None else _in_place(pairs.start, start, here)
+        length = pairs.length
+    loss_type, takes_length = preference.loss_type, preference.loss_type in TAKES_LENGTH
+    loss = preference_loss(
         policy[0::2],
         policy[1::2],
-        *reference,
-        loss_type=settings.loss_type or LOSS_TYPE[settings.name],
-        beta=settings.beta or BETA[settings.name],
-        margin=settings.margin if settings.name == "simpo" else 0.0,
-        chosen_length=lengths[0::2],
-        rejected_length=lengths[1::2],
+        None if start is None else start[0::2],
+        None if start is None else start[1::2],
+        loss_type=loss_type,
+        beta=preference.beta,
+        margin=preference.margin,
+        chosen_length=length[0::2] if takes_length else None,
+        rejected_length=length[1::2] if takes_length else None,
     ).loss
+    own = loss[here].sum()
+    if loss_type not in SORTING:
+        return own
+    # The block's pairs are compared with in the others' losses, too: a gradient, but no value.
+    return loss.sum() - (loss.sum() - own).detach()
+
+
+def _in_place(everywhere: torch.Tensor, block: torch.Tensor, here: slice) -> torch.Tensor:
+    return torch.cat([everywhere[: 2 * here.start], block, everywhere[2 * here.stop :]])

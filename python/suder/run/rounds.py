@@ -171,10 +171,11 @@ def round_numbers(scored: Scored) -> dict[str, float]:
     """What a direction's samples and rewards say, for the log."""
     rollouts, selection = scored.rollouts, scored.selection
     reward = scored.reward.view(-1, rollouts.group).double()
+    spread = [one[one.isfinite()].std() for one in reward if one.isfinite().sum() > 1]
     finite = scored.reward[selection.valid]
     numbers = {
         "reward": float(finite.double().mean()) if finite.numel() else float("nan"),
-        "reward_spread": float(reward.std(1).nanmean()),
+        "reward_spread": float(torch.stack(spread).mean()) if spread else float("nan"),
         "pairs": float(selection.paired.sum()),
         "dropped": float((~selection.valid).sum() + len(rollouts.lost)),
         "length": float(rollouts.cu_seqlens.diff().double().mean()),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from suder.settings.objective import check_objective
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
@@ -61,9 +62,15 @@ class ObjectiveSection(Section):
         says("grpo: divide centred rewards by the group's std, only centre them, or neither"),
     ] = "std"
     beta: Annotated[
-        float | None, says("simpo, dpo: inverse temperature; null: 5 and 0.1", gt=0)
+        float | None,
+        says("simpo, dpo: inverse temperature; null: 5 for simpo and sigmoid_norm, else 0.1", gt=0),
     ] = None
-    margin: Annotated[float, says("simpo: target margin gamma", ge=0)] = 0.5
+    margin: Annotated[
+        float | None,
+        says(
+            "simpo, dpo: target margin, of losses that have one; null: 0.5 for simpo, else 0", ge=0
+        ),
+    ] = None
     loss_type: Annotated[
         LossType | None,
         says("simpo, dpo: another loss of suder_ext.preference_loss; null: simpo and sigmoid"),
@@ -191,8 +198,5 @@ class TrainConfig(Section):
     def _sections_agree(self) -> TrainConfig:
         if self.guard.enabled and self.data.heldout == 0.0:
             raise ValueError("the guard needs inputs to watch: set data.heldout above 0")
-        if self.objective.loss_type is not None and self.objective.name not in ("simpo", "dpo"):
-            raise ValueError(f"objective.loss_type has no meaning for {self.objective.name}")
-        if self.objective.loss_type == "exo_pair":
-            raise ValueError("objective.loss_type: exo_pair needs smoothed labels; ours are exact")
+        check_objective(self.objective)
         return self

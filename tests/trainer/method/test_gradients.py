@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from suder.method.gradients import Sums, add_gradient, blocks
+from suder.method.blocks import blocks
+from suder.method.gradients import Sums, add_gradient
 from suder.method.objectives import trained_candidates
 from suder.method.rollouts import Rollouts, condition_of, sample_rollouts
 from suder.method.selection import Selection, select
@@ -16,6 +17,7 @@ from suder.models import load_model
 from suder.models.janus.adapter import Janus
 from suder.settings.config import TrainConfig
 from suder_ext import linear_sequence_logprob
+from suder_ext.preference_options import LOSS_TYPES
 from tests.tolerances import TOLERANCES
 
 
@@ -74,6 +76,17 @@ def test_batches_do_not_change_the_gradient(
     small = make_config(f"objective.name={objective}", "optimizer.tokens_per_batch=30")
     rollouts = rollouts_of(policy, direction, inputs_folder, whole)
     chosen = selection_of(rollouts)
+    assert_cut_is_free(policy, start, rollouts, chosen, whole, small)
+
+
+def assert_cut_is_free(
+    policy: Janus,
+    start: Janus,
+    rollouts: Rollouts,
+    chosen: Selection,
+    whole: TrainConfig,
+    small: TrainConfig,
+) -> None:
     one, sums = gradient_of(policy, start, rollouts, chosen, whole)
     cut, cut_sums = gradient_of(policy, start, rollouts, chosen, small)
     assert len(cut_sums.old) > len(sums.old) == 1
@@ -83,6 +96,26 @@ def test_batches_do_not_change_the_gradient(
     assert cut_sums.kl == pytest.approx(sums.kl, rel=1e-4)
     assert cut_sums.loss == pytest.approx(sums.loss, rel=1e-4, abs=1e-6)
     assert (cut_sums.tokens, cut_sums.sequences) == (sums.tokens, sums.sequences)
+
+
+@pytest.mark.parametrize("objective", ["simpo", "dpo"])
+@pytest.mark.parametrize("loss_type", [x for x in LOSS_TYPES if x != "exo_pair"])
+def test_batches_change_no_preference_loss(
+    policy: Janus,
+    start: Janus,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
+    loss_type: str,
+    objective: str,
+) -> None:
+    """Nor those that look at the batch's mean length or sort its pairs: captions of any length."""
+    changes = f"objective.name={objective}", f"objective.loss_type={loss_type}"
+    whole = make_config(*changes, "optimizer.tokens_per_batch=100000")
+    small = make_config(*changes, "optimizer.tokens_per_batch=30")
+    rollouts = rollouts_of(policy, "understanding", inputs_folder, whole)
+    chosen = selection_of(rollouts)
+    assert rollouts.cu_seqlens.diff()[chosen.best].unique().numel() > 1
+    assert_cut_is_free(policy, start, rollouts, chosen, whole, small)
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])

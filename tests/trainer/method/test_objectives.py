@@ -41,7 +41,8 @@ def oracle(settings: ObjectiveSection, new: torch.Tensor, old: torch.Tensor, sta
             total = total - p.mean()
     for b in range(0, len(LENGTHS), 2):
         if settings.name == "simpo":
-            x = beta * (new_of[b].mean() - new_of[b + 1].mean()) - settings.margin
+            margin = 0.5 if settings.margin is None else settings.margin
+            x = beta * (new_of[b].mean() - new_of[b + 1].mean()) - margin
             total = total + torch.log1p(torch.exp(-x))
         if settings.name == "dpo":
             chosen = new_of[b].sum() - start_of[b].sum()

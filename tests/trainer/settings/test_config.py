@@ -33,7 +33,7 @@ def test_number_that_yaml_1_1_reads_as_text(settings: Path) -> None:
 
 
 def test_resolved_settings_read_back(settings: Path, tmp_path: Path) -> None:
-    config = load_config(settings, ["objective.beta=2", "sampling.top_p=0.5"])
+    config = load_config(settings, ["objective.name=dpo", "objective.beta=2", "sampling.top_p=0.5"])
     (tmp_path / "again.yaml").write_text(dump_config(config), encoding="utf-8")
     assert load_config(tmp_path / "again.yaml") == config
 
@@ -53,6 +53,16 @@ def test_resolved_settings_read_back(settings: Path, tmp_path: Path) -> None:
         ("optimizer.lr=.nan", r"`optimizer.lr`: .*finite"),
         ("objective.name=ppo", "'grpo', 'simpo', 'dpo' or 'expert', got 'ppo'"),
         ("objective.loss_type=ipo", "loss_type has no meaning for grpo"),
+        ("objective.beta=2", "objective.beta is 2.0, which grpo does not use: leave it out"),
+        ("objective.margin=0.5", "objective.margin is 0.5, which grpo does not use"),
+        ("objective={name: dpo, clip: 0.1}", "objective.clip is 0.1, which dpo does not use"),
+        ("objective={name: expert, normalize: none}", "objective.normalize is none, which expert"),
+        (
+            "objective={name: simpo, loss_type: ipo, margin: 0.5}",
+            "margin .* loss_type ipo does not",
+        ),
+        ("objective={name: dpo, loss_type: sft, beta: 1.0}", "beta .* loss_type sft does not use"),
+        ("objective={name: dpo, loss_type: exo_pair}", "exo_pair needs smoothed labels"),
         ("data.heldout=0.0", "the guard needs inputs to watch"),
         ("data=3", "`data`"),
         ("rounds", "expected section.key=value"),
