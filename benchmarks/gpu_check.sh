@@ -1,72 +1,108 @@
 #!/usr/bin/env bash
-# Everything there is to do on a machine with a GPU, in nine minutes and without a network:
-#   benchmarks/gpu_check.sh OUT
-# builds for the card, runs the CUDA tests, compute-sanitizer on the small ones, the benchmarks against
-# what else is installed, and writes JSON, text and a PNG to OUT. Ends with a short table. A step that
-# fails or runs out of time is told of and does not stop the rest; the exit status counts them.
+# Everything there is to do on a machine with a GPU, without a network, in at most five minutes if the
+# module is carried there built (build/gpu/*.so, by `gpu_check.sh --build ARCH` on any machine with
+# nvcc and the same Python), two more if it is not:
+#   benchmarks/gpu_check.sh OUT [--only tests,sanitizers,compare,pairs,calls,ncu]
+#   benchmarks/gpu_check.sh --build 90a
+# Ends with a short table; everything else is in files in OUT. A step that fails or runs out of time
+# is told of and does not stop the rest; the exit status counts them.
+#
+# Peers are carried as wheels and installed without an index: liger-kernel and cut-cross-entropy are
+# small and pure Python; quack needs nvidia-cutlass-dsl, 92 MB, and stays out unless that is there.
 set -uo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python3}
+build=$root/build/gpu
+
+build_module() { # ARCHITECTURE
+  cmake -S "$root" -B "$build/tree" -DSUDER_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_CUDA_ARCHITECTURES="$1-real" -DPython_EXECUTABLE="$(command -v "$python")" \
+    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" &&
+    cmake --build "$build/tree" -j "$(nproc)" &&
+    cp "$build"/tree/_C*.so "$build"/tree/csrc/cuda/_C_cuda*.so "$build"
+}
+
+if [[ ${1:-} == --build ]]; then
+  build_module "${2:?usage: gpu_check.sh --build ARCHITECTURE, such as 90a}"
+  exit
+fi
+out=$(mkdir -p "${1:?usage: gpu_check.sh OUT [--only PARTS]}" && cd "$1" && pwd) || exit 2
+parts=tests,sanitizers,compare,pairs,calls,ncu
+[[ ${2:-} == --only ]] && parts=${3:?--only takes a list of: $parts}
+for part in ${parts//,/ }; do
+  [[ ,tests,sanitizers,compare,pairs,calls,ncu, == *,$part,* ]] ||
+    { echo "--only: no part is called $part" >&2; exit 2; }
+done
 if ! command -v nvidia-smi >/dev/null; then
   echo "no GPU here: nvidia-smi is not on the PATH" >&2
   exit 2
 fi
-out=$(mkdir -p "${1:?usage: gpu_check.sh OUT}" && cd "$1" && pwd)
-cd "$(dirname "$0")/.."
-python=${PYTHON:-python3}
-build=${BUILD:-$out/../gpu_build}
-log=$out/log.txt
+cd "$root"
+export PYTHONPATH=$PWD:$PWD/python
 failed=0
-: >"$log"
-
-# step NAME SECONDS COMMAND...: never past second 530 of the whole
-step() {
-  local name=$1 limit=$2 status
-  shift 2
-  ((SECONDS + limit > 530)) && limit=$((530 - SECONDS))
-  if ((limit <= 5)); then
-    echo "LEFT OUT  $name: no time left" | tee -a "$out/summary.txt"
-    return
-  fi
-  local begin=$SECONDS
-  echo "== $name" >>"$log"
-  timeout "$limit" "$@" >>"$log" 2>&1
-  status=$?
-  if ((status == 0)); then
-    echo "ok        $name ($((SECONDS - begin)) s)" | tee -a "$out/summary.txt"
-  else
-    failed=$((failed + 1))
-    echo "FAILED    $name: status $status (124: out of time) after $((SECONDS - begin)) s" |
-      tee -a "$out/summary.txt"
-    tail -n 15 "$log"
-  fi
-}
-
-build_module() {
-  local capability
-  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
-  [[ $capability == 90 ]] && capability=90a
-  cmake -S . -B "$build" -DSUDER_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
-    -DCMAKE_CUDA_ARCHITECTURES="$capability-real" -DPython_EXECUTABLE="$(command -v "$python")" \
-    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" &&
-    cmake --build "$build" -j "$(nproc)" &&
-    cp "$build"/_C*.so "$build"/csrc/cuda/_C_cuda*.so suder_ext/
-}
-
+limit_all=300
 : >"$out/summary.txt"
 nvidia-smi >"$out/card.txt" 2>&1
-export PYTHONPATH=$PWD:$PWD/python
-step "build" 150 bash -c "$(declare -f build_module); python=$python build=$build; build_module"
-for way in auto tiles mma; do
-  SUDER_CUDA_HEAD=$way step "tests, $way" 90 "$python" -m pytest -q -x tests/gpu
-done
-for tool in memcheck racecheck initcheck synccheck; do
-  if command -v compute-sanitizer >/dev/null; then
-    step "compute-sanitizer $tool" 45 compute-sanitizer --tool "$tool" \
-      --error-exitcode 9 --kernel-regex kns=suder "$python" -m benchmarks.gpu.small_ops
-  else
-    echo "LEFT OUT  compute-sanitizer $tool: not installed" | tee -a "$out/summary.txt"
+
+wanted() { [[ ,$parts, == *,$1,* ]]; }
+say() { echo "$*" | tee -a "$out/summary.txt"; }
+
+# step NAME SECONDS COMMAND...: its output goes to OUT/NAME.txt; never past $limit_all
+step() {
+  local name=$1 limit=$2 begin=$SECONDS status
+  shift 2
+  ((SECONDS + limit > limit_all)) && limit=$((limit_all - SECONDS))
+  ((limit > 5)) || { say "LEFT OUT  $name: no time left"; return 0; }
+  timeout "$limit" "$@" >"$out/$name.txt" 2>&1
+  status=$?
+  if ((status == 0)); then
+    say "ok        $name ($((SECONDS - begin)) s)"
+    return 0
   fi
-done
-step "benchmarks" 180 "$python" -m benchmarks.gpu.compare --out "$out"
-cat "$out/table.txt" 2>/dev/null
+  say "FAILED    $name: status $status (124: out of time) after $((SECONDS - begin)) s"
+  tail -n 15 "$out/$name.txt"
+  return 1
+}
+count() { "$@" || failed=$((failed + 1)); }
+
+if ! compgen -G "$build/_C_cuda*.so" >/dev/null; then
+  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+  [[ $capability == 90 ]] && capability=90a
+  limit_all=420
+  count step build 150 bash "$0" --build "$capability"
+fi
+cp "$build"/_C*.so suder_ext/ 2>/dev/null
+
+if wanted tests; then
+  for way in auto tiles mma; do
+    SUDER_CUDA_HEAD=$way count step "tests-$way" 60 "$python" -m pytest -q -x tests/gpu
+  done
+fi
+if wanted sanitizers; then
+  # initcheck is not among them: it did not end in 75 s.
+  if command -v compute-sanitizer >/dev/null; then
+    running=()
+    for tool in memcheck racecheck synccheck; do
+      step "sanitizer-$tool" 75 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        --kernel-regex kns=suder "$python" -m benchmarks.gpu.small_ops &
+      running+=($!)
+    done
+    for process in "${running[@]}"; do count wait "$process"; done
+  else
+    say "LEFT OUT  compute-sanitizer: not installed"
+  fi
+fi
+wanted calls && count step calls 40 "$python" -m benchmarks.gpu.calls
+wanted compare && count step compare 120 "$python" -m benchmarks.gpu.compare --out "$out"
+wanted pairs && count step pairs-log 40 "$python" -m benchmarks.gpu.pairs --out "$out"
+if wanted ncu; then
+  if command -v ncu >/dev/null; then
+    count step ncu 60 ncu --set basic --kernel-name-base demangled --kernel-name regex:suder \
+      --launch-count 40 "$python" -m benchmarks.gpu.small_ops
+  else
+    say "LEFT OUT  ncu: not installed"
+  fi
+fi
+cat "$out/table.txt" "$out/pairs.txt" "$out/calls.txt" 2>/dev/null
 echo "$failed steps failed; $SECONDS s; results in $out"
 exit "$failed"

@@ -1,13 +1,17 @@
 """What each CUDA kernel has to move and compute, and how long that takes at a card's limits.
 
-The predictions are written down before a GPU run and compared with it after
-(`benchmarks/gpu_check.sh` puts both side by side). Run `python benchmarks/model.py --gpu h100`.
+    python benchmarks/model.py --gpu h200     predictions for the kernels as they are
+    python benchmarks/model.py --calibrate    the first run on a card beside the model of that day
 
-Sources of the limits: H100 SXM data sheet (989.5 TFLOP/s dense bf16, 3.35 TB/s); 800 TFLOP/s is
-what a good product sustains there (fast.cu, cuBLAS at 8192^3); 3.0 TB/s a copy as measured; what
-TMA draws from L2 without clusters is worked out from fast.cu's kernel 6 (192x192 tiles, 777 TFLOP/s
-at 8192^3); L2 bandwidth for other kernels and the share of the peak that mma.sync reaches on Hopper
-are estimates, marked so.
+Written down before a run (`results/gpu_predictions.txt`) and compared with it after
+(`benchmarks/gpu_check.sh` puts both side by side). The limits marked "measured" are of the first
+run, on an H200 (26 November 2026); with them and the constants of that day's kernels (FIRST_RUN)
+the model gives that run's figures within 10%, which tests/ops/test_gpu_model.py asserts. What a
+later kernel changes (NOW) is worked out from its instructions and bytes and was not measured.
+
+Other sources: H100 SXM data sheet (989.5 TFLOP/s dense bf16, 3.35 TB/s); 3.0 TB/s a copy as
+measured by others; what TMA draws from L2 without clusters is worked out from fast.cu's kernel 6
+(192x192 tiles, 777 TFLOP/s at 8192^3).
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ from pathlib import Path
 class Card:
     """Limits of a GPU."""
 
-    product: float  # FLOP/s a large bf16 product sustains
-    mma_sync: float  # FLOP/s by mma.sync (estimate)
+    product: float  # FLOP/s a large bf16 product sustains; measured
+    product_float32: float  # the same into float32; measured, by tiles
+    mma_sync: float  # FLOP/s of our mma.sync kernels; measured
+    read: float  # bytes/s
     copy: float  # bytes/s, read plus written
     l2: float  # bytes/s (estimate)
     multiprocessors: int
@@ -33,15 +39,43 @@ class Card:
     launch: float  # seconds between dependent kernels of one stream
     tma: float = 8.1e12  # bytes/s from L2 by TMA: 777e12 / (2 * 192 * 192) * (192 + 192) * 2
     issue: float = 132 * 4 * 32 * 1.755e9  # thread instructions a second
+    row_issue: float = (
+        132 * 4 * 32 * 1.96e9
+    )  # at the clock of kernels without tensor cores; measured
 
 
+# An H100 multiplies as fast; its memory is slower.
 CARDS = {
-    "h100": Card(800e12, 560e12, 3.0e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
-    "h200": Card(800e12, 560e12, 4.3e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+    "h100": Card(780e12, 620e12, 290e12, 3.0e12, 3.0e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+    "h200": Card(780e12, 620e12, 290e12, 4.3e12, 4.2e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
 }
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What differs between two states of the code."""
+
+    host: float  # seconds of an eager call before its first kernel; measured, later an estimate
+    merge_latency: float  # of a part in the merge of row states: loads that wait for one another
+    merge: float  # bytes/s of the merge
+    logit_instructions: float  # of the forward from logits
+    row_instructions: float  # of a block that reads one split of a row, all threads together
+    logits_issue: float  # the share of issue slots that these get
+
+
+# The first run: commit ea9eaf4. Its row kernel filled 85% of the issue slots (Nsight); what rows of
+# two widths took gives 36 instructions a logit and 200,000 a row, a tree of merges.
+FIRST_RUN = Kernels(57e-6, 0.15e-6, 0.4e12, 36, 2.0e5, 0.85)
+# The merge: 8 warps share a row's parts, 8 loads under way each. A logit: 9 in the machine code; a
+# row: about 150 of each of 256 threads. The host's part less a cast of the bias, a device context
+# and two look-ups of the driver, an estimate.
+NOW = Kernels(35e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75)
+
 # Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/*_mainloop.cuh).
 TILE_TOKENS, TILE_VOCAB = 512, 16384
 BLOCK_ROWS, BLOCK_COLUMNS, MOST_SPLITS = 128, 256, 64
+BARE_ROWS = 64  # of cuBLAS's tiles where the last wave is small, by what 576 rows take
+SPLIT_COLUMNS = 65536  # of a row of logits that one block reads
 CLUSTER = 2  # blocks of the wgmma forward that share what they load of the weight
 EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is not unrolled
 # Of the fused backward (suder_ext/_ops/cuda/fused_backward.py). An element: 16 in the machine code
@@ -75,33 +109,44 @@ def waves(blocks: int, card: Card, cluster: int = 1) -> float:
 
 def bare_product(card: Card, n: int, d: int, v: int) -> Work:
     flops = 2.0 * n * d * v
-    blocks = math.ceil(n / BLOCK_ROWS) * math.ceil(v / BLOCK_COLUMNS)
+    blocks = math.ceil(n / BARE_ROWS) * math.ceil(v / BLOCK_COLUMNS)
     dram = 2.0 * (n * d + v * d + n * v)
     seconds = max(flops / card.product * waves(blocks, card), dram / card.copy)
     return Work("bare product, bf16 out", f"{n}x{d}x{v}", flops, dram, 0.0, seconds)
 
 
-def tiles_forward(card: Card, n: int, d: int, v: int) -> Work:
+def merge(card: Card, code: Kernels, n: int, splits: int) -> float:
+    """Seconds to join the states of a row's parts."""
+    return card.launch + splits * code.merge_latency + 16.0 * n * splits / code.merge
+
+
+def rows_of_logits(card: Card, code: Kernels, n: int, v: int, bandwidth: float) -> float:
+    """Seconds of the row kernel: memory, exponentials or instructions, whichever is slowest."""
+    blocks, elements = n * math.ceil(v / SPLIT_COLUMNS), 1.0 * n * v
+    instructions = elements * code.logit_instructions + blocks * code.row_instructions
+    issue = instructions / (card.row_issue * code.logits_issue)
+    return max(elements / bandwidth, elements / card.exponentials, issue)
+
+
+def tiles_forward(card: Card, code: Kernels, n: int, d: int, v: int) -> Work:
     """Each tile: a product that writes float32 logits, a kernel that reads them, both in L2."""
     width = min(TILE_VOCAB, v)
     tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
-    blocks = TILE_TOKENS // BLOCK_ROWS * math.ceil(width / BLOCK_COLUMNS)
-    product = 2.0 * TILE_TOKENS * d * width / card.product * waves(blocks, card)
-    read = 4.0 * TILE_TOKENS * width / card.l2
-    exponentials = TILE_TOKENS * width / card.exponentials
+    elements = 1.0 * TILE_TOKENS * width
+    product = 2.0 * elements * d / card.product_float32
+    rows = rows_of_logits(card, code, TILE_TOKENS, width, card.l2 / 4)
     dram = 2.0 * (n * d + math.ceil(n / TILE_TOKENS) * v * d)
-    seconds = tiles * (product + max(read, exponentials) + 2 * card.launch)
-    l2 = 8.0 * tiles * TILE_TOKENS * width
-    flops = 2.0 * n * d * v
+    seconds = code.host + tiles * (product + rows + 4 * card.launch)
+    flops, l2 = 2.0 * n * d * v, 8.0 * tiles * elements
     return Work("tiles, forward", f"{n}x{d}x{v}", flops, dram, l2, max(seconds, dram / card.copy))
 
 
-def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
+def tiles_both(card: Card, code: Kernels, n: int, d: int, v: int) -> Work:
     """Forward, then each tile again, its gradient in place, two products: 8 NDV done, 6 told."""
-    forward = tiles_forward(card, n, d, v)
+    forward = tiles_forward(card, code, n, d, v)
     tiles = math.ceil(n / TILE_TOKENS) * math.ceil(v / TILE_VOCAB)
     width = min(TILE_VOCAB, v)
-    products = 3 * 2.0 * n * d * v / card.product
+    products = 3 * 2.0 * n * d * v / card.product_float32
     # Float32 gradients in place, their sums for the bias, their rounding for the products.
     gradient = tiles * (18.0 * TILE_TOKENS * width / card.l2 + 6 * card.launch)
     accumulators = 8.0 * (math.ceil(v / TILE_VOCAB) * n + math.ceil(n / TILE_TOKENS) * v) * d
@@ -110,18 +155,14 @@ def tiles_both(card: Card, n: int, d: int, v: int) -> Work:
     return Work("tiles, forward and backward", f"{n}x{d}x{v}", 6.0 * n * d * v, dram, 0.0, seconds)
 
 
-def fused_forward(
-    card: Card, n: int, d: int, v: int, *, wgmma: bool, instructions: int = EPILOGUE_INSTRUCTIONS
-) -> Work:
-    """Logits in registers; 16 bytes a token and split.
+def products_in_registers(
+    card: Card, n: int, d: int, v: int, *, wgmma: bool, instructions: int
+) -> tuple[float, int]:
+    """Seconds of a fused kernel, forward or gradient, and into how many parts a row is cut.
 
-    By mma.sync, or by wgmma, whose products run at the pace of a bare product's or at that of their
-    operands from L2, whichever is slower. What a cluster's blocks share counts once: that L2 and
-    the way from it see it once is an assumption. Rows are filled up to whole clusters, which costs
-    one image (576 tokens: 5 blocks of rows, 3 clusters, 192 parts for 66 places) no further wave.
-
-    In both, no epilogue overlaps a product: that of wgmma would, between its two warp groups, if
-    they drift apart.
+    By wgmma the products run at the pace of a bare product's or at that of their operands from L2,
+    whichever is slower. What a cluster's blocks share counts once: that L2 and the way from it see
+    it once is an assumption. Rows are filled up to whole clusters. No epilogue overlaps a product.
     """
     cluster = CLUSTER if wgmma else 1
     tiles = math.ceil(v / BLOCK_COLUMNS)
@@ -131,42 +172,52 @@ def fused_forward(
     elements = 1.0 * rows * BLOCK_ROWS * tiles * BLOCK_COLUMNS
     depth = math.ceil(d / 64) * 64
     l2 = 2.0 * rows * tiles * (BLOCK_ROWS + BLOCK_COLUMNS / cluster) * depth
-    if wgmma:
-        product = max(2.0 * elements * depth / card.product, l2 / card.tma)
-    else:
-        product = 2.0 * elements * d / card.mma_sync
+    rate = card.product if wgmma else card.mma_sync
+    product = max(2.0 * elements * depth / rate, l2 / card.tma)
     epilogue = elements * max(1 / card.exponentials, instructions / card.issue)
-    seconds = (product + epilogue) * waves(rows * splits, card, cluster) + 2 * card.launch
+    filled = waves(rows * splits, card, cluster) if wgmma else last_wave(rows * splits, card)
+    return (product + epilogue) * filled, splits
+
+
+def last_wave(blocks: int, card: Card) -> float:
+    """The same where blocks do not run in step: a last wave's empty places cost half as much."""
+    return (waves(blocks, card) + 1) / 2
+
+
+def fused_forward(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool) -> Work:
+    """Logits in registers; 16 bytes a token and split."""
+    kernel, splits = products_in_registers(
+        card, n, d, v, wgmma=wgmma, instructions=EPILOGUE_INSTRUCTIONS
+    )
+    seconds = code.host + kernel + merge(card, code, n, splits) + card.launch
     dram = 2.0 * (n * d + v * d) + 32.0 * n * splits
     name = f"fused forward, {'wgmma' if wgmma else 'mma.sync'}"
-    return Work(name, f"{n}x{d}x{v}", 2.0 * n * d * v, dram, l2, seconds)
+    return Work(name, f"{n}x{d}x{v}", 2.0 * n * d * v, dram, 0.0, seconds)
 
 
-def fused_both(card: Card, n: int, d: int, v: int, *, wgmma: bool) -> Work:
+def fused_both(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool) -> Work:
     """Forward; the products again, to 16-bit gradients of logits in DRAM; two products with those.
 
-    The gradients' way to DRAM counts in full, though it may hide behind products; so do the whole
-    waves of blocks of both products, the float32 sums that they add to, their rounding, the copy of
-    the hidden states without ignored rows, and the sums for a bias, one row for 16 tokens (64 by
-    mma.sync).
+    So do count the float32 sums that both products add to, their rounding, the copy of the hidden
+    states without ignored rows, and the sums for a bias, one row for 16 tokens (64 by mma.sync).
+    The gradients' own way to DRAM hides behind the products.
     """
-    forward = fused_forward(card, n, d, v, wgmma=wgmma)
+    forward = fused_forward(card, code, n, d, v, wgmma=wgmma)
     slices, chunks = math.ceil(v / SLICE_COLUMNS), math.ceil(n / CHUNK_TOKENS)
     seconds, dram = forward.seconds, forward.dram
     for first in range(0, v, SLICE_COLUMNS):
         width = min(SLICE_COLUMNS, v - first)
         for start in range(0, n, CHUNK_TOKENS):
             height = min(CHUNK_TOKENS, n - start)
-            again = fused_forward(
+            again, _ = products_in_registers(
                 card, height, d, width, wgmma=wgmma, instructions=GRADIENT_INSTRUCTIONS
             )
             written = 2.0 * height * width + 8.0 * height * width / (16 if wgmma else 64)
-            seconds += again.seconds + written / card.copy
+            seconds += again
             dram += 2.0 * (height + width) * d + written
             for rows, columns, depth in ((height, d, width), (width, d, height)):
-                blocks = math.ceil(rows / BLOCK_ROWS) * math.ceil(columns / BLOCK_COLUMNS)
                 operands = 2.0 * (rows + columns) * depth
-                product = 2.0 * rows * columns * depth / card.product * waves(blocks, card)
+                product = 2.0 * rows * columns * depth / card.product
                 seconds += max(product, operands / card.copy) + card.launch
                 dram += operands
     # Written, then read and written for each further slice or chunk; read, rounded and written.
@@ -177,37 +228,76 @@ def fused_both(card: Card, n: int, d: int, v: int, *, wgmma: bool) -> Work:
     return Work(name, f"{n}x{d}x{v}", 6.0 * n * d * v, dram + rest, 0.0, seconds)
 
 
-def logits_forward(card: Card, n: int, v: int) -> Work:
+def logits_forward(card: Card, code: Kernels, n: int, v: int) -> Work:
     dram = 2.0 * n * v
-    seconds = max(dram / card.copy, n * v / card.exponentials) + card.launch
+    seconds = rows_of_logits(card, code, n, v, card.read / 2) + card.launch
     return Work("logprob from logits, forward", f"{n}x{v}", 0.0, dram, 0.0, seconds)
 
 
-def logits_backward(card: Card, n: int, v: int) -> Work:
+def logits_backward(card: Card, code: Kernels, n: int, v: int) -> Work:
     dram = 4.0 * n * v
     seconds = max(dram / card.copy, n * v / card.exponentials) + card.launch
     return Work("logprob from logits, backward", f"{n}x{v}", 0.0, dram, 0.0, seconds)
 
 
-def pair_loss(card: Card, n: int, d: int, v: int) -> Work:
+def pair_loss(card: Card, code: Kernels, n: int, d: int, v: int) -> Work:
     """Reduction "mean": `tiles_both` less a product, but the logits wait in DRAM, not in L2."""
-    both, again = tiles_both(card, n, d, v), 2.0 * n * d * v / card.product
+    both, again = tiles_both(card, code, n, d, v), 2.0 * n * d * v / card.product_float32
     logits = 8.0 * n * v  # written back, read again
     seconds, dram = both.seconds - again + logits / card.copy, both.dram + logits
     return Work("pair loss, mean, with gradients", both.shape, both.flops, dram, 0.0, seconds)
 
 
-def predictions(card: Card) -> list[Work]:
+SHAPES = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
+
+
+def predictions(card: Card, code: Kernels = NOW) -> list[Work]:
     """All kernels at the shapes of the benchmark."""
-    shapes = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
-    fused = (partial(fused_forward, wgmma=True), partial(fused_forward, wgmma=False))
-    both = (partial(fused_both, wgmma=True), partial(fused_both, wgmma=False))
-    linear = (bare_product, *fused, tiles_forward, *both, tiles_both)
-    works = [model(card, *shape) for shape in shapes for model in linear]
+    forward = [partial(fused_forward, wgmma=wgmma) for wgmma in (True, False)]
+    both = [partial(fused_both, wgmma=wgmma) for wgmma in (True, False)]
+    works = []
+    for shape in SHAPES:
+        works.append(bare_product(card, *shape))
+        works += [m(card, code, *shape) for m in (*forward, tiles_forward, *both, tiles_both)]
     for v in (16384, 102400):
-        works += [logits_forward(card, 8192, v), logits_backward(card, 8192, v)]
-    works += [pair_loss(card, 8192, 2048, v) for v in (16384, 102400)]
+        works += [logits_forward(card, code, 8192, v), logits_backward(card, code, 8192, v)]
+    works += [pair_loss(card, code, 8192, 2048, v) for v in (16384, 102400)]
     return works
+
+
+# The first run on an H200: times a bare product of the same run; milliseconds where "ms" stands.
+MEASURED = {
+    "fused forward, wgmma": (1.18, 1.10, 1.10, 1.11, 2.53),
+    "fused forward, mma.sync": (2.68, 2.91, 2.83, 3.07, 3.91),
+    "tiles, forward": (1.84, 2.01, 1.52, 1.59, 3.65),
+    "fused, both ways, wgmma": (4.32, 4.38),
+    "fused, both ways, mma.sync": (7.43, 7.92),
+    "tiles, forward and backward": (7.78, 7.97),
+}
+MEASURED_MS = {
+    ("bare product, bf16 out", "8192x2048x16384"): 0.717,
+    ("bare product, bf16 out", "8192x2048x102400"): 4.405,
+    ("bare product, bf16 out", "576x2048x16384"): 0.055,
+    ("fused forward, wgmma", "8192x2048x16384"): 0.846,
+    ("fused forward, wgmma", "576x2048x16384"): 0.140,
+    ("fused, both ways, wgmma", "8192x2048x16384"): 3.34,
+    ("logprob from logits, forward", "8192x16384"): 0.228,
+    ("logprob from logits, forward", "8192x102400"): 1.186,
+}
+
+
+def calibration() -> list[tuple[str, str, float, float]]:
+    """Kernel, shape, measured and modelled: ratios to a bare product, then milliseconds."""
+    works = {(w.name, w.shape): w.seconds for w in predictions(CARDS["h200"], FIRST_RUN)}
+    rows = []
+    for name, ratios in MEASURED.items():
+        for (n, d, v), measured in zip(SHAPES, ratios, strict=False):
+            shape = f"{n}x{d}x{v}"
+            bare = works["bare product, bf16 out", shape]
+            rows.append((name, shape, measured, works[name, shape] / bare))
+    for (name, shape), measured in MEASURED_MS.items():
+        rows.append((f"{name}, ms", shape, measured, works[name, shape] * 1e3))
+    return rows
 
 
 def table(works: list[Work]) -> str:
@@ -226,8 +316,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--gpu", choices=CARDS, default="h100")
+    parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the predictions here")
     arguments = parser.parse_args()
+    if arguments.calibrate:
+        for name, shape, measured, modelled in calibration():
+            off = 100 * (modelled / measured - 1)
+            print(f"{name:<34}{shape:<18}{measured:>8.3f}{modelled:>8.3f}{off:>+7.1f}%")
+        return
     works = predictions(CARDS[arguments.gpu])
     print(table(works))
     if arguments.json:

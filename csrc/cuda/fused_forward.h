@@ -11,10 +11,11 @@ namespace suder::cuda {
 using Stream = std::uintptr_t;  // a cudaStream_t; 0 is the default stream
 
 struct FusedForward {
-  DType dtype = DType::kBFloat16;  // bfloat16 or float16
-  ConstMatrix hidden;              // [N, D], D a multiple of 8, rows 16-byte aligned
-  ConstMatrix weight;              // [V, D] likewise
-  const float* bias = nullptr;     // [V], or absent
+  DType dtype = DType::kBFloat16;      // bfloat16 or float16
+  ConstMatrix hidden;                  // [N, D], D a multiple of 8, rows 16-byte aligned
+  ConstMatrix weight;                  // [V, D] likewise
+  const void* bias = nullptr;          // [V], or absent
+  DType bias_dtype = DType::kFloat32;  // or `dtype`
   const std::int64_t* target = nullptr;
   std::int64_t ignore_index = -100;
   float temperature = 1.0f;

@@ -18,7 +18,8 @@ struct FusedGrad {
   ConstMatrix weight;
   std::int64_t first_column = 0;
   std::int64_t vocab = 0;                // columns in all
-  const float* bias = nullptr;           // [C] of these columns, or absent
+  const void* bias = nullptr;            // [C] of these columns, or absent
+  DType bias_dtype = DType::kFloat32;    // or `dtype`
   const std::int64_t* target = nullptr;  // [N], counted in all columns
   std::int64_t ignore_index = -100;
   float temperature = 1.0f;

@@ -24,6 +24,7 @@ struct MmaOperands {
 template <typename T>
 class MmaMainloop {
  public:
+  using Element = T;
   using Operands = MmaOperands<T>;
   static constexpr int kRows = 128, kColumns = 256, kThreads = 256;
   static constexpr int kRowWarps = 2, kColumnWarps = 4;             // warps by rows and by columns

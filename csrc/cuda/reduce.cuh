@@ -15,45 +15,15 @@ __device__ inline OnlineLse relative_to(const OnlineLse& s, float max, float inv
   return suder::merge(s, OnlineLse{max, 0.0f, 0.0f}, inverse_temperature);
 }
 
-// Adds a value that is not above s.max. Minus infinity adds nothing, also where max is -inf.
-__device__ inline void add(OnlineLse& s, float z, float inverse_temperature) {
-  if (z == -INFINITY) return;
-  const float difference = (z - s.max) * inverse_temperature, e = expf(difference);
-  s.sum += e;
-  s.weighted += e == 0.0f ? 0.0f : difference * e;  // 0 * -inf is not 0
-}
-
-// What one row's reader knows: the log-sum-exp state and the target's logit, NaN until met.
-struct RowState {
+// What one row's reader knows: the log-sum-exp state and the target's logit, NaN until met. Read
+// and written 16 bytes at once.
+struct alignas(16) RowState {
   OnlineLse lse;
   float target = NAN;
 };
 
 __device__ inline RowState merge(const RowState& a, const RowState& b, float inverse_temperature) {
   return {suder::merge(a.lse, b.lse, inverse_temperature), isnan(a.target) ? b.target : a.target};
-}
-__device__ inline RowState from_lane_below(const RowState& s, int distance) {
-  return {{__shfl_down_sync(kAllLanes, s.lse.max, distance),
-           __shfl_down_sync(kAllLanes, s.lse.sum, distance),
-           __shfl_down_sync(kAllLanes, s.lse.weighted, distance)},
-          __shfl_down_sync(kAllLanes, s.target, distance)};
-}
-
-// The block's states joined; valid in thread 0. `shared` has one place a warp, and is free again
-// only after the next barrier.
-__device__ inline RowState reduce_block(RowState state, RowState* shared,
-                                        float inverse_temperature) {
-  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    state = merge(state, from_lane_below(state, distance), inverse_temperature);
-  }
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  if (threadIdx.x % kWarpSize == 0) shared[warp] = state;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-    for (int i = 1; i < warps; ++i) state = merge(state, shared[i], inverse_temperature);
-  }
-  return state;
 }
 
 __device__ inline float reduce_warp(float value) {  // in every lane, the same bits
@@ -73,6 +43,33 @@ __device__ inline float reduce_block(float value, float* shared) {
   float sum = 0.0f;
   for (int i = 0; i < warps; ++i) sum += shared[i];
   return sum;
+}
+
+// The block's states joined; valid in thread 0. The maximum first, so that each thread has one
+// exponential to take, and not one for every step of a tree of merges. `shared` has two floats a
+// warp, and is free again only after the next barrier.
+__device__ inline OnlineLse reduce_block(OnlineLse s, float2* shared, float inverse_temperature) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int warps = static_cast<int>(blockDim.x) / kWarpSize;
+  float max = s.max;
+  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
+    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, distance));
+  }
+  if (threadIdx.x % kWarpSize == 0) shared[warp].x = max;
+  __syncthreads();
+  for (int i = 0; i < warps; ++i) max = fmaxf(max, shared[i].x);
+  __syncthreads();
+  // Where there was nothing but -inf (or NaN) there is no difference to shift by: see online_lse.h.
+  if (s.max != -INFINITY) s = relative_to(s, max, inverse_temperature);
+  const float2 sums = {reduce_warp(s.sum), reduce_warp(s.weighted)};
+  if (threadIdx.x % kWarpSize == 0) shared[warp] = sums;
+  __syncthreads();
+  OnlineLse result = {max, 0.0f, 0.0f};
+  for (int i = 0; i < warps; ++i) {
+    result.sum += shared[i].x;
+    result.weighted += shared[i].y;
+  }
+  return result;
 }
 
 }  // namespace suder::cuda

@@ -22,7 +22,7 @@ namespace suder::cuda {
 using TensorMap = CUtensorMap;
 
 // Asked of the driver at run time: the module must load on machines that have none.
-inline PFN_cuTensorMapEncodeTiled_v12000 tensor_map_encoder() {
+inline PFN_cuTensorMapEncodeTiled_v12000 find_tensor_map_encoder() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   constexpr const char* kName = "cuTensorMapEncodeTiled";
@@ -51,13 +51,14 @@ TensorMap tensor_map(const T* data, std::int64_t rows, std::int64_t cols, std::i
   const cuuint32_t box[] = {static_cast<cuuint32_t>(box_cols), static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[] = {1, 1};
   TensorMap map;
+  static const auto encode = find_tensor_map_encoder();
   const CUresult status =
-      tensor_map_encoder()(&map,
-                           std::is_same_v<T, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                     : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                           2, const_cast<T*>(data), sizes, stride_bytes, box, steps,
-                           CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                           CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode(&map,
+             std::is_same_v<T, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                       : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+             2, const_cast<T*>(data), sizes, stride_bytes, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) {
     throw std::runtime_error("CUDA: cuTensorMapEncodeTiled: error " + std::to_string(status));
   }

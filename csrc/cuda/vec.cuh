@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "suder/types.h"
 
@@ -35,10 +36,54 @@ __device__ inline __half from_float<__half>(float x) {
 template <typename T>
 inline constexpr int kPack = 16 / static_cast<int>(sizeof(T));
 
+// Threads of a block that reads a row of so many columns: no more than have `packs` packs each. By
+// the width alone, like everything that a row's bits depend on.
+template <typename T>
+unsigned threads_for(std::int64_t columns, int packs, int most) {
+  const std::int64_t each = packs * kPack<T>, wanted = (columns + each - 1) / each;
+  const std::int64_t threads = (wanted + 31) / 32 * 32;
+  return static_cast<unsigned>(threads < 32 ? 32 : threads < most ? threads : most);
+}
+
 // May every row be read in 16-byte accesses?
 template <typename T>
 bool aligned_rows(const void* data, std::int64_t stride) {
   return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && stride % kPack<T> == 0;
+}
+
+// 16 bytes as they lie in memory: a thread can have several under way before it looks at one.
+template <typename T>
+__device__ inline uint4 read_16(const T* aligned) {
+  return *reinterpret_cast<const uint4*>(aligned);
+}
+// The same element by element, zeros from `columns` on.
+template <typename T>
+__device__ inline uint4 read_elements(const T* row, std::int64_t column, std::int64_t columns) {
+  T values[kPack<T>];
+#pragma unroll
+  for (int i = 0; i < kPack<T>; ++i) {
+    values[i] = column + i < columns ? row[column + i] : from_float<T>(0.0f);
+  }
+  uint4 raw;
+  std::memcpy(&raw, values, sizeof(raw));
+  return raw;
+}
+template <typename T>
+__device__ inline void unpack(const uint4& raw, float (&out)[kPack<T>]) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    // The upper half of a float32 each; nvcc takes two instructions for every other one.
+    const std::uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const std::uint32_t word = words[i / 2], bits = i % 2 ? word & 0xFFFF0000u : word << 16;
+      std::memcpy(&out[i], &bits, sizeof(bits));
+    }
+  } else {
+    T values[kPack<T>];
+    std::memcpy(values, &raw, sizeof(raw));
+#pragma unroll
+    for (int i = 0; i < kPack<T>; ++i) out[i] = to_float(values[i]);
+  }
 }
 
 // out[i] = row[column + i], or `fill` from `columns` on. Which thread reads which columns is the
@@ -48,11 +93,7 @@ __device__ inline void load_pack(const T* __restrict__ row, std::int64_t column,
                                  std::int64_t columns, bool aligned, float fill,
                                  float (&out)[kPack<T>]) {
   if (aligned && column + kPack<T> <= columns) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(row + column);
-    T values[kPack<T>];
-    std::memcpy(values, &raw, sizeof(raw));
-#pragma unroll
-    for (int i = 0; i < kPack<T>; ++i) out[i] = to_float(values[i]);
+    unpack<T>(read_16(row + column), out);
     return;
   }
 #pragma unroll

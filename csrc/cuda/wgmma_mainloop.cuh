@@ -35,6 +35,7 @@ struct WgmmaOperands {
 template <typename T>
 class WgmmaMainloop {
  public:
+  using Element = T;
   using Operands = WgmmaOperands;
   static constexpr int kGroups = 2, kGroupThreads = 128;      // warp groups that multiply
   static constexpr int kRows = 64 * kGroups, kColumns = 256;  // of a block

@@ -41,7 +41,7 @@ def linear_preference_loss(
     before the rounding; beside them there is a workspace of 256 MiB on the CPU and 512 MiB on CUDA.
     Logits of a pair that does not fit there are computed twice, as are all where nothing is gained
     (few tokens on the CPU), where a loss ranks the whole batch and does not fit (aot,
-    aot_unpaired), and on CUDA in float16 or unless cu_seqlens is on the CPU.
+    aot_unpaired), and on CUDA in 16 bits or unless cu_seqlens is on the CPU.
 
     Args:
         hidden: `[T, D]`; weight, bias, ignore_index, temperature, softcap: as in `linear_logprob`.

@@ -97,6 +97,49 @@ def test_many_steps_and_tiles(
         assert_close(got[name], expected[name], name, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_bias_is_read_in_its_own_dtype(emulated: str, dtype: torch.dtype) -> None:
+    """With the bits of the same values in float32, and from an address that fits two bytes only."""
+    case = linear_case(5, 16, 300, dtype)
+    hidden, weight, bias = case.floats.values()
+    ends = -100, 1.0, None
+    bias = torch.cat([bias, bias])[1:301]
+    results = []
+    for own in (bias, bias.float()):
+        _, lse, entropy, _ = forward = torch.ops.suder.linear_logprob(
+            hidden, weight, own, case.target, *ends, True, 0
+        )
+        grads = torch.ops.suder.linear_logprob_backward(
+            *(torch.ones(5), None, None, hidden, weight, own, case.target, lse, entropy),
+            *(torch.empty(0), *ends, True, True, True),
+        )
+        results.append([*forward[:3], *grads[:2], grads[2].to(dtype)])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+# A thread has four packs of 16 bytes at a time, a block up to 256 threads: one pack, one round, a
+# part of the second, several; and two splits of a row.
+@pytest.mark.parametrize("vocab", [5, 1023, 4096, 4100, 20001, 65600])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_of_logits_of_any_width_and_alignment(vocab: int, dtype: torch.dtype) -> None:
+    with use_backend(EMULATED[0]):
+        case = logits_case(2, vocab, dtype, ignored=0.0)
+        upstream = upstream_for(case)
+        expected, expected_grads = oracle(case, upstream)
+        got, grads = gradients(case, suder_ext.logprob_stats, upstream)
+        for name in OUTPUTS:
+            assert_close(got[name], expected[name], name, dtype)
+        assert_close(grads["logits"], expected_grads["logits"], "grad_logits", dtype)
+        wide = torch.zeros(2, vocab + 3, dtype=dtype)
+        wide[:, 1:-2] = case.floats["logits"]
+        moved = replace(case, floats={"logits": wide[:, 1:-2]})
+        again, grads_again = gradients(moved, suder_ext.logprob_stats, upstream)
+        for name in OUTPUTS:
+            assert torch.equal(again[name], got[name]), name
+        assert torch.equal(grads_again["logits"], grads["logits"])
+
+
 def test_rows_that_overlap_are_taken(emulated: str) -> None:
     """TMA takes no such matrix: the forward has to copy it."""
     case = linear_case(5, 16, 40, torch.bfloat16, ignored=0.0)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import suder_ext
-from suder_ext._ops.cuda import call, fused_backward
+from suder_ext._ops.cuda import call, fused_backward, tensor_cores
 from tests.ops.backends import use_backend
 from tests.ops.cases import gradients, linear_case, oracle, product_terms, upstream_for
 from tests.ops.compare import assert_close, grad_kind
@@ -97,7 +97,7 @@ def _logits_gradients(
         weight_stride=features,
         first_column=0,
         vocab=vocab,
-        bias=bias.float(),
+        **tensor_cores.bias_arguments(bias, hidden.dtype),
         target=target,
         ignore_index=-100,
         temperature=1.0,

@@ -9,14 +9,15 @@ namespace {
 using py::arg;
 
 void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_stride, Address weight,
-             Int vocab, Int weight_stride, Address bias, Address target, Int ignore_index,
-             float temperature, float softcap, Address workspace, Address logprob, Address lse,
-             Address entropy, bool hopper, Stream stream) {
+             Int vocab, Int weight_stride, Address bias, int bias_dtype, Address target,
+             Int ignore_index, float temperature, float softcap, Address workspace, Address logprob,
+             Address lse, Address entropy, bool hopper, Stream stream) {
   FusedForward p;
   p.dtype = static_cast<DType>(dtype);
   p.hidden = {pointer<const void>(hidden), tokens, features, hidden_stride};
   p.weight = {pointer<const void>(weight), vocab, features, weight_stride};
-  p.bias = pointer<const float>(bias);
+  p.bias = pointer<const void>(bias);
+  p.bias_dtype = static_cast<DType>(bias_dtype);
   p.target = pointer<const Int>(target);
   p.ignore_index = ignore_index;
   p.temperature = temperature;
@@ -36,9 +37,9 @@ void bind_fused_forward(py::module_& module) {
   module.def("fused_forward_workspace", &fused_forward_workspace, arg("tokens"), arg("vocab"));
   module.def("fused_forward", &forward, py::kw_only(), arg("dtype"), arg("hidden"), arg("tokens"),
              arg("features"), arg("hidden_stride"), arg("weight"), arg("vocab"),
-             arg("weight_stride"), arg("bias"), arg("target"), arg("ignore_index"),
-             arg("temperature"), arg("softcap"), arg("workspace"), arg("logprob"), arg("lse"),
-             arg("entropy"), arg("hopper"), arg("stream"));
+             arg("weight_stride"), arg("bias"), arg("bias_dtype"), arg("target"),
+             arg("ignore_index"), arg("temperature"), arg("softcap"), arg("workspace"),
+             arg("logprob"), arg("lse"), arg("entropy"), arg("hopper"), arg("stream"));
 }
 
 }  // namespace suder::cuda

@@ -10,8 +10,8 @@ using py::arg;
 
 void gradient(int dtype, Address hidden, Int tokens, Int features, Int hidden_stride,
               Address weight, Int cols, Int weight_stride, Int first_column, Int vocab,
-              Address bias, Address target, Int ignore_index, float temperature, float softcap,
-              Address lse, Address entropy, Address grad_logprob, Address grad_lse,
+              Address bias, int bias_dtype, Address target, Int ignore_index, float temperature,
+              float softcap, Address lse, Address entropy, Address grad_logprob, Address grad_lse,
               Address grad_entropy, Address grad, Int grad_stride, Address column_sums, bool hopper,
               Stream stream) {
   FusedGrad p;
@@ -20,7 +20,8 @@ void gradient(int dtype, Address hidden, Int tokens, Int features, Int hidden_st
   p.weight = {pointer<const void>(weight), cols, features, weight_stride};
   p.first_column = first_column;
   p.vocab = vocab;
-  p.bias = pointer<const float>(bias);
+  p.bias = pointer<const void>(bias);
+  p.bias_dtype = static_cast<DType>(bias_dtype);
   p.target = pointer<const Int>(target);
   p.ignore_index = ignore_index;
   p.temperature = temperature;
@@ -43,10 +44,11 @@ void bind_fused_grad(py::module_& module) {
   module.def("fused_grad_row_parts", &fused_grad_row_parts, arg("tokens"), arg("hopper"));
   module.def("fused_grad", &gradient, py::kw_only(), arg("dtype"), arg("hidden"), arg("tokens"),
              arg("features"), arg("hidden_stride"), arg("weight"), arg("cols"),
-             arg("weight_stride"), arg("first_column"), arg("vocab"), arg("bias"), arg("target"),
-             arg("ignore_index"), arg("temperature"), arg("softcap"), arg("lse"), arg("entropy"),
-             arg("grad_logprob"), arg("grad_lse"), arg("grad_entropy"), arg("grad"),
-             arg("grad_stride"), arg("column_sums"), arg("hopper"), arg("stream"));
+             arg("weight_stride"), arg("first_column"), arg("vocab"), arg("bias"),
+             arg("bias_dtype"), arg("target"), arg("ignore_index"), arg("temperature"),
+             arg("softcap"), arg("lse"), arg("entropy"), arg("grad_logprob"), arg("grad_lse"),
+             arg("grad_entropy"), arg("grad"), arg("grad_stride"), arg("column_sums"),
+             arg("hopper"), arg("stream"));
 }
 
 }  // namespace suder::cuda

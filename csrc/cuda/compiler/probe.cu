@@ -1,5 +1,5 @@
-// What csrc/cuda/compiler/find.cmake compiles and links to see whether nvcc works: host and device code in
-// C++20, the headers that the kernels include, the CUDA runtime.
+// What csrc/cuda/compiler/find.cmake compiles and links to see whether nvcc works: host and device
+// code in C++20, the headers that the kernels include, the CUDA runtime.
 #include <cuda.h>
 #include <cudaTypedefs.h>
 #include <cuda_bf16.h>

@@ -64,6 +64,19 @@ struct BlockParts {
   }
 };
 
+// A bias in float32 or in the operands' type, or absent.
+struct Bias {
+  const void* data;
+  bool wide;  // float32
+
+  static Bias of(const void* data, DType dtype, DType operands) {
+    if (data != nullptr && dtype != DType::kFloat32 && dtype != operands) {
+      throw std::invalid_argument("fused kernels: the bias is float32 or of the operands' type");
+    }
+    return {data, dtype == DType::kFloat32};
+  }
+};
+
 // Calls f.operator()<T>() with the device type of operands for tensor cores.
 template <typename F>
 void dispatch_operands(DType dtype, F&& f) {

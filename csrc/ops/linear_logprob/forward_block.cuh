@@ -80,8 +80,12 @@ void run_forward(Kernel kernel, const FusedForward& p, Stream stream) {
   const auto parts = BlockParts::of<Mainloop>(p.hidden.rows, p.weight.rows);
   auto* state = reinterpret_cast<RowState*>(p.workspace);
   const ForwardArguments<typename Mainloop::Operands> arguments = {
-      operands_of<Mainloop, T>(p.hidden, p.weight), p.bias, p.target,
-      FinalLogit(p.temperature, p.softcap),         parts,  state};
+      operands_of<Mainloop, T>(p.hidden, p.weight),
+      Bias::of(p.bias, p.bias_dtype, p.dtype),
+      p.target,
+      FinalLogit(p.temperature, p.softcap),
+      parts,
+      state};
   launch_clusters(kernel, Mainloop::kCluster, {Mainloop::blocks(parts.count())},
                   {Mainloop::kThreads}, kForwardShared<Mainloop>, stream, arguments);
   merge_row_states({state, parts.splits.count, p.hidden.rows},

@@ -17,7 +17,7 @@ namespace suder::cuda {
 template <typename Operands>
 struct ForwardArguments {
   Operands operands;
-  const float* bias;
+  Bias bias;
   const std::int64_t* target;
   FinalLogit final_logit;
   BlockParts parts;

@@ -94,7 +94,7 @@ void run_grad(Kernel kernel, const FusedGrad& p, Stream stream) {
   const auto parts = BlockParts::of<Mainloop>(p.hidden.rows, p.weight.rows);
   const FusedGradArguments<typename Mainloop::Operands, T> arguments = {
       operands_of<Mainloop, T>(p.hidden, p.weight),
-      p.bias,
+      Bias::of(p.bias, p.bias_dtype, p.dtype),
       FinalLogit(p.temperature, p.softcap),
       parts,
       {p.target, p.hidden.rows, p.vocab, p.ignore_index, p.lse, p.entropy, p.grad_logprob,

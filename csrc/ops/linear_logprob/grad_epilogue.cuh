@@ -20,7 +20,7 @@ namespace suder::cuda {
 template <typename Operands, typename T>
 struct FusedGradArguments {
   Operands operands;
-  const float* bias;
+  Bias bias;
   FinalLogit final_logit;
   BlockParts parts;
   RowGradients rows;

@@ -1,12 +1,14 @@
-// The gradient of logits (logit_derivative.cuh), row by row. It may take the logits' place; in a
-// narrower type it overwrites logits that another thread reads, hence the barrier between load and
-// store: element c lies where logit c / 2 was, and all logits up to c have been loaded by then.
+// The gradient of logits (logit_derivative.cuh), row by row; a thread has several loads of 16 bytes
+// under way. It may take the logits' place; in a narrower type it overwrites logits that another
+// thread reads, hence the barrier between loads and stores: element c lies where logit c / 2 was,
+// and all logits up to c have been loaded by then.
 #include <stdexcept>
 #include <type_traits>
 
 #include "cuda/launch.cuh"
 #include "cuda/logits.h"
 #include "cuda/reduce.cuh"
+#include "cuda/tensor_core.cuh"
 #include "cuda/vec.cuh"
 #include "ops/logprob/final_logit.cuh"
 #include "ops/logprob/logit_derivative.cuh"
@@ -14,7 +16,8 @@
 namespace suder::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kMostThreads = 256, kPacks = 4;
+constexpr float kLog2E = 1.44269504f;
 // A float32 log-sum-exp of this size is off by at most 2e-6, and so is p. Above it a row that is
 // here whole is read once more for what its probabilities add up to.
 constexpr float kExactLse = 32.0f;
@@ -33,10 +36,10 @@ struct GradArguments {
 // All threads of the block must call it.
 template <typename T, typename G>
 __device__ float lse_correction(const GradArguments<T, G>& a, const T* logits, float lse) {
-  __shared__ float shared[kThreads / kWarpSize];
+  __shared__ float shared[kMostThreads / kWarpSize];
   float sum = 0.0f;
-  for (std::int64_t column = threadIdx.x * kPack<T>; column < a.cols;
-       column += kThreads * kPack<T>) {
+  const std::int64_t step = std::int64_t{blockDim.x} * kPack<T>;
+  for (std::int64_t column = threadIdx.x * kPack<T>; column < a.cols; column += step) {
     float z[kPack<T>];
     load_pack(logits, column, a.cols, a.aligned, -INFINITY, z);
 #pragma unroll
@@ -49,8 +52,24 @@ __device__ float lse_correction(const GradArguments<T, G>& a, const T* logits, f
   return logf(reduce_block(sum, shared));
 }
 
+// From the products of one pack, of which `left` lie within the row, to their gradients, in place.
 template <typename T, typename G>
-__global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, G> a) {
+__device__ void differentiate(const GradArguments<T, G>& a, const RowFactors& f, float correction,
+                              std::int64_t column, int left, float (&z)[kPack<T>]) {
+  const std::int64_t there = f.target - a.first_column - column;
+  const int target = there >= 0 && there < kPack<T> ? static_cast<int>(there) : -1;
+#pragma unroll
+  for (int i = 0; i < kPack<T>; ++i) {
+    if (a.bias != nullptr) z[i] += i < left ? a.bias[column + i] : 0.0f;
+    const float capped = a.final_logit.capped(z[i]);
+    const float log_p = a.final_logit.log_p(capped, f.lse) - correction;
+    const float dz = derivative(f, log_p, exp2_approx(log_p * kLog2E), target == i);
+    z[i] = dz * a.final_logit.slope(capped);
+  }
+}
+
+template <typename T, typename G>
+__global__ void __launch_bounds__(kMostThreads, 4) logits_grad_kernel(GradArguments<T, G> a) {
   const std::int64_t row = blockIdx.x;
   const RowFactors factors = a.rows.factors(row);
   const T* logits = a.logits + row * a.stride;
@@ -60,26 +79,35 @@ __global__ void __launch_bounds__(kThreads) logits_grad_kernel(GradArguments<T, 
   if (whole && !factors.zero && fabsf(factors.lse) > kExactLse) {  // the whole block or nobody
     correction = lse_correction(a, logits, factors.lse);
   }
+  const std::int64_t step = std::int64_t{blockDim.x} * kPack<T>;
   // The same number of rounds for all threads: there is a barrier inside.
-  for (std::int64_t round = 0; round < a.cols; round += kThreads * kPack<T>) {
+  for (std::int64_t round = 0; round < a.cols; round += kPacks * step) {
     const std::int64_t column = round + threadIdx.x * kPack<T>;
-    float z[kPack<T>];
-    if (!factors.zero && column < a.cols) load_pack(logits, column, a.cols, a.aligned, 0.0f, z);
+    uint4 raw[kPacks];
 #pragma unroll
-    for (int i = 0; i < kPack<T>; ++i) {
-      if (factors.zero) {
-        z[i] = 0.0f;
-      } else if (column + i < a.cols) {
-        if (a.bias != nullptr) z[i] += a.bias[column + i];
-        const float capped = a.final_logit.capped(z[i]);
-        const float log_p = a.final_logit.log_p(capped, factors.lse) - correction;
-        const bool at_target = a.first_column + column + i == factors.target;
-        const float dz = derivative(factors, log_p, expf(log_p), at_target);
-        z[i] = dz * a.final_logit.slope(capped);
+    for (int k = 0; k < kPacks; ++k) {
+      const std::int64_t first = column + k * step;
+      raw[k] = uint4{0, 0, 0, 0};
+      if (factors.zero || first >= a.cols) continue;
+      if (a.aligned && first + kPack<T> <= a.cols) {
+        raw[k] = read_16(logits + first);
+      } else {
+        raw[k] = read_elements(logits, first, a.cols);
       }
     }
     if constexpr (sizeof(G) < sizeof(T)) __syncthreads();
-    if (column < a.cols) store_pack(grad, column, a.cols, a.aligned, z);
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+      const std::int64_t first = column + k * step, left = a.cols - first;
+      if (left <= 0) break;
+      float z[kPack<T>];
+      unpack<T>(raw[k], z);
+      if (!factors.zero) {
+        const int count = left < kPack<T> ? static_cast<int>(left) : kPack<T>;
+        differentiate(a, factors, correction, first, count, z);
+      }
+      store_pack(grad, first, a.cols, a.aligned, z);
+    }
   }
 }
 
@@ -97,8 +125,8 @@ void run(const LogitsGrad& p, Stream stream) {
                                          FinalLogit(p.temperature, p.softcap),
                                          {p.target, p.tokens, p.vocab, p.ignore_index, p.lse,
                                           p.entropy, p.grad_logprob, p.grad_lse, p.grad_entropy}};
-  launch(logits_grad_kernel<T, G>, {static_cast<unsigned>(p.logits.rows)}, {kThreads}, 0, stream,
-         arguments);
+  launch(logits_grad_kernel<T, G>, {static_cast<unsigned>(p.logits.rows)},
+         {threads_for<T>(p.logits.cols, kPacks, kMostThreads)}, 0, stream, arguments);
 }
 
 }  // namespace

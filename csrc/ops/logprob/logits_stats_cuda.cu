@@ -1,5 +1,6 @@
 // One read of each row of logits: online log-sum-exp, target logit, entropy. One block a row (and
-// a split of it); a thread reads 16 bytes at a time.
+// a split of it); a thread has several loads of 16 bytes under way and joins with the others at the
+// end only.
 #include <algorithm>
 #include <stdexcept>
 
@@ -7,13 +8,17 @@
 #include "cuda/logits.h"
 #include "cuda/reduce.cuh"
 #include "cuda/row_results.cuh"
+#include "cuda/tensor_core.cuh"
 #include "cuda/vec.cuh"
 #include "ops/logprob/final_logit.cuh"
 
 namespace suder::cuda {
 namespace {
 
-constexpr int kThreads = 512;
+// Bytes on their way to a multiprocessor: 64 KiB, several times what its part of the memory's
+// bandwidth times the latency asks for.
+constexpr int kMostThreads = 256, kPacks = 4;
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 constexpr std::int64_t kSplitColumns = 65536;
 
 template <typename T>
@@ -27,42 +32,88 @@ struct StatsArguments {
   RowResults results;
 };
 
-template <typename T>
-__device__ void add_pack(RowState& state, float (&z)[kPack<T>], std::int64_t column,
-                         const StatsArguments<T>& a, std::int64_t target, std::int64_t end) {
-  float top = state.lse.max;
+// A pack joins the thread's state: its maximum first, then one power of two a logit.
+template <bool kEntropy, int kCount>
+__device__ void add_pack(OnlineLse& s, const float (&z)[kCount], float scale,
+                         float inverse_temperature) {
+  float top = s.max;
 #pragma unroll
-  for (int i = 0; i < kPack<T>; ++i) {
-    if (a.bias != nullptr && column + i < end) z[i] += a.bias[column + i];
-    z[i] = column + i < end ? a.final_logit.capped(z[i]) : -INFINITY;
-    top = z[i] > top ? z[i] : top;
-    if (column + i == target && column + i < end) state.target = z[i];
+  for (int i = 0; i < kCount; ++i) top = fmaxf(top, z[i]);  // never NaN
+  if (top > s.max) s = relative_to(s, top, inverse_temperature);
+  const float max = top == -INFINITY ? 0.0f : top;
+  float sum = 0.0f, weighted = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const float bits = (z[i] - max) * scale, e = exp2_approx(bits);
+    sum += e;
+    if constexpr (kEntropy) weighted = fmaf(e, fmaxf(bits, -200.0f), weighted);  // not 0 * -inf
   }
-  const float inverse_temperature = a.final_logit.inverse_temperature;
-  state.lse = relative_to(state.lse, top, inverse_temperature);
-#pragma unroll
-  for (int i = 0; i < kPack<T>; ++i) add(state.lse, z[i], inverse_temperature);
+  s.sum += sum;
+  if constexpr (kEntropy) s.weighted = fmaf(weighted, kLn2, s.weighted);
 }
 
+// What the options do to the logits of one pack, of which `left` lie within the row; the others
+// become -inf.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) logits_stats_kernel(StatsArguments<T> a) {
+__device__ void finish(float (&z)[kPack<T>], std::int64_t column, int left,
+                       const StatsArguments<T>& a) {
+  if (a.bias != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kPack<T>; ++i) z[i] += i < left ? a.bias[column + i] : 0.0f;
+  }
+  if (a.final_logit.softcap > 0.0f) {
+#pragma unroll
+    for (int i = 0; i < kPack<T>; ++i) z[i] = a.final_logit.capped(z[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < kPack<T>; ++i) z[i] = i < left ? z[i] : -INFINITY;
+}
+
+template <typename T, bool kEntropy>
+__global__ void __launch_bounds__(kMostThreads, 4) logits_stats_kernel(StatsArguments<T> a) {
   const std::int64_t row = blockIdx.x, begin = blockIdx.y * a.split_columns;
   const std::int64_t end = begin + a.split_columns < a.cols ? begin + a.split_columns : a.cols;
-  const std::int64_t target = a.results.target[row] - a.first_column;
   const T* logits = a.logits + row * a.stride;
+  const float inverse_temperature = a.final_logit.inverse_temperature;
+  const float scale = inverse_temperature * kLog2E;
+  const std::int64_t step = std::int64_t{blockDim.x} * kPack<T>;
   RowState state;
-#pragma unroll 2
   for (std::int64_t column = begin + threadIdx.x * kPack<T>; column < end;
-       column += kThreads * kPack<T>) {
+       column += kPacks * step) {
     float z[kPack<T>];
-    load_pack(logits, column, end, a.aligned, -INFINITY, z);
-    add_pack(state, z, column, a, target, end);
+    // Who adds what, and in which order, is the same for rows that are not aligned.
+    if (a.aligned && column + (kPacks - 1) * step + kPack<T> <= end) {
+      uint4 raw[kPacks];  // all under way before the first is looked at
+#pragma unroll
+      for (int k = 0; k < kPacks; ++k) raw[k] = read_16(logits + column + k * step);
+#pragma unroll
+      for (int k = 0; k < kPacks; ++k) {
+        unpack<T>(raw[k], z);
+        finish<T>(z, column + k * step, kPack<T>, a);
+        add_pack<kEntropy>(state.lse, z, scale, inverse_temperature);
+      }
+    } else {
+#pragma unroll 1
+      for (int k = 0; k < kPacks && column + k * step < end; ++k) {
+        const std::int64_t first = column + k * step, left = end - first;
+        load_pack(logits, first, end, a.aligned, 0.0f, z);
+        finish<T>(z, first, left < kPack<T> ? static_cast<int>(left) : kPack<T>, a);
+        add_pack<kEntropy>(state.lse, z, scale, inverse_temperature);
+      }
+    }
   }
-  __shared__ RowState shared[kThreads / kWarpSize];
-  state = reduce_block(state, shared, a.final_logit.inverse_temperature);
+  if (threadIdx.x == 0) {
+    const std::int64_t target = a.results.target[row] - a.first_column;
+    if (target >= begin && target < end) {
+      const float bias = a.bias != nullptr ? a.bias[target] : 0.0f;
+      state.target = a.final_logit.capped(to_float(logits[target]) + bias);
+    }
+  }
+  __shared__ float2 shared[kMostThreads / kWarpSize];
+  state.lse = reduce_block(state.lse, shared, inverse_temperature);
   if (threadIdx.x != 0) return;
   RowState* place = a.state + blockIdx.y * a.tokens + row;
-  if (!a.first) state = merge(*place, state, a.final_logit.inverse_temperature);
+  if (!a.first) state = merge(*place, state, inverse_temperature);
   if (a.last && gridDim.y == 1) {
     a.results.write(row, state);
   } else {
@@ -86,8 +137,10 @@ void run(const LogitsStats& p, std::int64_t splits, Stream stream) {
       FinalLogit(p.temperature, p.softcap),
       reinterpret_cast<RowState*>(p.state),
       {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature}};
-  launch(logits_stats_kernel<T>, {static_cast<unsigned>(p.tokens), static_cast<unsigned>(splits)},
-         {kThreads}, 0, stream, arguments);
+  const auto kernel =
+      p.entropy != nullptr ? logits_stats_kernel<T, true> : logits_stats_kernel<T, false>;
+  launch(kernel, {static_cast<unsigned>(p.tokens), static_cast<unsigned>(splits)},
+         {threads_for<T>(arguments.split_columns, kPacks, kMostThreads)}, 0, stream, arguments);
 }
 
 }  // namespace

@@ -6,13 +6,12 @@ vocabulary and a chunk of the tokens at a time, in a fixed amount of memory.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
 from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
 from suder_ext._ops.cuda.linear_logprob import add_column_sums, tiled_linear_logprob_backward
-from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, way_of
+from suder_ext._ops.cuda.tensor_cores import bias_arguments, for_tensor_cores, way_of
 from suder_ext._ops.cuda.tiles import options, product, round_up, upstream
 
 # 256 MiB of gradients of logits. A chunk's tokens are the depth of the weight's products, a slice's
@@ -56,7 +55,6 @@ def linear_logprob_backward(
     if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
         hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
     hidden, weight, target = for_tensor_cores(hidden), for_tensor_cores(weight), target.contiguous()
-    bias = None if bias is None else bias.to(torch.float32).contiguous()
     hopper = way == "wgmma"
     (tokens, depth), vocab = hidden.shape, weight.shape[0]
     height, width = min(CHUNK_TOKENS, tokens), round_up(min(SLICE_COLUMNS, vocab), 8)
@@ -87,7 +85,7 @@ def linear_logprob_backward(
                 weight_stride=weight.stride(0),
                 first_column=columns.start,
                 vocab=vocab,
-                bias=part(bias, columns),
+                **bias_arguments(part(bias, columns), hidden.dtype),
                 target=target[rows],
                 **options(ignore_index, temperature, softcap),
                 lse=lse[rows],

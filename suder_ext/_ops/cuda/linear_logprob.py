@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
 from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
-from suder_ext._ops.cuda.tensor_cores import for_tensor_cores, way_of
+from suder_ext._ops.cuda.tensor_cores import bias_arguments, for_tensor_cores, way_of
 from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
 
 
@@ -195,7 +194,7 @@ def linear_logprob(
         weight=weight,
         vocab=vocab,
         weight_stride=weight.stride(0),
-        bias=None if bias is None else bias.to(torch.float32).contiguous(),
+        **bias_arguments(bias, hidden.dtype),
         target=target.contiguous(),
         **options(ignore_index, temperature, softcap),
         workspace=floats(hidden, call.kernels.fused_forward_workspace(tokens, vocab)),

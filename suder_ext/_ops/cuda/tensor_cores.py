@@ -11,11 +11,13 @@ of them for tests and benchmarks, "auto" is the default.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda import call
+from suder_ext._ops.cuda.call import DTYPE_CODES
 
 WAYS = ("auto", "tiles", "mma", "wgmma")
 
@@ -60,3 +62,12 @@ def for_tensor_cores(matrix: Tensor) -> Tensor:
     aligned = matrix.stride(1) == 1 and matrix.stride(0) % 8 == 0 and matrix.data_ptr() % 16 == 0
     apart = matrix.stride(0) >= matrix.shape[1]
     return matrix if aligned and apart else matrix.clone(memory_format=torch.contiguous_format)
+
+
+def bias_arguments(bias: Tensor | None, operands: torch.dtype) -> dict[str, Any]:
+    """A bias as the fused kernels read it: float32 or the operands' dtype, contiguous."""
+    if bias is None:
+        return {"bias": None, "bias_dtype": DTYPE_CODES[torch.float32]}
+    if bias.dtype not in (torch.float32, operands):
+        bias = bias.to(torch.float32)
+    return {"bias": bias.contiguous(), "bias_dtype": DTYPE_CODES[bias.dtype]}
