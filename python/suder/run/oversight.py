@@ -12,7 +12,7 @@ from suder.method.directions import trained
 from suder.run.learner import Learner
 from suder.run.logs import RunLog
 from suder.settings.config import TrainConfig
-from suder.storage.files import seed_of, write_folder
+from suder.storage.files import read_jsonl, seed_of, write_folder
 
 SKIPS = 3  # rounds in a row with a gradient that is not finite before the guard is called
 
@@ -26,7 +26,7 @@ class Oversight:
     """
 
     def __init__(self, folder: Path, config: TrainConfig, learner: Learner, inputs: Inputs) -> None:
-        self.best = folder / "best"
+        self.folder, self.best = folder, folder / "best"
         self.config, self.learner, self.inputs = config, learner, inputs
         self.guard = Guard(config.guard, trained(config))
         self.watch: Watch | None = None
@@ -42,7 +42,16 @@ class Oversight:
             self.config.guard,
             self.config.sampling.max_new_tokens,
             seed_of(self.config.seed, "guard"),
+            self.inputs.digests,
         )
+        if lost := self.watch.lost:
+            log.say(f"guard: {len(lost)} pictures left out, see data/dropped.jsonl")
+            about = {"round": 0, "direction": "understanding"}
+            rows = [about | {"input": path, "why": why} for path, why in lost]
+            known = read_jsonl(
+                self.folder / "data" / "dropped.jsonl"
+            )  # by this run's earlier lives
+            log.dropped([row for row in rows if row not in known])
         with self.learner.autocast():
             look = self.watch.look(start, 0)
         if fresh:

@@ -13,7 +13,6 @@ from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.rounds import (
     Scored,
-    conditions_of,
     dropped_rows,
     round_numbers,
     sample_phase,
@@ -101,8 +100,9 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         learner = self.learner
         with learner.autocast():
-            rollouts = sample_phase(folder, learner.policy, self.inputs, self.config, index)
-            conditions = conditions_of(learner.policy, rollouts)
+            rollouts, conditions = sample_phase(
+                folder, learner.policy, self.inputs, self.config, index
+            )
             clock.lap("sample")
             rewards = score_phase(
                 folder, learner.scorer, learner.policy, rollouts, conditions, self.config, index
