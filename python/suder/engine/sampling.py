@@ -49,6 +49,7 @@ def sample(
     seed: int = 0,
     progress: bool = False,
     batch_size: int = 256,
+    first: int = 0,
 ) -> Samples:
     """Writes `n` candidates for each condition; each condition is read once.
 
@@ -67,6 +68,8 @@ def sample(
             other conditions, nor n, nor the batch size change its random numbers.
         progress: show a bar.
         batch_size: candidates written at once; bounds the memory of the key/value cache.
+        first: the number of the first condition: a call for a part of many conditions draws what a
+            call for all of them would.
     """
     rules = Distribution(temperature, top_k, top_p, greedy)
     if n < 1 or max_new_tokens < 1 or batch_size < 1:
@@ -85,7 +88,8 @@ def sample(
     with inference(model), torch.inference_mode(), bar as move:
         for number, batch in enumerate(batches):
             part = condition[batch.start : batch.stop]
-            noise = None if greedy else _noise(seed, batch, n, steps).to(model.device)
+            numbers = range(first + batch.start, first + batch.stop)
+            noise = None if greedy else _noise(seed, numbers, n, steps).to(model.device)
             decoding = model.start(direction, part, n, steps, guidance)
             end = model.eos_token_id if direction == "understanding" else None
             written.append(_write(decoding, len(part) * n, steps, end, rules, noise, move))
@@ -149,13 +153,13 @@ def _bar(label: str, total: int, shown: bool) -> Iterator[Callable[..., None]]:
         yield move
 
 
-def _noise(seed: int, batch: range, n: int, steps: int) -> Tensor:
-    """Uniform numbers float64 `[len(batch) * n, steps]`, one generator a condition.
+def _noise(seed: int, conditions: range, n: int, steps: int) -> Tensor:
+    """Uniform numbers float64 `[len(conditions) * n, steps]`, one generator a condition.
 
     Drawn on the CPU, so that a seed means the same on every device.
     """
     streams = []
-    for condition in batch:
+    for condition in conditions:
         state = np.random.SeedSequence([seed, condition]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state) >> 1)
         streams.append(torch.rand(n, steps, generator=generator, dtype=torch.float64))
