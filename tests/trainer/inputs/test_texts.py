@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
         (b"one\n", ["one"]),
         (b"one\n\n", ["one", ""]),
         (b"\xef\xbb\xbfone\r\ntwo\r\n", ["one", "two"]),
-        ("one\u2028still\x85one\x0b\x0c\x1c\n2".encode(), ["one\u2028still\x85one\x0b\x0c\x1c", "2"]),
+        ("a\u2028b\x85c\x0b\x0c\x1c\nd".encode(), ["a\u2028b\x85c\x0b\x0c\x1c", "d"]),
         (b"one\rstill one\n", ["one\rstill one"]),
         (b"a\0b\n", ["a\0b"]),
     ],
