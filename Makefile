@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint setup sanitize emulated clean
+.PHONY: demo test lint setup sanitize emulated fuzz clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -32,6 +32,12 @@ sanitize: setup
 # The CUDA kernels for the tests of a machine without a GPU; `make test` runs those it finds built.
 emulated: setup
 	bash .ci/emulated build
+
+# Damaged pictures; FUZZ=count, and FUZZ_SEED for others. libtiff's own messages are many.
+FUZZ ?= 1000000
+FUZZ_SEED ?= 0
+fuzz: setup
+	$(BIN)/python -m tests.trainer.inputs.fuzz_pictures $(FUZZ) $(FUZZ_SEED) 2>/dev/null
 
 setup: $(STAMP)
 

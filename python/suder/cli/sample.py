@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from suder.cli.common import add_command
 
@@ -18,10 +22,13 @@ EXAMPLE = """\
 
   DIR/samples.jsonl has a row for each sample, with the log-probability of its tokens;
   `suder score DIR/samples.jsonl` adds the dual rewards. Pictures are DIR/00012_3.png: prompt 12
-  (from 0), sample 3.
+  (from 0), sample 3; their rows name them from DIR. Rows are written as they are made. Pictures
+  that cannot be read are left out, and DIR/dropped.jsonl says why.
 """
-# Conditions handled at once: bounds the memory, and how much a kill can lose.
-AT_ONCE = 256
+AT_ONCE = 256  # samples drawn between two writes, and the most that a kill can lose
+ROWS, DROPPED = "samples.jsonl", "dropped.jsonl"
+Samples = list[tuple[dict[str, Any], Any]]  # rows, each with the picture that it names or None
+DRAWN = re.compile(r"\d{5,}_\d+\.png(\.partial)?")
 
 
 def add_parser(
@@ -35,6 +42,12 @@ def add_parser(
     )
     parser.add_argument("--model", default="shapes", help="a folder, a hub id, or `shapes`")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what is written")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="DIR holds earlier samples: replace them"
+    )
+    parser.add_argument(
+        "--follow-links", action="store_true", help="also symbolic links out of a folder of images"
+    )
     parser.add_argument("--n", type=int, default=1, help="samples of each prompt or picture")
     parser.add_argument("--greedy", action="store_true", help="always the most likely token")
     parser.add_argument("--temperature", type=float, default=1.0)
@@ -49,48 +62,102 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
-    prompts = _read_prompts(args.prompts) if args.prompts else []
-    files = _find_pictures(args.images) if args.images else []
+    _check_out(args.out, args.overwrite)
+    dropped: list[tuple[str, str]] = []
+    prompts = _read_prompts(args.prompts, dropped) if args.prompts else []
+    files = _find_pictures(args, dropped) if args.images else []
     import torch
 
     from suder.models import load_model
     from suder.storage.files import write_jsonl
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = [*_draw(model, prompts, args), *_caption(model, files, args)]
-    write_jsonl(args.out / "samples.jsonl", rows)
+    drawn = _draw(model, prompts, args) if prompts else _caption(model, files, args, dropped)
+    first = next(drawn, None)  # so that settings that cannot be used leave nothing behind
+    if first is None:
+        _tell_dropped(dropped)
+        print("nothing was sampled: no input is left", file=sys.stderr)
+        return 1
+    count = 0
+    with _begin(args.out) as file:
+        for rows in chain([first], drawn):
+            for row, picture in rows:
+                if picture is not None:
+                    _save(picture, args.out / row["image"])
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            count += len(rows)
+    if dropped:
+        write_jsonl(args.out / DROPPED, ({"input": name, "why": why} for name, why in dropped))
+        _tell_dropped(dropped)
+        print(f"all {len(dropped)} of them: {args.out / DROPPED}", file=sys.stderr)
     kind = "pictures" if prompts else "captions"
-    print(f"{len(rows)} {kind} of {len(prompts or files)} inputs: {args.out / 'samples.jsonl'}")
+    print(f"{count} {kind} of {count // args.n} inputs: {args.out / ROWS}")
     return 0
 
 
-def _draw(model: Any, prompts: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Before any work: nothing of the user's, and no earlier samples, are written over unasked."""
+    if out.is_dir():
+        ours = os.path.lexists(out / ROWS)
+        if ours and not overwrite:
+            raise ValueError(
+                f"--out: {out} holds samples already; take another folder, or replace them by "
+                "--overwrite"
+            )
+        if not ours and any(out.iterdir()):
+            raise ValueError(f"--out: {out} holds other files; take a new or an empty folder")
+    elif os.path.lexists(out):
+        raise ValueError(f"--out: {out} is a file; it takes a folder")
+    above = next(one for one in (out, *out.absolute().parents) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"--out: {out} cannot be made: {above} is no folder that can be written")
+
+
+def _begin(out: Path) -> TextIO:
+    """The file of rows, empty; what an earlier `sample` made in the folder is gone."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in out.iterdir():
+        if path.name in (ROWS, DROPPED) or (DRAWN.fullmatch(path.name) and not path.is_dir()):
+            path.unlink()
+    return (out / ROWS).open("x", encoding="utf-8", newline="\n")
+
+
+def _draw(model: Any, prompts: list[str], args: argparse.Namespace) -> Iterator[Samples]:
     from suder.engine.sampling import sample
 
-    for first in range(0, len(prompts), AT_ONCE):
-        part = prompts[first : first + AT_ONCE]
+    at_once = max(1, AT_ONCE // max(1, args.n))
+    for first in range(0, len(prompts), at_once):
+        part = prompts[first : first + at_once]
         drawn = sample(model, "generation", part, **_how(args, first), guidance=args.guidance)
         pictures = model.decode(drawn.tokens).cpu().numpy()
+        rows = []
         for i, picture in enumerate(pictures):
             number, which = first + i // args.n, i % args.n
-            file = args.out / f"{number:05d}_{which}.png"
-            _save(picture, file)
-            yield {
+            row = {
                 "prompt": prompts[number],
-                "image": str(file),
+                "image": f"{number:05d}_{which}.png",
                 "logprob": drawn.logprob[i].sum().item(),
                 "tokens": drawn.tokens[i].tolist(),
             }
+            rows.append((row, picture))
+        yield rows
 
 
-def _caption(model: Any, files: list[Path], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _caption(
+    model: Any, files: list[Path], args: argparse.Namespace, dropped: list[tuple[str, str]]
+) -> Iterator[Samples]:
     from suder.engine.sampling import sample
-    from suder.inputs.pictures import load_picture
+    from suder.method.rollouts import read_conditions
 
-    for first in range(0, len(files), AT_ONCE):
-        part = files[first : first + AT_ONCE]
-        pixels = model.pixels([load_picture(file) for file in part])
+    at_once = max(1, AT_ONCE // max(1, args.n))
+    first = 0  # of the pictures that can be read
+    for start in range(0, len(files), at_once):
+        part = [str(file) for file in files[start : start + at_once]]
+        names, pixels, lost = read_conditions(model, "understanding", part)
+        dropped += lost
+        if not names:
+            continue
         written = sample(
             model,
             "understanding",
@@ -98,53 +165,72 @@ def _caption(model: Any, files: list[Path], args: argparse.Namespace) -> Iterato
             **_how(args, first),
             max_new_tokens=args.max_new_tokens,
         )
+        first += len(names)
         captions = model.detokenize(written.tokens)
+        rows = []
         for i, caption in enumerate(captions):
-            yield {
-                "image": str(part[i // args.n]),
+            row = {
+                "image": os.path.abspath(names[i // args.n]),
                 "caption": caption,
                 "logprob": written.logprob[i].sum().item(),
                 "tokens": written.tokens[i].tolist(),
                 "finished": bool(written.finished[i]),
             }
+            rows.append((row, None))
+        yield rows
 
 
 def _how(args: argparse.Namespace, first: int) -> dict[str, Any]:
-    from suder.storage.files import seed_of
-
     return {
         "n": args.n,
         "temperature": args.temperature,
         "top_k": args.top_k,
         "top_p": args.top_p,
         "greedy": args.greedy,
-        # The first inputs' samples are those of `suder.sample` with this seed.
-        "seed": args.seed if first == 0 else seed_of(args.seed, first),
+        "seed": args.seed,
+        "first": first,
         "progress": True,
     }
 
 
-def _read_prompts(file: Path) -> list[str]:
-    from suder.inputs.texts import read_lines
+def _read_prompts(file: Path, dropped: list[tuple[str, str]]) -> list[str]:
+    from suder.inputs.texts import read_prompts
 
-    lines = read_lines(file)
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts, blank = read_prompts(file)
     if not prompts:
         raise ValueError(f"--prompts: {file} has no prompt in it; it takes one a line")
-    if len(prompts) < len(lines):
-        print(f"{len(lines) - len(prompts)} blank lines of {file} left out")
+    dropped += [(f"{file}:{number}", why) for number, why in blank]
     return prompts
 
 
-def _find_pictures(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
+def _find_pictures(args: argparse.Namespace, dropped: list[tuple[str, str]]) -> list[Path]:
+    from suder.inputs.files import shown
     from suder.inputs.pictures import PICTURE_ENDINGS, find_pictures
 
-    files = find_pictures(path)
+    path: Path = args.images
+    if not path.is_dir():
+        if not path.exists():
+            raise ValueError(f"--images: no picture or folder {shown(path)}")
+        return [path]
+    files, skipped = find_pictures(path, args.follow_links)
+    dropped += skipped
     if not files:
-        raise ValueError(f"--images: no picture in {path}; looked for {', '.join(PICTURE_ENDINGS)}")
+        raise ValueError(
+            f"--images: no picture in {shown(path)}; looked for {', '.join(PICTURE_ENDINGS)}"
+            + "".join(f"; {name}: {why}" for name, why in skipped[:3])
+        )
     return files
+
+
+def _tell_dropped(dropped: list[tuple[str, str]]) -> None:
+    from suder.inputs.files import shown
+
+    for name, why in dropped[:10]:
+        # A reader's reason names the picture itself.
+        told = why if shown(name) in why else f"{shown(name)}: {why}"
+        print(f"left out: {told}", file=sys.stderr)
+    if len(dropped) > 10:
+        print(f"left out: {len(dropped) - 10} more", file=sys.stderr)
 
 
 def _save(picture: Any, file: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,13 @@ EXAMPLE = """\
                                                     mean log p(picture's tokens | caption)
     {"prompt": "a red circle", "image": "b.png"}    scored as a picture of the prompt,
                                                     mean log p(prompt's tokens | picture)
-  A picture's path is taken from where you are, or else from the file's folder. Rewards compare
-  answers to one input; between inputs they also say how likely the input is.
+  A picture's path is taken from the file's folder. A row that cannot be scored has "reward": null
+  and an "error"; the exit code is 1 if there is no other. Rows are written as they are scored.
+  Rewards compare answers to one input; between inputs they also say how likely the input is.
 """
-AT_ONCE = 512  # rows between two moves of the bar
+AT_ONCE = 256  # rows scored between two writes, and the most that a kill can lose
+MAX_HELD = 1 << 28  # bytes of pictures held at once
+Row = dict[str, Any]
 
 
 def add_parser(
@@ -36,6 +41,7 @@ def add_parser(
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: ROWS with .scored before its suffix"
     )
+    parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     parser.add_argument("--batch-size", type=int, default=128, help="pairs in one pass")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -44,79 +50,125 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     rows = _read_rows(args.rows)
+    out = args.out or args.rows.with_suffix(".scored" + args.rows.suffix)
+    _check_out(out, args.rows, args.overwrite)
     import torch
     from rich.progress import Progress
 
     from suder.method.rewards import DualReward
     from suder.models import load_model
-    from suder.storage.files import write_jsonl
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
     scorer = DualReward(model, batch_size=args.batch_size)
-    with Progress(transient=True) as bar:
+    if os.path.lexists(out):
+        out.unlink()  # a link, and not what it leads to
+    with out.open("x", encoding="utf-8", newline="\n") as file, Progress(transient=True) as bar:
         task = bar.add_task("scoring", total=len(rows))
-        for first in range(0, len(rows), AT_ONCE):
-            part = rows[first : first + AT_ONCE]
-            _score(scorer, part, args.rows.parent)
+        for part, pictures in _with_pictures(rows, args.rows.parent, model.background):
+            _score(scorer, part, pictures)
+            file.writelines(
+                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in part
+            )
+            file.flush()
             bar.advance(task, len(part))
-    out = args.out or args.rows.with_suffix(".scored" + args.rows.suffix)
-    write_jsonl(out, rows)
-    _tell(rows, out)
-    return 0
+    return _tell(rows, out)
 
 
-def _score(scorer: Any, rows: list[dict[str, Any]], folder: Path) -> None:
-    """Gives every row its "reward"; null, with an "error", where there is none."""
-    from suder.inputs.pictures import DataError, load_picture
-
-    pictures: list[Any] = []
-    for row in rows:
-        row["reward"] = None
-        try:
-            pictures.append(load_picture(_found(row["image"], folder)))
-        except DataError as error:
-            pictures.append(None)
-            row["error"] = str(error)
-    for key, score in (
-        ("caption", lambda texts, shown: scorer.understanding(shown, texts)),
-        ("prompt", scorer.generation),
-    ):
-        asked = [i for i, row in enumerate(rows) if key in row and pictures[i] is not None]
-        texts = [rows[i][key] for i in asked]
-        if not asked:
-            continue
-        for i, reward in zip(
-            asked, score(texts, [pictures[i] for i in asked]).tolist(), strict=True
-        ):
-            if reward == reward:
-                rows[i]["reward"] = reward
-            else:
-                rows[i]["error"] = f"empty {key}" if not texts[asked.index(i)].strip() else "NaN"
-
-
-def _found(image: str, folder: Path) -> Path:
-    path = Path(image)
-    return path if path.exists() else folder / image
-
-
-def _read_rows(file: Path) -> list[dict[str, Any]]:
+def _read_rows(file: Path) -> list[Row]:
+    """Every line as a row with a "reward", null for now, and an "error" if it is none."""
     from suder.inputs.texts import read_rows
 
-    rows = []
-    for number, row in read_rows(file):
-        keys = row.keys() if isinstance(row, dict) else set()
-        if "image" not in keys or len(keys & {"caption", "prompt"}) != 1:
-            raise ValueError(
-                f'{file}, line {number}: takes an object with "image" and one of "caption" and '
-                f'"prompt"; got {json.dumps(row)[:80]}'
-            )
+    rows: list[Row] = []
+    for number, value in read_rows(file):
+        row = value if isinstance(value, dict) else {"line": number}
+        row.pop("error", None)
+        row["reward"] = None
+        if isinstance(value, ValueError):
+            row["error"] = f"{file}, {value}"
+        elif why := _not_a_row(value):
+            row["error"] = f"{file}, line {number}: {why}"
         rows.append(row)
     if not rows:
         raise ValueError(f"{file}: no rows in it")
+    if all("error" in row for row in rows):
+        raise ValueError(rows[0]["error"])
     return rows
 
 
-def _tell(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def _not_a_row(value: Any) -> str:
+    keys = value.keys() if isinstance(value, dict) else set()
+    texts = keys & {"caption", "prompt"}
+    if "image" not in keys or len(texts) != 1:
+        got = json.dumps(value)[:80]
+        return f'takes an object with "image" and one of "caption" and "prompt"; got {got}'
+    for key in ("image", *texts):
+        if not isinstance(value[key], str):
+            return f'"{key}" takes a text, got {json.dumps(value[key])[:80]}'
+    return ""
+
+
+def _check_out(out: Path, rows: Path, overwrite: bool) -> None:
+    """Before any work: what would fail at its end, and what must not be written over."""
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"--out: {out.parent} is no folder that can be written")
+    if not os.path.lexists(out):
+        return
+    if out.exists() and out.samefile(rows):
+        raise ValueError(f"--out: {out} holds the rows to score; take another file")
+    if not out.is_file():
+        raise ValueError(f"--out: {out} is not a regular file")
+    if not overwrite:
+        raise ValueError(
+            f"--out: {out} is there already; take another file, or replace it by --overwrite"
+        )
+
+
+def _with_pictures(
+    rows: list[Row], folder: Path, background: tuple[int, int, int]
+) -> Iterator[tuple[list[Row], list[Any]]]:
+    """Rows and their pictures, None where there is none, so many as can be held at once."""
+    from suder.inputs.files import DataError
+    from suder.inputs.pictures import load_picture
+
+    part: list[Row] = []
+    pictures: list[Any] = []
+    held = 0
+    for row in rows:
+        picture = None
+        if "error" not in row:
+            try:
+                picture = load_picture(folder / row["image"], background)
+                held += picture.nbytes
+            except DataError as error:
+                row["error"] = str(error)
+        part.append(row)
+        pictures.append(picture)
+        if len(part) == AT_ONCE or held > MAX_HELD:
+            yield part, pictures
+            part, pictures, held = [], [], 0
+    if part:
+        yield part, pictures
+
+
+def _score(scorer: Any, rows: list[Row], pictures: list[Any]) -> None:
+    """Gives every row its "reward"; null, with an "error", where there is none."""
+    for key, score in (
+        ("caption", lambda texts, seen: scorer.understanding(seen, texts)),
+        ("prompt", scorer.generation),
+    ):
+        asked = [i for i, seen in enumerate(pictures) if seen is not None and key in rows[i]]
+        if not asked:
+            continue
+        rewards = score([rows[i][key] for i in asked], [pictures[i] for i in asked])
+        for i, reward in zip(asked, rewards.tolist(), strict=True):
+            if math.isfinite(reward):
+                rows[i]["reward"] = reward
+            else:
+                said = rows[i][key].strip()
+                rows[i]["error"] = f"the reward is {reward}" if said else f"empty {key}"
+
+
+def _tell(rows: Sequence[Row], out: Path) -> int:
     for key, name in (("caption", "understanding"), ("prompt", "generation")):
         rewards = [row["reward"] for row in rows if key in row and row["reward"] is not None]
         if rewards:
@@ -128,3 +180,4 @@ def _tell(rows: Sequence[dict[str, Any]], out: Path) -> None:
     if len(unscored) > 10:
         print(f"no reward: {len(unscored) - 10} rows more", file=sys.stderr)
     print(f"{len(rows)} rows: {out}")
+    return 0 if len(unscored) < len(rows) else 1

@@ -50,6 +50,7 @@ def sample(
     seed: int = 0,
     progress: bool = False,
     batch_size: int = 256,
+    first: int = 0,
 ) -> Samples:
     """Writes `n` candidates for each condition.
 
@@ -70,6 +71,8 @@ def sample(
         batch_size: candidates written at once, of one condition or of several; bounds the memory of
             the key/value cache. A condition is read once for each batch that holds some of its
             candidates; random numbers do not depend on how they are divided.
+        first: the number of the first condition: a call for a part of many conditions draws what a
+            call for all of them would.
 
     Raises:
         ValueError: an option out of its range, or logits that are not finite.
@@ -92,7 +95,8 @@ def sample(
     with inference(model), torch.inference_mode(), bar as move:
         for number, (conditions, each) in enumerate(batches):
             part = condition[conditions.start : conditions.stop]
-            uniform = None if noise is None else noise.draw(conditions, each).to(model.device)
+            numbers = range(first + conditions.start, first + conditions.stop)
+            uniform = None if noise is None else noise.draw(numbers, each).to(model.device)
             end = model.eos_token_id if direction == "understanding" else None
             with model.computing():
                 decoding = model.start(direction, part, each, steps, guidance)

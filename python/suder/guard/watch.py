@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from suder.inputs.files import DataError
 from suder.method.rewards import DualReward
-from suder.method.rollouts import Rollouts, condition_of, reward_of, sample_rollouts
+from suder.method.rollouts import Rollouts, read_conditions, reward_of, sample_rollouts
 from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
 from suder.settings.config import Guard as Settings
 from suder.settings.config import Sampling
@@ -45,7 +47,11 @@ class Look:
 
 
 class Watch:
-    """Takes looks: held-out inputs prepared once, and the start model's rewards to compare with."""
+    """Takes looks: held-out inputs prepared once, and the start model's rewards to compare with.
+
+    Attributes:
+        lost: pictures that could not be read any more, or have changed, with the reason.
+    """
 
     def __init__(
         self,
@@ -55,15 +61,21 @@ class Watch:
         settings: Settings,
         max_new_tokens: int,
         seed: int,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         self.start = start
+        shown = read_conditions(start, "understanding", images, digests, settings.inputs)
+        asked = read_conditions(start, "generation", prompts, most=settings.inputs)
+        if shown.lost and not shown.inputs:
+            raise DataError("none of the guard's pictures can be read: " + shown.lost[0][1])
+        self.lost = shown.lost
         self.inputs: dict[Direction, tuple[str, ...]] = {
-            "understanding": images[: settings.inputs],
-            "generation": prompts[: settings.inputs],
+            "understanding": shown.inputs,
+            "generation": asked.inputs,
         }
         self.conditions: dict[Direction, Condition] = {
-            direction: condition_of(start, direction, inputs)
-            for direction, inputs in self.inputs.items()
+            "understanding": shown.values,
+            "generation": asked.values,
         }
         self.group = {
             direction: max(1, round(settings.samples / len(inputs)))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from suder.inputs.pictures import PICTURE_ENDINGS, DataError, find_pictures, load_picture
-from suder.inputs.texts import read_lines
+from suder.inputs.files import DataError, read_file, shown
+from suder.inputs.pictures import (
+    MAX_BYTES,
+    PICTURE_ENDINGS,
+    decode_picture,
+    digest_of,
+    find_pictures,
+)
+from suder.inputs.texts import read_prompts
 from suder.settings.config import Data
 from suder.storage.files import read_json, seed_of, write_json, write_jsonl
 
@@ -28,13 +34,17 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Usable inputs: paths of pictures and prompts, to train on and for the guard to watch."""
+    """Usable inputs: paths of pictures and prompts, to train on and for the guard to watch.
+
+    `digests` has each picture's, by its path: one that changes later is known by it.
+    """
 
     images: tuple[str, ...]
     prompts: tuple[str, ...]
     watched_images: tuple[str, ...]
     watched_prompts: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
+    digests: dict[str, str] = field(default_factory=dict)
 
     def save(self, run: Path) -> None:
         folder = run / "data"
@@ -47,7 +57,8 @@ class Inputs:
     def load(cls, run: Path) -> Inputs:
         """The inputs a run began with, whatever has been added to the folder since."""
         kept = read_json(run / "data" / "inputs.json")
-        return cls(**{key: tuple(value) for key, value in kept.items()})
+        digests = kept.pop("digests", {})
+        return cls(**{key: tuple(value) for key, value in kept.items()}, digests=digests)
 
 
 def read_inputs(data: Data, seed: int) -> Inputs:
@@ -60,11 +71,13 @@ def read_inputs(data: Data, seed: int) -> Inputs:
         DataError: no folder, no file, or nothing usable in it.
     """
     dropped: list[Dropped] = []
-    images = _read_pictures(Path(data.images), dropped)
+    images = _read_pictures(Path(data.images), data.follow_links, dropped)
     prompts = _read_prompts(Path(data.prompts), dropped)
     train_images, watched_images = _split(images, data.heldout, seed, "pictures")
     train_prompts, watched_prompts = _split(prompts, data.heldout, seed, "prompts")
-    return Inputs(train_images, train_prompts, watched_images, watched_prompts, tuple(dropped))
+    return Inputs(
+        train_images, train_prompts, watched_images, watched_prompts, tuple(dropped), dict(images)
+    )
 
 
 def turn_indices(total: int, count: int, turn: int, *key: object) -> list[int]:
@@ -86,39 +99,38 @@ def _shuffle(total: int, seed: int) -> list[int]:
     return order
 
 
-def _read_pictures(folder: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+def _read_pictures(
+    folder: Path, follow_links: bool, dropped: list[Dropped]
+) -> list[tuple[str, str]]:
     if not folder.is_dir():
-        raise DataError(f"data.images: no folder {folder}")
+        raise DataError(f"data.images: no folder {shown(folder)}")
+    files, skipped = find_pictures(folder, follow_links)
+    dropped += [Dropped(name, why) for name, why in skipped]
     found = []
-    for path in find_pictures(folder):
+    for path in files:
         try:
-            load_picture(path)
+            data = read_file(path, MAX_BYTES)
+            decode_picture(data, path)
         except DataError as error:
             dropped.append(Dropped(str(path), str(error)))
             continue
-        found.append((str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest()))
+        found.append((str(path.resolve()), digest_of(data)))
     if not found:
         raise DataError(
-            f"data.images: no readable picture in {folder} "
+            f"data.images: no readable picture in {shown(folder)} "
             f"({len(dropped)} unreadable; endings looked for: {', '.join(PICTURE_ENDINGS)})"
         )
     return found
 
 
 def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
-    if not path.is_file():
-        raise DataError(f"data.prompts: no file {path}")
-    lines = read_lines(path)
-    found = []
-    for number, line in enumerate(lines, 1):
-        prompt = " ".join(line.split())
-        if prompt:
-            found.append((prompt, prompt))
-        else:
-            dropped.append(Dropped(f"{path}:{number}", "blank line"))
-    if not found:
-        raise DataError(f"data.prompts: no prompt in {path}, {len(lines)} blank lines")
-    return found
+    if not path.exists():
+        raise DataError(f"data.prompts: no file {shown(path)}")
+    prompts, blank = read_prompts(path)
+    dropped += [Dropped(f"{path}:{number}", why) for number, why in blank]
+    if not prompts:
+        raise DataError(f"data.prompts: no prompt in {shown(path)}, {len(blank)} blank lines")
+    return [(prompt, prompt) for prompt in prompts]
 
 
 def _split(

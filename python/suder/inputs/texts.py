@@ -3,35 +3,77 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
 
-from suder.inputs.pictures import DataError
+from suder.inputs.files import DataError, read_file, shown
+
+MAX_BYTES = 1 << 28  # of a file
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, with or without a byte order mark.
+class Prompts(NamedTuple):
+    """Prompts, and (line number, why) of the lines that hold none."""
+
+    prompts: list[str]
+    dropped: list[tuple[int, str]]
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a UTF-8 file, with or without a byte order mark, ended by LF or CR LF alone.
 
     Raises:
-        DataError: it is not UTF-8.
+        DataError: there is no such file, or it is not UTF-8; the message names the line.
     """
+    data = read_file(path, MAX_BYTES)
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error})") from None
+        number = data.count(b"\n", 0, error.start) + 1
+        hint = "; it may be UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise DataError(
+            f"{shown(path)}, line {number}: not UTF-8 text (byte {data[error.start]:#04x}{hint}); "
+            "save it as UTF-8"
+        ) from None
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
 
 
-def read_rows(path: Path) -> list[tuple[int, Any]]:
+def read_prompts(path: str | os.PathLike[str]) -> Prompts:
+    """One prompt a line, its blanks made single.
+
+    Raises:
+        DataError: as `read_lines`.
+    """
+    found = Prompts([], [])
+    for number, line in enumerate(read_lines(path), 1):
+        prompt = " ".join(line.split())
+        if prompt and "\0" not in prompt:
+            found.prompts.append(prompt)
+        else:
+            found.dropped.append((number, "a NUL, which no text holds" if prompt else "blank line"))
+    return found
+
+
+def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
     """Line numbers and values of a file of JSON lines; blank lines are passed over.
 
+    The value of a line that is not JSON is a `DataError`, which names it: one bad line says nothing
+    about the others.
+
     Raises:
-        DataError: a line is not JSON.
+        DataError: as `read_lines`.
     """
-    rows = []
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
             try:
-                rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not JSON: {error}") from None
-    return rows
+                row = json.loads(line, parse_constant=_no_number)
+                # What cannot be written again: 1e999, and halves of surrogate pairs.
+                json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+                yield number, row
+            except (ValueError, RecursionError) as error:
+                yield number, DataError(f"line {number}: not JSON: {shown(error)}")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

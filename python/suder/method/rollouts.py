@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 
 from suder.engine.sampling import sample
-from suder.inputs.pictures import DataError, load_picture
+from suder.inputs.files import DataError
+from suder.inputs.pictures import load_picture
 from suder.method.rewards import DualReward
 from suder.models.base import Condition, Direction, UnifiedModel
 from suder.settings.config import Sampling
@@ -56,11 +56,63 @@ class Rollouts:
         return self.pictures() if self.direction == "generation" else self.sequences()
 
 
-def condition_of(model: UnifiedModel, direction: Direction, inputs: Sequence[str]) -> Condition:
-    """Pixels `[C, 3, S, S]` of the pictures at these paths, or the prompts themselves."""
+class Conditions(NamedTuple):
+    """What candidates are made for.
+
+    Attributes:
+        inputs: paths of the pictures that could be read, or prompts.
+        values: pixels `[C, 3, S, S]` of the pictures, or the prompts themselves.
+        lost: pictures that could not be read, or that have changed, with the reason.
+    """
+
+    inputs: tuple[str, ...]
+    values: Condition
+    lost: tuple[tuple[str, str], ...] = ()
+
+
+def read_conditions(
+    model: UnifiedModel,
+    direction: Direction,
+    inputs: Sequence[str],
+    digests: Mapping[str, str] | None = None,
+    most: int | None = None,
+) -> Conditions:
+    """Reads the pictures at these paths, or takes the prompts as they are.
+
+    Args:
+        digests: what is known of the pictures' contents: another content is as good as none.
+        most: read no more than this many.
+    """
     if direction == "generation":
-        return list(inputs)
-    return model.pixels([load_picture(path) for path in inputs])
+        return Conditions(tuple(inputs[:most]), list(inputs[:most]))
+    found: list[str] = []
+    pixels: list[torch.Tensor] = []
+    lost: list[tuple[str, str]] = []
+    for path in inputs:
+        if len(found) == most:
+            break
+        try:
+            picture = load_picture(path, model.background, (digests or {}).get(path))
+        except DataError as error:
+            lost.append((path, str(error)))
+            continue
+        found.append(path)
+        pixels.append(model.pixels([picture]))
+    size = model.image_size
+    values = torch.cat(pixels) if pixels else torch.zeros(0, 3, size, size)
+    return Conditions(tuple(found), values, tuple(lost))
+
+
+def condition_of(model: UnifiedModel, direction: Direction, inputs: Sequence[str]) -> Condition:
+    """Pixels `[C, 3, S, S]` of the pictures at these paths, or the prompts themselves.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    conditions = read_conditions(model, direction, inputs)
+    if conditions.lost:
+        raise DataError(conditions.lost[0][1])
+    return conditions.values
 
 
 def sample_rollouts(
@@ -71,18 +123,21 @@ def sample_rollouts(
     settings: Sampling,
     seed: int,
     condition: Condition | None = None,
+    lost: Sequence[tuple[str, str]] = (),
 ) -> Rollouts:
     """Samples `group` candidates for each input; pictures that are gone by now are left out.
 
     Args:
-        condition: what `condition_of` made of the inputs, if that was done before.
+        condition: what `read_conditions` made of the inputs, if that was done before.
+        lost: the inputs that it could not read.
+
+    Raises:
+        DataError: there is no input left.
     """
-    lost: list[tuple[str, str]] = []
-    if condition is None and direction == "understanding":
-        inputs, pictures = _read(inputs, lost)
-        condition = model.pixels(pictures)
-    elif condition is None:
-        condition = list(inputs)
+    if condition is None:
+        inputs, condition, lost = read_conditions(model, direction, inputs)
+    if lost and not inputs:
+        raise DataError("none of the round's pictures can be read any more: " + lost[0][1])
     samples = sample(
         model,
         direction,
@@ -154,16 +209,3 @@ def load_rollouts(path: Path) -> list[Rollouts]:
             )
         )
     return rounds
-
-
-def _read(paths: Sequence[str], lost: list[tuple[str, str]]) -> tuple[list[str], list[np.ndarray]]:
-    found, pictures = [], []
-    for path in paths:
-        try:
-            pictures.append(load_picture(path))
-            found.append(path)
-        except DataError as error:
-            lost.append((path, str(error)))
-    if not found:
-        raise DataError("none of the round's pictures can be read any more: " + lost[0][1])
-    return found, pictures

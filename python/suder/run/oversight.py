@@ -12,7 +12,7 @@ from suder.method.directions import trained
 from suder.run.learner import Learner
 from suder.run.logs import RunLog
 from suder.settings.config import TrainConfig
-from suder.storage.files import seed_of
+from suder.storage.files import read_jsonl, seed_of
 from suder.storage.folders import write_folder
 
 SKIPS = 3  # rounds in a row with a gradient that is not finite before the guard is called
@@ -27,7 +27,7 @@ class Oversight:
     """
 
     def __init__(self, folder: Path, config: TrainConfig, learner: Learner, inputs: Inputs) -> None:
-        self.best = folder / "best"
+        self.folder, self.best = folder, folder / "best"
         self.config, self.learner, self.inputs = config, learner, inputs
         self.guard = Guard(config.guard, trained(config))
         self.watch: Watch | None = None
@@ -43,7 +43,16 @@ class Oversight:
             self.config.guard,
             self.config.sampling.max_new_tokens,
             seed_of(self.config.seed, "guard"),
+            self.inputs.digests,
         )
+        if lost := self.watch.lost:
+            log.say(f"guard: {len(lost)} pictures left out, see data/dropped.jsonl")
+            about = {"round": 0, "direction": "understanding"}
+            rows = [about | {"input": path, "why": why} for path, why in lost]
+            known = read_jsonl(
+                self.folder / "data" / "dropped.jsonl"
+            )  # by this run's earlier lives
+            log.dropped([row for row in rows if row not in known])
         look = self.watch.look(start, 0)
         if fresh:
             self.guard.judge(look)

@@ -13,15 +13,16 @@ from suder.inputs.data import Inputs, turn_indices
 from suder.method.directions import active
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
+    Conditions,
     Rollouts,
-    condition_of,
     load_rollouts,
+    read_conditions,
     reward_of,
     sample_rollouts,
     save_rollouts,
 )
 from suder.method.selection import Selection, select
-from suder.models.base import Condition, UnifiedModel
+from suder.models.base import Condition, Direction, UnifiedModel
 from suder.settings.config import TrainConfig
 from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensors
 
@@ -64,28 +65,59 @@ def drop_damaged(folder: Path) -> list[str]:
 @torch.no_grad()
 def sample_phase(
     folder: Path, policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int
-) -> list[Rollouts]:
-    """Candidates for the round's inputs in the directions that are trained in it."""
+) -> tuple[list[Rollouts], dict[str, Condition]]:
+    """Candidates for the round's inputs in the directions that are trained in it, and what the
+    model takes of those inputs: pictures are read once a round.
 
-    def make() -> list[Rollouts]:
-        rounds = []
-        for direction in active(config, index):
-            pool = inputs.images if direction == "understanding" else inputs.prompts
-            turn = (index - 1) // 2 if config.directions == "alternating" else index - 1
-            order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
-            rounds.append(
-                sample_rollouts(
-                    policy,
-                    direction,
-                    [pool[i] for i in order],
-                    config.candidates,
-                    config.sampling,
-                    seed_of(config.seed, index, "sample", direction),
-                )
+    Candidates on disk of a picture that is gone by now, or another, can be neither scored nor
+    learnt from. Then the round begins again without it.
+    """
+    path = folder / "sample.safetensors"
+    if path.exists():
+        rounds = load_rollouts(path)
+        again: dict[str, Conditions] = {
+            one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
+            for one in rounds
+        }
+        if not any(one.lost for one in again.values()):
+            return rounds, {name: one.values for name, one in again.items()}
+        for name in ("select", "score", "sample"):  # what follows from another goes first
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+    rounds = []
+    conditions: dict[str, Condition] = {}
+    for direction in active(config, index):
+        found = _round_inputs(policy, direction, inputs, config, index)
+        conditions[direction] = found.values
+        rounds.append(
+            sample_rollouts(
+                policy,
+                direction,
+                found.inputs,
+                config.candidates,
+                config.sampling,
+                seed_of(config.seed, index, "sample", direction),
+                found.values,
+                found.lost,
             )
-        return rounds
+        )
+    save_rollouts(path, rounds)
+    return rounds, conditions
 
-    return phase(folder / "sample.safetensors", make, save_rollouts, load_rollouts)
+
+def _round_inputs(
+    policy: UnifiedModel, direction: Direction, inputs: Inputs, config: TrainConfig, index: int
+) -> Conditions:
+    """The round's turn of the inputs, or of what else can be read if all of those are lost."""
+    pool = inputs.images if direction == "understanding" else inputs.prompts
+    turn = (index - 1) // 2 if config.directions == "alternating" else index - 1
+    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
+    asked = [pool[i] for i in order]
+    found = read_conditions(policy, direction, asked, inputs.digests)
+    if found.inputs:
+        return found
+    others = [one for one in dict.fromkeys(pool) if one not in set(asked)]
+    instead = read_conditions(policy, direction, others, inputs.digests, most=len(asked))
+    return instead._replace(lost=found.lost)
 
 
 @torch.no_grad()
@@ -139,10 +171,6 @@ def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[st
         )
         for direction in rewards
     }
-
-
-def conditions_of(model: UnifiedModel, rounds: list[Rollouts]) -> dict[str, Condition]:
-    return {one.direction: condition_of(model, one.direction, one.inputs) for one in rounds}
 
 
 def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.Tensor:

@@ -25,7 +25,6 @@ from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.rounds import (
     Scored,
-    conditions_of,
     drop_damaged,
     dropped_rows,
     round_numbers,
@@ -155,8 +154,7 @@ class Trainer:
     def _scored(self, folder: Path, index: int, clock: Clock) -> list[Scored]:
         """The round's candidates, with rewards and selection."""
         learner = self.learner
-        rollouts = sample_phase(folder, learner.policy, self.inputs, self.config, index)
-        conditions = conditions_of(learner.policy, rollouts)
+        rollouts, conditions = sample_phase(folder, learner.policy, self.inputs, self.config, index)
         clock.lap("sample")
         rewards = score_phase(
             folder, learner.scorer, learner.policy, rollouts, conditions, self.config, index

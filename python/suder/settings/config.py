@@ -37,6 +37,9 @@ class Section(BaseModel):
 class Data(Section):
     images: Annotated[PathText, says("folder of pictures, searched recursively; no labels needed")]
     prompts: Annotated[PathText, says("text file, one prompt a line")]
+    follow_links: Annotated[
+        bool, says("read symbolic links that lead out of the folder of pictures, too")
+    ] = False
     heldout: Annotated[
         float,
         says(

@@ -46,8 +46,8 @@ def test_sample_draws_and_score_reads_it(folder, tmp_path, capsys):
     assert [row["tokens"] for row in rows] == expected.tokens.tolist()
     assert [row["prompt"] for row in rows] == [prompts[i // 3] for i in range(6)]
     for i, (row, picture) in enumerate(zip(rows, model.decode(expected.tokens), strict=True)):
-        assert Path(row["image"]).name == f"{i // 3:05d}_{i % 3}.png"
-        assert np.array_equal(np.asarray(Image.open(row["image"])), picture.numpy())
+        assert row["image"] == f"{i // 3:05d}_{i % 3}.png"
+        assert np.array_equal(np.asarray(Image.open(out / row["image"])), picture.numpy())
         assert row["logprob"] == pytest.approx(expected.logprob[i].sum().item(), abs=1e-4)
     assert not list(out.glob("*.partial"))
 

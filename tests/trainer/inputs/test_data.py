@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from suder.inputs.data import DataError, Inputs, load_picture, read_inputs, turn_indices
+from suder.inputs.data import Inputs, read_inputs, turn_indices
+from suder.inputs.files import DataError
+from suder.inputs.pictures import load_picture
 from suder.settings.config import Data
 
 
@@ -97,7 +99,10 @@ def test_inputs_survive_the_disk(folder: Path, tmp_path: Path) -> None:
     [
         (lambda f: (f / "prompts.txt").unlink(), r"data.prompts: no file .*prompts.txt"),
         (lambda f: (f / "prompts.txt").write_text("\n \n"), r"no prompt in .* 2 blank lines"),
-        (lambda f: (f / "prompts.txt").write_bytes(b"caf\xe9\n"), r"not UTF-8 text"),
+        (
+            lambda f: (f / "prompts.txt").write_bytes(b"caf\xe9\n"),
+            r"prompts.txt, line 1: not UTF-8 text",
+        ),
         (lambda f: (f / "pictures").rename(f / "moved"), r"data.images: no folder"),
         (
             lambda f: [p.write_bytes(b"x") for p in f.rglob("*.png")],
@@ -109,13 +114,6 @@ def test_nothing_to_train_on(folder: Path, break_it, message: str) -> None:
     break_it(folder)
     with pytest.raises(DataError, match=message):
         read(folder)
-
-
-def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
-    pixels = np.zeros((2, 2, 4), dtype=np.uint8)
-    pixels[0, 0] = (200, 100, 0, 255)
-    Image.fromarray(pixels, "RGBA").save(tmp_path / "x.png")
-    assert load_picture(tmp_path / "x.png")[0].tolist() == [[200, 100, 0], [255, 255, 255]]
 
 
 def test_pick_visits_every_input_once_an_epoch() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from suder.inputs.data import DataError
+from suder.inputs.files import DataError
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     condition_of,

@@ -92,6 +92,10 @@ class Janus(nn.Module):
         return int(self.core.config.vision_config.image_size)
 
     @property
+    def background(self) -> tuple[int, int, int]:
+        return pictures.background_of(self.processor.image_processor)
+
+    @property
     def num_image_tokens(self) -> int:
         return int(self.core.config.vision_config.num_image_tokens)
 

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from suder.inputs.as_seen import WHITE, Colour, as_seen
+
 # Pixels of the pictures decoded at once: bounds the memory of the VQ decoder's first layers.
 DECODED_AT_ONCE = 1 << 22
 
@@ -26,7 +28,8 @@ def to_pixels(images: Any, image_processor: Any, size: int) -> Tensor:
         images = images.cpu().numpy()
     if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] == 3:
         raise ValueError(f"images: got one picture {images.shape}; pass a list of pictures")
-    arrays = [_array(image, i) for i, image in enumerate(images)]
+    background = background_of(image_processor)
+    arrays = [_array(image, i, background) for i, image in enumerate(images)]
     if not arrays:
         return torch.zeros(0, 3, size, size)
     if all(array.shape == (size, size, 3) for array in arrays):
@@ -73,9 +76,15 @@ def _parts(rows: Tensor, size: int) -> Sequence[Tensor]:
     return rows.tensor_split(parts)
 
 
-def _array(image: Any, index: int) -> np.ndarray:
+def background_of(image_processor: Any) -> Colour:
+    """What the processor pads with, and transparency is laid on."""
+    red, green, blue = getattr(image_processor, "background_color", None) or WHITE
+    return int(red), int(green), int(blue)
+
+
+def _array(image: Any, index: int, background: Colour) -> np.ndarray:
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return as_seen(image, background)
     array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
         raise ValueError(
