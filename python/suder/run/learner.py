@@ -35,6 +35,8 @@ class Learner:
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         model = load_model(config.model, device=config.device, compute=compute)
+        if config.checkpoint.dtype:
+            model.saved = getattr(torch, config.checkpoint.dtype)
         if config.lora.rank:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
