@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, JanusForConditionalGeneration, JanusProcessor
+from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from suder.models.checkpoint_files import check_weights, dtype_of, read_config, read_headers
+from suder.models.find import find_model
 from suder.models.janus.adapter import Janus
 from suder.models.usable import check_device, check_no_run
-
-EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2"}
 
 
 def load_model(
@@ -23,7 +22,9 @@ def load_model(
 ) -> Janus:
     """Loads a Janus or Janus-Pro checkpoint in transformers' own format, in evaluation mode.
 
-    Only safetensors are read and no code of the checkpoint is run.
+    Only safetensors are read and no code of the checkpoint is run. What is loaded is the
+    checkpoint, no tensor more or less; what `save` writes has its dtype, unless `saved` says
+    another.
 
     Args:
         path_or_id: a local folder, a hub name such as "deepseek-community/Janus-Pro-1B", or
@@ -33,31 +34,37 @@ def load_model(
         options: keyword arguments of `Janus`, such as `question`.
 
     Raises:
-        FileNotFoundError: an embedded model that this installation lacks.
-        ValueError: a checkpoint of another model family, the folder of a run, or no such device.
+        OSError: no such folder or model, or one without safetensors.
+        ValueError: a checkpoint of another model family; files that are damaged or do not belong
+            together; tensors that are missing, unexpected or misshapen; the folder of a run; no
+            such device.
     """
     check_device(device)
     check_no_run(Path(path_or_id))
-    path = _embedded(str(path_or_id)) if str(path_or_id) in EMBEDDED else str(path_or_id)
-    config = AutoConfig.from_pretrained(path)
-    if config.model_type != "janus":
-        raise ValueError(
-            f"load_model: {path} is a {config.model_type!r} checkpoint; suder has an adapter for "
-            "'janus' (transformers' format, e.g. deepseek-community/Janus-Pro-1B; the "
-            "deepseek-ai/ repositories hold the older 'multi_modality' format)"
-        )
+    folder, others = find_model(path_or_id)
+    config = read_config(folder)
+    tensors = read_headers(folder, others)
+    check_weights(folder, config, tensors)
     model = JanusForConditionalGeneration.from_pretrained(
-        path, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+        folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     )
-    processor = JanusProcessor.from_pretrained(path)
-    return Janus(model, processor, **options).to(device).eval()
+    options.setdefault("saved", dtype_of(tensors))
+    return Janus(model, _processor(folder), **options).to(device).eval()
 
 
-def _embedded(name: str) -> str:
-    folder = Path(str(resources.files("suder"))) / "assets" / EMBEDDED[name]
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"load_model: the embedded model {name!r} is not at {folder}; reinstall suder, or make "
-            f"it with `suder pretrain --world shapes --seed {EMBEDDED[name][-1]} --out {folder}`"
+def _processor(folder: Path) -> Any:
+    try:
+        return JanusProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
         )
-    return str(folder)
+    except Exception as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise ValueError(
+            f"load_model: tokenizer or picture processor in {folder} cannot be read: {why}"
+        ) from error

@@ -38,6 +38,8 @@ class Learner:
         model = load_model(config.model, device=config.device, compute=compute)
         self.fingerprint = fingerprint(model)
         self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
+        if config.checkpoint.dtype:
+            model.saved = getattr(torch, config.checkpoint.dtype)
         if config.lora.rank:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.eval()  # dropout would make the ratio of fresh samples differ from 1

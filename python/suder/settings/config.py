@@ -165,6 +165,10 @@ class Checkpoint(Section):
     state_every: Annotated[
         Positive, says("rounds between two resumable states; raise it for big models")
     ] = 1
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        says("of the models that are saved; null: that of the start model's checkpoint"),
+    ] = None
     keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
 
 

@@ -23,7 +23,7 @@ from suder.evaluation.checker import (
 from suder.evaluation.grammar import Statement, parse
 from suder.evaluation.reader import templates
 from suder.models import load_model
-from suder.models.load import EMBEDDED
+from suder.models.find import EMBEDDED
 from suder.world.captions import describe, every_prompt
 from suder.world.drawing import draw
 from suder.world.scenes import all_scenes

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import suder.run.learner
 from suder.guard.rule import Guard
 from suder.method.balance import Updater
+from suder.models import load_model
 from suder.models.janus.adapter import Janus
 from suder.run.learner import Learner
 from suder.run.trainer import Trainer
@@ -130,3 +131,18 @@ def test_merged_weights_are_exact(
             moved += 1
         torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6)
     assert moved == 7 * 1  # linear layers of the language model's one layer
+
+
+@pytest.mark.parametrize("asked", [None, "float32"])
+def test_models_of_a_run_have_the_dtype_of_the_start(
+    make_config: Make, lively_model_folder: Path, tmp_path: Path, asked: str | None
+) -> None:
+    """A bfloat16 checkpoint came back twice as large; another dtype is a setting."""
+    load_model(lively_model_folder, saved=torch.bfloat16).save(tmp_path / "start")
+    changes = [f"model={tmp_path / 'start'}", "checkpoint.every=1"]
+    config = make_config(*changes, *([f"checkpoint.dtype={asked}"] if asked else []))
+    Trainer(config, quiet=True).run()
+    wanted = torch.float32 if asked else torch.bfloat16
+    for folder in ("best", "model", "checkpoints/000002"):
+        file = Path(config.output) / folder / "model.safetensors"
+        assert {value.dtype for value in load_file(file).values()} == {wanted}

@@ -16,34 +16,28 @@ import torch
 from torch import Tensor
 from transformers import JanusProcessor
 
+from suder.models.janus.words import MARK, spelled
+
 QUESTION = "Describe the image."
 
 
-def understanding_text(processor: JanusProcessor, question: str = QUESTION) -> str:
-    """The whole prompt of a caption, its picture standing as I placeholder tokens."""
-    turn = [{"type": "image"}, {"type": "text", "text": question}]
-    text = _chat(processor, turn)
+def understanding_ids(processor: JanusProcessor, question: str = QUESTION) -> Tensor:
+    """int64 `[L]`: BOS, the user's turn with I image placeholders, and the assistant's opening."""
     picture = (
         processor.image_start_token
         + processor.image_token * processor.num_image_tokens
         + processor.image_end_token
     )
-    return text.replace(processor.image_token, picture)
-
-
-def generation_text(processor: JanusProcessor, prompt: str) -> str:
-    """The whole prompt of a picture, begin-of-image token included."""
-    return _chat(processor, [{"type": "text", "text": prompt}]) + processor.image_start_token
-
-
-def understanding_ids(processor: JanusProcessor, question: str = QUESTION) -> Tensor:
-    """int64 `[L]`: BOS, the user's turn with I image placeholders, and the assistant's opening."""
-    return _ids(processor, understanding_text(processor, question))
+    before, text, after = _chat(processor, question, picture=True)
+    before, after = (part.replace(processor.image_token, picture) for part in (before, after))
+    return torch.tensor(spelled(processor).within(before, text, after), dtype=torch.int64)
 
 
 def generation_ids(processor: JanusProcessor, prompt: str) -> Tensor:
     """int64 `[L]`: BOS, the user's turn, the assistant's opening, begin-of-image."""
-    return _ids(processor, generation_text(processor, prompt))
+    before, text, after = _chat(processor, prompt)
+    after += processor.image_start_token
+    return torch.tensor(spelled(processor).within(before, text, after), dtype=torch.int64)
 
 
 def null_ids(processor: JanusProcessor, ids: Tensor) -> Tensor:
@@ -64,14 +58,21 @@ def caption_ids(processor: JanusProcessor, text: str) -> Tensor:
     tokenizer = processor.tokenizer
     # The space is the template's own between "<|Assistant|>:" and the answer; byte-pair
     # vocabularies spell a word differently after one.
-    ids = tokenizer(" " + text.strip(), add_special_tokens=False)["input_ids"]
+    ids = spelled(processor).alone(" " + text.strip())
     return torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int64)
 
 
-def _chat(processor: JanusProcessor, content: list[dict[str, str]]) -> str:
-    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+def _chat(processor: JanusProcessor, words: str, picture: bool = False) -> tuple[str, str, str]:
+    """The whole prompt: what the template says before the user's words, they, and after them."""
+    content: list[dict[str, str]] = [{"type": "image"}] if picture else []
 
+    def rendered(text: str) -> str:
+        turn = [*content, {"type": "text", "text": text}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": turn}]
+        return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-def _ids(processor: JanusProcessor, text: str) -> Tensor:
-    return torch.tensor(processor.tokenizer(text)["input_ids"], dtype=torch.int64)
+    before, mark, after = rendered(MARK).partition(MARK)
+    if not mark:
+        raise ValueError("processor: the chat template leaves out what the user says")
+    whole = rendered(words)
+    return before, whole[len(before) : len(whole) - len(after)], after

@@ -80,6 +80,22 @@ class Parts:
         }
         if len(set(counts.values())) > 1:
             raise ValueError(f"model: the numbers of image tokens disagree: {counts}")
+        tokenizer, words = processor.tokenizer, config.text_config.vocab_size
+        if len(tokenizer) > words:
+            raise ValueError(
+                f"model: the tokenizer has {len(tokenizer)} tokens, the model embeds {words}"
+            )
+        token = tokenizer.convert_tokens_to_ids(processor.image_token)
+        if token != config.image_token_id:
+            raise ValueError(
+                f"model: image_token_id is {config.image_token_id} in config.json, but the "
+                f"tokenizer's {processor.image_token} is {token}"
+            )
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"processor: {type(tokenizer).__name__} does not tell which characters a token "
+                "stands for; save the tokenizer as tokenizer.json"
+            )
         if processor.chat_template is None:
             raise ValueError(
                 "processor: has no chat template, which says how prompts and pictures are laid out"

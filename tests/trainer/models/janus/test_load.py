@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig
 
 import suder
-from suder.models import load
+from suder.models import find
 from suder.models.base import inference
 
 
@@ -58,16 +58,8 @@ def test_another_family_is_refused(tmp_path):
         suder.load_model(tmp_path)
 
 
-def test_pickled_weights_are_refused(janus, tmp_path):
-    janus.save(tmp_path)
-    torch.save(janus.core.state_dict(), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(OSError, match=r"model\.safetensors"):
-        suder.load_model(tmp_path)
-
-
 def test_a_missing_embedded_model_says_how_to_make_it(monkeypatch):
-    monkeypatch.setitem(load.EMBEDDED, "shapes", "no-such-model-1")
+    monkeypatch.setitem(find.EMBEDDED, "shapes", "no-such-model-1")
     with pytest.raises(FileNotFoundError, match="suder pretrain --world shapes --seed 1 --out"):
         suder.load_model("shapes")
 
