@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +23,21 @@ def find_model(name: str | Path) -> Found:
     """Raises OSError that says what is not there; a mistyped path does not wait for the hub."""
     if str(name) in EMBEDDED:
         return Found(_embedded(str(name)))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Found(path)
-    if path.exists():
-        raise NotADirectoryError(f"load_model: {path} is a file; a model is a folder")
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return Found(path)
+        if path.exists():
+            raise NotADirectoryError(f"load_model: {path} is a file; a model is a folder")
+    except (RuntimeError, ValueError):
+        pass  # no such user; a NUL in the name: there is nothing there
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
     if isinstance(name, Path) or _looks_local(str(name)):
         raise FileNotFoundError(
-            f"load_model: there is no folder {str(path)!r}, nor is that a name on the Hugging Face "
-            f"hub (owner/name) or one of {', '.join(EMBEDDED)}"
+            f"load_model: there is no folder {str(name)[:200]!r}, nor is that a name on the "
+            f"Hugging Face hub (owner/name) or one of {', '.join(EMBEDDED)}"
         )
     return _from_hub(str(name))
 

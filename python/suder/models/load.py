@@ -60,9 +60,8 @@ def load_model(
 
 def _processor(folder: Path) -> Any:
     try:
-        return JanusProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        # Of a folder nothing is fetched; `local_files_only` would be saved with the tokenizer.
+        return JanusProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ValueError(
