@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint setup sanitize emulated clean
+.PHONY: demo test lint setup sanitize emulated chaos clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -32,6 +32,10 @@ sanitize: setup
 # The CUDA kernels for the tests of a machine without a GPU; `make test` runs those it finds built.
 emulated: setup
 	bash .ci/emulated build
+
+# Runs killed 200 times at random, resumed, compared bit for bit (ten minutes); a test does it 8 times.
+chaos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/trainer/run/chaos.py --kills 200
 
 setup: $(STAMP)
 
