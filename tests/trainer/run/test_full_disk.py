@@ -23,7 +23,7 @@ Make = Callable[..., TrainConfig]
 SETTINGS = ("rounds=2", "checkpoint.every=2", "sampling.max_new_tokens=2", "guard.every=2")
 # Each kind of file that a run writes, and the how-manieth write of it fails.
 WRITES = [
-    "versions.json", "config.yaml", "dropped.jsonl 4", "sample.safetensors", "select.safetensors",
+    "versions.json", "config.yaml", "dropped.jsonl 3", "sample.safetensors", "select.safetensors",
     "events", "metrics.jsonl 3", "000000.safetensors", "000002.safetensors", "best", "000002",
     "model", "summary.json",
 ]  # fmt: skip
