@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint setup sanitize emulated fuzz clean
+.PHONY: demo test lint setup sanitize emulated fuzz chaos clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -38,6 +38,10 @@ FUZZ ?= 1000000
 FUZZ_SEED ?= 0
 fuzz: setup
 	$(BIN)/python -m tests.trainer.inputs.fuzz_pictures $(FUZZ) $(FUZZ_SEED) 2>/dev/null
+
+# Runs killed 200 times at random, resumed, compared bit for bit (ten minutes); a test does it 8 times.
+chaos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/trainer/run/chaos.py --kills 200
 
 setup: $(STAMP)
 

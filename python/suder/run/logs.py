@@ -85,7 +85,8 @@ class RunLog:
 
     def dropped(self, rows: list[dict[str, Any]]) -> None:
         """Appends what was left out in a round, named, to data/dropped.jsonl."""
-        append_jsonl(self.run / "data" / "dropped.jsonl", rows)
+        if rows:
+            append_jsonl(self.run / "data" / "dropped.jsonl", rows)
 
 
 def _cut(path: Path, last: int) -> list[str]:

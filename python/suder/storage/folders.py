@@ -43,14 +43,14 @@ def write_folder(path: Path, fill: Callable[[Path], object], size: int = 0) -> N
             fill(partial)
             for inner in partial.rglob("*"):
                 sync(inner)
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(partial, path)
+            sync(path.parent)
         except (Exception, KeyboardInterrupt):
-            shutil.rmtree(partial, ignore_errors=True)
+            repair_folder(path)
             raise
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(partial, path)
-        sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -133,17 +133,6 @@ def test_our_own_fault_says_so(
     assert "internal error, ZeroDivisionError: by zero (--debug" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("suder.run.trainer.Trainer.run", interrupted)
-    assert main(["train", str(settings)]) == 130
-    assert "to go on: suder train --resume " in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]

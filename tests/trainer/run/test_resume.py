@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,6 @@ import suder.storage.files
 from suder.guard.rule import Guard
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import dump_config
 from suder.storage.files import read_jsonl
 
 Make = Callable[..., TrainConfig]
@@ -83,63 +79,6 @@ def test_crash_between_any_two_files(
         again = Trainer.resume(config.output, quiet=True) if begun else Trainer(config, quiet=True)
         again.run()
         assert result(config.output) == expected, f"{point}: {names[point]}"
-
-
-KILLED = """
-import os, signal, sys
-import suder.storage.files
-from suder.method.balance import Updater
-from suder.settings.config_file import load_config
-from suder.guard.rule import Guard
-from suder.run.trainer import Trainer
-import torch
-torch.set_num_threads(1)
-
-settings, run, where = sys.argv[1:]
-name, count = where.rsplit(":", 1)
-left = int(count)
-
-def die_at(function, matches):
-    def dying(*arguments):
-        global left
-        if matches(arguments):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
-    return dying
-
-if name == "step":
-    Updater.step = die_at(Updater.step, lambda arguments: True)
-else:
-    suder.storage.files.os.replace = die_at(os.replace, lambda arguments: name in str(arguments[1]))
-Guard._doubt = lambda *_: ""  # such a model gives no evidence, and nothing would be kept
-fresh = not os.path.exists(os.path.join(run, "config.yaml"))
-(Trainer(load_config(settings), quiet=True) if fresh else Trainer.resume(run, quiet=True)).run()
-"""
-
-
-@pytest.mark.slow
-def test_killed_again_and_again(
-    make_config: Make, lively_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One run, a SIGKILL in each of its phases and in the middle of the update."""
-    monkeypatch.setattr(Guard, "_doubt", lambda *_: "")  # as in the script above
-    changes = ("rounds=4", f"model={lively_model_folder}", *CHANGES, *GUARD["keeps"])
-    whole = make_config(*changes, output="whole")
-    Trainer(whole, quiet=True).run()
-    config = make_config(*changes, output="killed")
-    settings = tmp_path / "settings.yaml"
-    settings.write_text(dump_config(config), encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for where in ("sample:1", "step:1", "score:2", "best.old:1", "state/:1", "step:1"):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(settings), config.output, where],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == -signal.SIGKILL, f"{where}: {done.stderr}"
-    Trainer.resume(config.output, quiet=True).run()
-    assert result(config.output) == result(whole.output)
 
 
 def test_resuming_what_is_finished_changes_nothing(make_config: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -27,23 +28,31 @@ def fill(text: str):
     return lambda folder: (folder / "weights").write_text(text, encoding="utf-8")
 
 
+class Killed(BaseException):
+    """Nothing on the way may catch it and tidy up."""
+
+
+@pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, "full")])
 @pytest.mark.parametrize("point", range(2))
 def test_folder_exchange_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int, error: BaseException
 ) -> None:
-    """Before either rename of the exchange, the old folder is there again after a repair."""
+    """Before either rename of the exchange, the old folder is there again, at once or at repair."""
     best = tmp_path / "best"
     write_folder(best, fill("old"))
-    renames = iter([os.replace] * point)
+    rename, left = os.replace, iter(range(point, -1, -1))
 
     def cut_off(a: Path, b: Path) -> None:
-        next(renames)(a, b)  # StopIteration at the point
+        if next(left, 1) == 0:
+            raise error
+        rename(a, b)
 
     with monkeypatch.context() as patch:
         patch.setattr(suder.storage.files.os, "replace", cut_off)
-        with pytest.raises(StopIteration):
+        with pytest.raises(type(error)):
             write_folder(best, fill("new"))
-    repair_folder(best)
+    if isinstance(error, Killed):
+        repair_folder(best)
     assert (best / "weights").read_text(encoding="utf-8") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     write_folder(best, fill("new"))

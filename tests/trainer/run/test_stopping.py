@@ -1,0 +1,142 @@
+"""SIGTERM and ctrl-c in every phase: soon over, a state written, the same bits afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suder.cli import main
+from suder.guard.watch import Watch
+from suder.method.balance import Updater
+from suder.run import rounds, stopping, trainer
+from suder.run.stopping import Stopped, Stopping
+from suder.run.trainer import Trainer
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import dump_config
+from suder.storage.checkpoint import state_files
+from suder.storage.files import read_jsonl
+
+Make = Callable[..., TrainConfig]
+# Where the signal comes, the how-manieth time; the round whose state is there afterwards, by
+# checkpoint.state_every: without a state of the round before, an update under way is finished.
+PLACES = {
+    "sample": (rounds, "sample_rollouts", 4, {1: 1, 9: 1}),
+    "score": (rounds, "reward_of", 4, {1: 1, 9: 1}),
+    "select": (rounds, "select", 3, {1: 1, 9: 1}),
+    "step": (Updater, "step", 2, {1: 1, 9: 2}),
+    "look": (Watch, "look", 2, {1: 2, 9: 3}),
+    "state": (trainer, "save_state", 2, {1: 0, 9: 3}),
+    "model": (trainer, "write_folder", 2, {1: 4, 9: 4}),
+}
+
+
+def result(run: str) -> tuple[bytes, list[Any]]:
+    rows = read_jsonl(Path(run) / "metrics.jsonl")
+    weights = (Path(run) / "model" / "model.safetensors").read_bytes()
+    return weights, [row["reward/generation"] for row in rows[1:]]
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.parametrize("every", [1, 9])
+@pytest.mark.parametrize("place", PLACES)
+def test_signal_in_every_phase(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, expected: dict[str, Any], place: str,
+    every: int,
+) -> None:  # fmt: skip
+    settings = ("rounds=4", "guard.every=3", "guard.action=watch", "checkpoint.every=4")
+    if not expected:
+        whole = make_config(*settings, output="whole")
+        Trainer(whole, quiet=True).run()
+        expected["result"] = result(whole.output)
+    config = make_config(*settings, f"checkpoint.state_every={every}")
+    owner, name, count, states = PLACES[place]
+    honest, calls = getattr(owner, name), iter(range(1, 99))
+
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(*arguments, **options)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, signalled)
+        with pytest.raises(Stopped, match=r"stopped by SIGTERM .*suder train --resume ") as stopped:
+            Trainer(config, quiet=True).run()
+    assert stopped.value.exit_code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert int(state_files(Path(config.output))[-1].stem) == states[every]
+    assert not list(Path(config.output).rglob("*.partial"))
+    Trainer.resume(config.output, quiet=True).run()
+    assert result(config.output) == expected["result"]
+
+
+def test_long_phase_is_given_up(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling of a big model takes minutes: it is not waited for."""
+    monkeypatch.setattr(rounds, "sample_rollouts", lambda *_: time.sleep(60))
+    trainer = Trainer(make_config("guard.enabled=false"), quiet=True)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    began = time.perf_counter()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        trainer.run()
+    assert time.perf_counter() - began < 10
+    assert stopped.value.exit_code == 130  # type: ignore[attr-defined]
+
+
+def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int, Any]] = []
+
+    def record(process: int, number: int) -> None:
+        sent.append((process, number, signal.getsignal(number)))
+
+    with Stopping() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(stopping.os, "kill", record)
+        signal.raise_signal(signal.SIGINT)
+        assert sent == [(os.getpid(), signal.SIGINT, signal.SIG_DFL)]
+        with pytest.raises(Stopped):
+            stop.check()
+
+
+def test_ignored_signals_and_other_handlers_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nohup ignores SIGINT; a scheduler's own handler knows better what to do."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping() as stop:
+            signal.raise_signal(signal.SIGINT)
+            stop.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_command_ends_well(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = make_config("rounds=1")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(dump_config(config), encoding="utf-8")
+    honest = rounds.sample_rollouts
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return honest(*arguments)
+
+    monkeypatch.setattr(rounds, "sample_rollouts", signalled)
+    number = signal.SIGTERM
+    assert main(["train", str(settings), "--quiet"]) == 0
+    assert f"to go on: suder train --resume {config.output}" in capsys.readouterr().err
+    number = signal.SIGINT
+    assert main(["train", "--resume", config.output, "--quiet"]) == 130
+    assert "stopped by SIGINT after round 0" in capsys.readouterr().err
