@@ -255,7 +255,8 @@ def test_categories_come_in_the_checkers_order():
 
 
 def test_best_of_n_and_any_of_n():
-    reward = np.array([[0.1, 0.9, 0.5], [np.nan, 0.2, 0.1], [np.nan] * 3, [0.3, 0.3, 0.1]])
+    nan, inf = np.nan, np.inf
+    reward = np.array([[0.1, 0.9, 0.5], [nan, 0.2, 0.1], [nan, inf, -inf], [0.3, 0.3, 0.1]])
     correct = np.array([[0, 1, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]], bool)
     groups = Groups(reward, correct, ["a", "b", "c", "d"])
     assert groups.best().tolist() == [True, True, False, True]

@@ -12,7 +12,7 @@ import torch
 
 from suder.guard.rule import Guard
 from suder.guard.watch import DIRECTIONS, Look, Watch
-from suder.method.rollouts import reward_of, sample_rollouts
+from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
 from suder.models import load_model
 from suder.models.janus.adapter import Janus
 from suder.settings.config import Guard as Settings
@@ -184,6 +184,23 @@ def test_gain_and_error_are_over_inputs(watch: Watch, random_model_folder: Path)
         gain = gain[np.isfinite(gain)].astype(np.float64)
         assert seen.gain[direction] == pytest.approx(gain.mean(), abs=1e-6)
         assert seen.error[direction] == pytest.approx(gain.std(ddof=1) / len(gain) ** 0.5, rel=1e-4)
+
+
+def test_a_reward_that_is_not_finite_says_nothing(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    for bad in (math.nan, math.inf, -math.inf):
+
+        def some(rollouts: Rollouts, *_: object, bad: float = bad) -> torch.Tensor:
+            reward = torch.arange(len(rollouts)).float()
+            reward[:3] = bad
+            return reward
+
+        monkeypatch.setattr("suder.guard.watch.reward_of", some)
+        looks.append(watch.look(watch.start, 0))
+    assert looks[0] == looks[1] == looks[2]
+    assert all(map(math.isfinite, looks[0].reward.values()))
 
 
 def test_further_weights_are_further_away(watch: Watch, random_model_folder: Path) -> None:

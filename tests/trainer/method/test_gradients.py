@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def policy(random_model_folder: Path) -> Janus:
 
 @pytest.fixture
 def start(random_model_folder: Path) -> Janus:
+    return another(random_model_folder)
+
+
+@pytest.fixture(scope="module")
+def shared(random_model_folder: Path) -> tuple[Janus, Janus]:
+    """Policy and start, for tests that change no weights."""
+    return load_model(random_model_folder), another(random_model_folder)
+
+
+def another(random_model_folder: Path) -> Janus:
     """Another model than the policy, or every KL would be 0."""
     model = load_model(random_model_folder)
     generator = torch.Generator().manual_seed(9)
@@ -98,24 +109,35 @@ def assert_cut_is_free(
     assert (cut_sums.tokens, cut_sums.sequences) == (sums.tokens, sums.sequences)
 
 
-@pytest.mark.parametrize("objective", ["simpo", "dpo"])
+def of_many_lengths(rollouts: Rollouts) -> Rollouts:
+    """The same captions, cut: a random model ends few by itself."""
+    whole = rollouts.cu_seqlens.diff()
+    length = whole.minimum(torch.arange(len(rollouts)) % 5 + 2)
+    kept = torch.cat([torch.arange(n) < m for n, m in zip(whole.tolist(), length, strict=True)])
+    return replace(
+        rollouts,
+        tokens=rollouts.tokens[kept],
+        logprob=rollouts.logprob[kept],
+        cu_seqlens=torch.cat([torch.zeros(1, dtype=torch.int64), length.cumsum(0)]),
+    )
+
+
 @pytest.mark.parametrize("loss_type", [x for x in LOSS_TYPES if x != "exo_pair"])
 def test_batches_change_no_preference_loss(
-    policy: Janus,
-    start: Janus,
+    shared: tuple[Janus, Janus],
     inputs_folder: Path,
     make_config: Callable[..., TrainConfig],
     loss_type: str,
-    objective: str,
 ) -> None:
     """Nor those that look at the batch's mean length or sort its pairs: captions of any length."""
-    changes = f"objective.name={objective}", f"objective.loss_type={loss_type}"
-    whole = make_config(*changes, "optimizer.tokens_per_batch=100000")
-    small = make_config(*changes, "optimizer.tokens_per_batch=30")
-    rollouts = rollouts_of(policy, "understanding", inputs_folder, whole)
-    chosen = selection_of(rollouts)
-    assert rollouts.cu_seqlens.diff()[chosen.best].unique().numel() > 1
-    assert_cut_is_free(policy, start, rollouts, chosen, whole, small)
+    for objective in ("simpo", "dpo"):  # without and with the start model as the reference
+        changes = f"objective.name={objective}", f"objective.loss_type={loss_type}"
+        whole = make_config(*changes, "optimizer.tokens_per_batch=100000")
+        small = make_config(*changes, "optimizer.tokens_per_batch=30")
+        rollouts = of_many_lengths(rollouts_of(shared[0], "understanding", inputs_folder, whole))
+        chosen = selection_of(rollouts)
+        assert rollouts.cu_seqlens.diff()[chosen.best].unique().numel() > 1
+        assert_cut_is_free(*shared, rollouts, chosen, whole, small)
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
