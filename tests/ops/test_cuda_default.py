@@ -194,3 +194,9 @@ def test_an_unknown_way_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDER_CUDA_HEAD", "fused")
     with pytest.raises(ValueError, match="'fused'; it takes one of auto, tiles, mma, wgmma"):
         tensor_cores._chosen()
+
+
+def test_the_import_does_not_bring_the_compiler() -> None:
+    """It takes seconds."""
+    done = run("import sys, suder_ext; print('torch._dynamo' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
