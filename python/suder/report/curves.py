@@ -119,7 +119,7 @@ def category_bars(rows: Sequence[Row]) -> str:
                     label=side,
                 )
             labels = [
-                f"{visible(row['category'].replace('_', ' '), _LONGEST)} ({row['n']})"
+                f"{visible(row['category'][:_LONGEST].replace('_', ' '))} ({row['n']})"
                 for row in shown
             ]
             # A category is text, not a formula between dollar signs.
