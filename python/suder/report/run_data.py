@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from suder.evaluation.result import Evaluation, load_evaluation
 from suder.report.shapes import Dropped, Summary, is_count, is_number
@@ -21,8 +22,6 @@ from suder.settings.yaml_file import YamlError, read_yaml
 LARGEST = 1 << 28  # bytes of a file of lines
 LONGEST = 1 << 20  # bytes of a line, or of a file that is one value
 NOTES = 20  # kept; more are counted
-
-T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass
@@ -114,7 +113,7 @@ def _dropped(path: Path, notes: Notes) -> Iterator[Dropped]:
         try:
             yield Dropped.model_validate(row)
         except ValidationError as error:
-            notes.add(f"{where}: left out, {_first(error)}")
+            notes.add(f"{where}: left out, {_said(error.errors()[0])}")
 
 
 def _summary(path: Path, notes: Notes) -> Summary | None:
@@ -124,9 +123,10 @@ def _summary(path: Path, notes: Notes) -> Summary | None:
     try:
         return Summary.model_validate(tree)
     except ValidationError as error:
-        notes.add(f"{path}: left out, {_first(error)}")
-        bad = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
-        return Summary.model_validate({key: tree[key] for key in tree.keys() - bad})
+        bad = {detail["loc"][0]: detail for detail in reversed(error.errors()) if detail["loc"]}
+        for detail in bad.values():
+            notes.add(f"{path}: left out, {_said(detail)}")
+        return Summary.model_validate({key: tree[key] for key in tree.keys() - bad.keys()})
 
 
 def _evaluations(folder: Path, notes: Notes) -> Iterator[tuple[tuple[str, str], Evaluation]]:
@@ -186,6 +186,5 @@ def _text(path: Path, notes: Notes) -> str:
     return content[:LONGEST].decode("utf-8", errors="replace")
 
 
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
+def _said(detail: ErrorDetails) -> str:
     return f"`{'.'.join(map(str, detail['loc']))}`: {detail['msg']}"

@@ -256,6 +256,8 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (put("data/dropped.jsonl", b'{"input": 3, "why": "x"}\n'), "line 1: left out, `input`"),
     (put("summary.json", b"[1]"), "expected an object, got list"),
     (put("summary.json", b'{"rounds": NaN, "seconds": "x"}'), "left out, `seconds`"),
+    (put("summary.json", b'{"rounds": "y", "seconds": "x"}'), "left out, `seconds`"),
+    (put("summary.json", b'{"rounds": "y", "stopped": 1}'), "summary.json: left out, `rounds`"),
     (put("config.yaml", b"a: [\n"), "not readable YAML"),
     (put("config.yaml", b"a: &a [*a]\n"), "holds itself"),
     (put("config.yaml", b"\xff"), "not UTF-8"),
