@@ -21,11 +21,14 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "report", SUMMARY, EXAMPLE)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument("--force", action="store_true", help="replace a file that is no report")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     from suder.report import write_report
+    from suder.storage.shown import shown
 
-    print(write_report(args.folder))
+    print(shown(str(write_report(args.folder, args.out, replace=args.force))))
     return 0

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from suder.storage.arrays import read_arrays, write_arrays
+from suder.storage.files import json_text
 
+# More is not read: each category has its interval, whose memory goes with the items.
+MOST_ITEMS, MOST_CATEGORIES = 100_000, 100
 DIRECTIONS = ("generation", "understanding")
 
 
@@ -51,7 +54,7 @@ class Evaluation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a .npz file, which appears whole or not at all."""
-        arrays: dict[str, np.ndarray] = {"settings": np.array(json.dumps(self.settings))}
+        arrays: dict[str, np.ndarray] = {"settings": np.array(json_text(self.settings))}
         for name in DIRECTIONS:
             items: Items = getattr(self, name)
             for field in ("inputs", "answers", "categories", "clusters"):
@@ -65,24 +68,53 @@ class Evaluation:
 
 
 def load_evaluation(path: str | os.PathLike[str]) -> Evaluation:
-    """Read what `Evaluation.save` wrote; raises DamagedFile if that is not what is there."""
+    """Read what `Evaluation.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, or damaged; the message names the file.
+    """
     arrays = read_arrays(Path(path))
+    try:
+        settings = _settings(str(arrays["settings"]))
+        return Evaluation(_items(arrays, "generation"), _items(arrays, "understanding"), settings)
+    except KeyError as missing:
+        raise ValueError(f"{path} is no evaluation of suder's: it has no {missing}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no evaluation of suder's: {error}") from None
 
-    def items(name: str) -> Items:
-        prefix = f"{name}/judged/"
-        return Items(
-            **{
-                field: arrays[f"{name}/{field}"].tolist()
-                for field in ("inputs", "answers", "categories", "clusters")
-            },
-            judged={
-                key.removeprefix(prefix): value
-                for key, value in arrays.items()
-                if key.startswith(prefix)
-            },
-            pictures=arrays[f"{name}/pictures"],
-        )
 
-    return Evaluation(
-        items("generation"), items("understanding"), json.loads(str(arrays["settings"]))
-    )
+def _settings(text: str) -> dict[str, Any]:
+    settings = json.loads(text)
+    wanted = {"task": str, "seed": int, "greedy": bool}
+    if not isinstance(settings, dict) or any(
+        not isinstance(settings[name], kind) for name, kind in wanted.items()
+    ):
+        raise ValueError(f"its settings are {text[:200]}")
+    return settings
+
+
+def _items(arrays: dict[str, np.ndarray], name: str) -> Items:
+    prefix = f"{name}/judged/"
+    fields = ("inputs", "answers", "categories", "clusters")
+    texts = {field: arrays[f"{name}/{field}"] for field in fields}
+    judged = {
+        key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)
+    }
+    pictures, n = arrays[f"{name}/pictures"], len(judged["correct"])
+    for field, values in texts.items():
+        lengths = (n, 0) if field == "answers" and name == "generation" else (n,)
+        if values.ndim != 1 or values.dtype.kind != "U" or len(values) not in lengths:
+            raise ValueError(f"{name}/{field} is {values.dtype} {values.shape}, of {n} items")
+    for field, values in judged.items():
+        if values.dtype != bool or values.shape != (n,):
+            raise ValueError(f"{prefix}{field} is {values.dtype} {values.shape}, of {n} items")
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
+        raise ValueError(f"{name}/pictures is {pictures.dtype} {pictures.shape}")
+    if len(pictures) > n or 0 in pictures.shape[1:3]:
+        raise ValueError(f"{name}/pictures is {pictures.shape}, of {n} items")
+    lists = {field: values.tolist() for field, values in texts.items()}
+    kinds = len(set(lists["categories"]))
+    if not 0 < n <= MOST_ITEMS or kinds > MOST_CATEGORIES:
+        raise ValueError(f"{name} has {n} items of {kinds} categories")
+    return Items(**lists, judged=judged, pictures=pictures)

@@ -13,7 +13,7 @@ from suder.evaluation.result import Evaluation, load_evaluation
 from suder.evaluation.task import Task
 from suder.evaluation.worlds import task_of
 from suder.settings.config_file import load_config
-from suder.storage.files import read_json, write_json
+from suder.storage.files import finite, read_json, write_json
 
 DECODINGS = ("greedy", "sampled")
 SIDES = ("base", "tuned")
@@ -72,7 +72,7 @@ def judge_run(
         told[decoding] = compare(found["base", decoding], found["tuned", decoding])
     summary: dict[str, Any] = read_json(run / "summary.json") | {"evaluation": told}
     if the_runs:
-        write_json(run / "summary.json", summary)
+        write_json(run / "summary.json", finite(summary))  # older runs wrote infinities
     else:
         write_json(folder / "comparison.json", told)
     return summary

@@ -19,7 +19,7 @@ from suder.evaluation.worlds import task_of
 from suder.experiment.plan import CONTROL, Cell, Measures
 from suder.run.trainer import Trainer
 from suder.settings.config_file import load_config
-from suder.storage.files import read_json, write_json
+from suder.storage.files import finite, read_json, write_json
 
 # Of a finished run only the result is of use; weights of 50 cells would fill a disk.
 _SPENT = ("checkpoints", "state", "best", "rounds")
@@ -33,7 +33,7 @@ def run_cell(folder: Path, inputs: Path) -> None:
     result = _control(cell, folder) if cell.arm == CONTROL else _trained(cell, folder, inputs)
     result |= {"fingerprint": cell.fingerprint(), "cell": tree}
     result["seconds"] = round(time.perf_counter() - began, 1)
-    write_json(folder / "result.json", result)
+    write_json(folder / "result.json", finite(result))
     for name in _SPENT:
         shutil.rmtree(folder / "run" / name, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -75,6 +76,10 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
             f"{path} was made with other settings than asked for now; "
             "use another --out, or delete that cell's folder to run it again"
         )
+    for direction, interval in result.get("reward_accuracy", {}).items():
+        # Where all candidates of a group are right, or all wrong, there is none; null in JSON.
+        known = [math.nan if number is None else number for number in interval]
+        result["reward_accuracy"][direction] = known
     return result
 
 

@@ -13,9 +13,12 @@ from matplotlib.figure import Figure
 
 from suder.evaluation.compare import Row
 from suder.report.run_data import RunData
+from suder.report.shapes import is_number
+from suder.storage.shown import shown as visible
 
 DIRECTIONS = {"generation": "#0b6e8a", "understanding": "#d1603d"}
 NAMES = {"generation": "drawing (text to picture)", "understanding": "captioning (picture to text)"}
+_LONGEST = 40  # characters of a category in a diagram
 BASE, TUNED = "#a9b4bd", "#0b6e8a"
 _STYLE: Any = {
     "font.size": 9,
@@ -58,7 +61,7 @@ def training_curves(run: RunData) -> str:
 
 def guard_curves(run: RunData) -> str:
     """What the guard saw on held-out inputs: KL, and the reward under the frozen start model."""
-    kept = run.summary.get("kept_round")
+    kept = run.summary.kept_round if run.summary else None
     with matplotlib.rc_context(_STYLE):
         figure = _figure(10, 2.9)
         for place, (name, title) in enumerate(
@@ -72,9 +75,9 @@ def guard_curves(run: RunData) -> str:
                 at, values = run.series(f"guard/{name}/{direction}")
                 axis.plot(at, values, "o-", color=color, markersize=3, label=NAMES[direction])
             limit = run.setting("guard.kl_limit")
-            if name == "kl" and limit != "?" and axis.get_ylim()[1] > 0.4 * float(limit):
-                axis.axhline(float(limit), color="#b8412f", linewidth=1, linestyle="--")
-                axis.annotate("limit for pictures", (0, float(limit)), color="#b8412f", va="bottom")
+            if name == "kl" and is_number(limit) and axis.get_ylim()[1] > 0.4 * limit:
+                axis.axhline(limit, color="#b8412f", linewidth=1, linestyle="--")
+                axis.annotate("limit for pictures", (0, limit), color="#b8412f", va="bottom")
             if kept is not None:
                 axis.axvline(kept, color="#444c52", linewidth=1, linestyle=":", label="kept")
             axis.set_title(title, loc="left", fontweight="bold")
@@ -115,8 +118,12 @@ def category_bars(rows: Sequence[Row]) -> str:
                     ecolor="#5d676e",
                     label=side,
                 )
-            labels = [f"{row['category'].replace('_', ' ')} ({row['n']})" for row in shown]
-            axis.set_yticks(range(len(shown)), labels)
+            labels = [
+                f"{visible(row['category'][:_LONGEST].replace('_', ' '))} ({row['n']})"
+                for row in shown
+            ]
+            # A category is text, not a formula between dollar signs.
+            axis.set_yticks(range(len(shown)), labels, parse_math=False)
             axis.set_ylim(len(shown) - 0.5, -0.5)
             axis.set_xlim(0, 100)
             axis.set_title(title, loc="left", fontweight="bold")

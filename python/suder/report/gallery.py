@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,46 +13,44 @@ from suder.evaluation.result import Evaluation
 
 PICTURES = 24  # prompts shown
 CAPTIONS = 12  # captioned pictures shown
+_LARGEST = 512  # pixels a side of a picture in the page
 
 
-def picture_gallery(base: Evaluation, tuned: Evaluation) -> str:
+def picture_gallery(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
     """The first prompts of the evaluation with both models' pictures; nothing is picked."""
     before, after = base.generation, tuned.generation
-    cards = []
-    for item in range(min(PICTURES, len(before.pictures), len(after.pictures))):
-        pair = "".join(
-            f"<div>{_picture(items.pictures[item])}{_mark(bool(items.correct[item]), label)}</div>"
-            for label, items in (("base", before), ("tuned", after))
-        )
-        prompt = html.escape(before.inputs[item])
-        cards.append(f'<figure><div class="pair">{pair}</div>'
-                     f"<figcaption>{prompt}</figcaption></figure>")  # fmt: skip
-    return f'<div class="gallery">{"".join(cards)}</div>'
+    return [
+        {
+            "prompt": before.inputs[item],
+            "before": _picture(before.pictures[item]),
+            "before_right": bool(before.correct[item]),
+            "after": _picture(after.pictures[item]),
+            "after_right": bool(after.correct[item]),
+        }
+        for item in range(min(PICTURES, len(before.pictures), len(after.pictures)))
+    ]
 
 
-def caption_table(base: Evaluation, tuned: Evaluation) -> str:
+def caption_table(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
     """The first pictures of the evaluation with both models' captions and a true one."""
     before, after = base.understanding, tuned.understanding
-    rows = []
-    for item in range(min(CAPTIONS, len(before.pictures))):
-        cells = ""
-        for items in (before, after):
-            said = html.escape(items.answers[item]) or "—"
-            cells += f"<td>{_mark(bool(items.correct[item]), '')} {said}</td>"
-        truth = html.escape(before.inputs[item])
-        picture = _picture(before.pictures[item])
-        rows.append(f'<tr><td>{picture}</td>{cells}<td class="quiet">{truth}</td></tr>')
-    head = "<tr><th>picture</th><th>base says</th><th>tuned says</th><th>a true caption</th></tr>"
-    return f'<table class="captions">{head}{"".join(rows)}</table>'
+    return [
+        {
+            "picture": _picture(before.pictures[item]),
+            "before": before.answers[item],
+            "before_right": bool(before.correct[item]),
+            "after": after.answers[item],
+            "after_right": bool(after.correct[item]),
+            "truth": before.inputs[item],
+        }
+        for item in range(min(CAPTIONS, len(before.pictures), len(after.answers)))
+    ]
 
 
-def _picture(picture: np.ndarray) -> str:
+def _picture(array: np.ndarray) -> str:
+    picture = Image.fromarray(array)
+    picture.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
+    picture.save(buffer, format="PNG")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img class="drawn" alt="" src="data:image/png;base64,{data}">'
-
-
-def _mark(right: bool, label: str) -> str:
-    sign, name = ("✓", "right") if right else ("✗", "wrong")
-    return f'<span class="{name}" title="{name}">{sign} {label}</span>'
+    return f"data:image/png;base64,{data}"

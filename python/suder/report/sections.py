@@ -1,12 +1,11 @@
-"""The report's sections, each a piece of HTML, or "" where the run has nothing to show."""
+"""What each section of the page shows, as values for the template; words, numbers, no HTML."""
 
 from __future__ import annotations
 
-import html
-import json
 from typing import Any
 
 from suder.evaluation.compare import Row, compare
+from suder.evaluation.result import Evaluation
 from suder.report import curves, gallery, tables
 from suder.report.run_data import RunData
 
@@ -17,184 +16,131 @@ _DECODINGS = {
 }
 
 
-def headline(run: RunData) -> str:
-    """What came out, in two numbers; or that nobody has judged it yet."""
+def headline(run: RunData) -> dict[str, Any]:
+    """The run's name and facts."""
     summary = run.summary
-    done = summary.get("rounds", sum(row["round"] > 0 for row in run.rounds))
-    facts = [f"start model <b>{html.escape(run.setting('model'))}</b>", f"{done} rounds"]
-    facts.append(f"objective <b>{html.escape(run.setting('objective.name'))}</b>")
-    facts.append(f"directions <b>{html.escape(run.setting('directions'))}</b>")
-    if "seconds" in summary:
-        facts.append(f"{summary['seconds'] / 60:.1f} minutes of training")
-    if "kept_round" in summary:
-        facts.append(f"weights of round {summary['kept_round']} kept")
-    name = html.escape(run.folder.resolve().name)
-    head = f"<h1>Self-improvement run “{name}”</h1><p class='quiet'>{' · '.join(facts)}</p>"
-    if not summary:
-        head += '<p class="note">This run is not finished.</p>'
-    for decoding in _DECODINGS:
-        rows = _rows(run, decoding)
-        if rows:
-            said = tables.verdict(rows)
-            if summary.get("kept_round") == 0:
-                said = "The guard kept the start model, so base and tuned are one. " + said
-            return head + _section(tables.cards(rows, decoding), _p(said))
-    command = f"<code>suder evaluate {html.escape(str(run.folder))}</code>"
-    return head + _section(
-        '<p class="note">Not evaluated: nothing on this page says whether the model got better. '
-        f"{command} judges it on held-out inputs; then write this report again.</p>"
-    )
+    done = summary.rounds if summary else None
+    if done is None:
+        done = sum(row["round"] > 0 for row in run.rounds)
+    facts = [
+        ("start model", run.setting("model")),
+        (f"{done} rounds", ""),
+        ("objective", run.setting("objective.name")),
+        ("directions", run.setting("directions")),
+    ]
+    if summary and summary.seconds is not None:
+        facts.append((f"{summary.seconds / 60:.1f} minutes of training", ""))
+    kept = summary.kept_round if summary else None
+    if kept is not None:
+        facts.append((f"weights of round {kept} kept", ""))
+    return {"name": run.folder.resolve().name, "facts": facts, "kept_round": kept}
 
 
-def results(run: RunData) -> str:
-    """The tables, per category, with intervals."""
+def results(run: RunData) -> dict[str, Any]:
+    """The comparisons there are, greedy before sampled."""
+    told = run.summary.evaluation if run.summary else None
     shown = {name: rows for name in _DECODINGS if (rows := _rows(run, name))}
-    if not shown:
-        return ""
-    split = html.escape(str(run.summary.get("evaluation", {}).get("split", "test")))
-    first = next(iter(shown.values()))
-    tabled = [
-        f"<details{' open' if rows is first else ''}><summary>{_DECODINGS[name]}</summary>"
-        f"{tables.table(rows)}</details>"
+    comparisons = [
+        {
+            "decoding": name,
+            "title": _DECODINGS[name],
+            "totals": tables.totals(rows),
+            "verdict": tables.verdict(rows),
+            "lines": [tables.line(row) for row in rows],
+        }
         for name, rows in shown.items()
     ]
-    return _section(
-        "<h2>Base against tuned</h2>",
-        _p(
-            "Both models answer the same inputs with the same seeds, and an exact checker that no "
-            "training code can import judges them. Differences are paired item by item; the 95% "
-            "intervals are bootstrapped over whole combinations of things. Inputs are of the split "
-            f"<b>{split}</b>."
-        ),
-        _chart(curves.category_bars(first), "accuracy by category"),
-        *tabled,
-    )
+    return {
+        "comparisons": comparisons,
+        "titles": tables.TITLES,
+        "split": told.split if told else "test",
+        "category_bars": curves.category_bars(next(iter(shown.values()))) if shown else "",
+    }
 
 
-def pictures(run: RunData) -> str:
+def pictures(run: RunData) -> dict[str, Any]:
     """The first prompts with both models' pictures."""
     pair = _pair(run, "sampled") or _pair(run, "greedy")
-    if pair is None:
-        return ""
-    how = "greedy" if pair[0].settings["greedy"] else "sampled with the same random numbers"
-    return _section(
-        "<h2>Pictures, before and after</h2>",
-        _p(
-            f"The first prompts of the evaluation, {how}; none was picked. Left the base model, "
-            "right the tuned one; the mark is the checker's."
-        ),
-        gallery.picture_gallery(*pair),
-    )
+    greedy = pair is not None and pair[0].settings["greedy"]
+    return {
+        "pictures": gallery.picture_gallery(*pair) if pair else [],
+        "pictures_how": "greedy" if greedy else "sampled with the same random numbers",
+    }
 
 
-def captions(run: RunData) -> str:
+def captions(run: RunData) -> dict[str, Any]:
     """The first pictures with both models' captions."""
     pair = _pair(run, "greedy") or _pair(run, "sampled")
-    if pair is None:
-        return ""
-    return _section(
-        "<h2>Captions, before and after</h2>",
-        _p(
-            "The first pictures of the evaluation; none was picked. A caption is right when it is "
-            "a sentence, true of the picture, and leaves no thing out."
-        ),
-        gallery.caption_table(*pair),
-    )
+    return {"captions": gallery.caption_table(*pair) if pair else []}
 
 
-def training(run: RunData) -> str:
+def training(run: RunData) -> dict[str, Any]:
     """Curves of the training samples."""
-    if not any("reward/generation" in row or "reward/understanding" in row for row in run.rounds):
-        return ""
-    return _section(
-        "<h2>Training</h2>",
-        _p(
-            "The dual reward of a picture is the mean log-likelihood of its prompt given the "
-            "picture; of a caption, that of the picture's tokens given the caption. Both come from "
-            "the model itself, so their rise alone proves nothing; the judged tables do. Faint: "
-            "each round; strong: running mean."
-        ),
-        _chart(curves.training_curves(run), "rewards, KL, gradient norms and entropy by round"),
-    )
+    names = ("reward/generation", "reward/understanding")
+    there = any(name in row for row in run.rounds for name in names)
+    return {"training_curves": curves.training_curves(run) if there else ""}
 
 
-def guard(run: RunData) -> str:
+def guard(run: RunData) -> dict[str, Any]:
     """What the label-free guard saw and did."""
-    if not any("guard/kl/generation" in row for row in run.rounds):
-        return _section("<h2>Guard</h2>", _p("The guard was off: the last weights were kept."))
-    chart = _chart(curves.guard_curves(run), "what the guard saw")
-    return _section("<h2>Guard</h2>", _p(_guard_words(run)), chart)
+    there = any("guard/kl/generation" in row for row in run.rounds)
+    return {
+        "guard_curves": curves.guard_curves(run) if there else "",
+        "guard_words": _guard_words(run),
+    }
 
 
-def dropped(run: RunData) -> str:
+def dropped(run: RunData) -> dict[str, Any]:
     """What was left out, counted and named."""
-    if not run.dropped:
-        return _section("<h2>Left out</h2>", _p("Nothing: every input and candidate was used."))
-    rows = "".join(
-        f"<tr><td>{row.get('round', 'before')}</td><td>{html.escape(str(row['input']))}</td>"
-        f"<td>{html.escape(str(row['why']))}</td></tr>"
-        for row in run.dropped[:_NAMED]
-    )
-    inputs = sum("round" not in row for row in run.dropped)
-    more = len(run.dropped) - _NAMED
-    return _section(
-        "<h2>Left out</h2>",
-        _p(
-            f"{inputs} inputs before training, {len(run.dropped) - inputs} candidates or inputs "
-            "during it. All of them are in <code>data/dropped.jsonl</code>."
-        ),
-        f"<table><tr><th>round</th><th>input</th><th>why</th></tr>{rows}</table>",
-        f"<p class='quiet'>and {more} more</p>" if more > 0 else "",
-    )
+    before = sum(row.round is None for row in run.dropped)
+    return {
+        "dropped": run.dropped[:_NAMED],
+        "dropped_before": before,
+        "dropped_during": len(run.dropped) - before,
+        "dropped_more": len(run.dropped) - _NAMED,
+    }
 
 
-def settings(run: RunData) -> str:
+def settings(run: RunData) -> dict[str, Any]:
     """Everything needed to run it again."""
-    versions = html.escape(json.dumps(run.versions, indent=1))
-    return _section(
-        "<h2>Settings and versions</h2>",
-        f"<details><summary>settings</summary><pre>{html.escape(run.config)}</pre></details>",
-        f"<details><summary>versions</summary><pre>{versions}</pre></details>",
-    )
+    return {"config": run.config, "versions": run.versions}
 
 
-def _section(*parts: str) -> str:
-    return f"<section>{''.join(parts)}</section>\n"
-
-
-def _p(text: str) -> str:
-    return f"<p>{text}</p>"
-
-
-def _chart(data: str, alt: str) -> str:
-    return f'<img class="chart" alt="{alt}" src="{data}">'
-
-
-def _pair(run: RunData, decoding: str) -> tuple[Any, Any] | None:
+def _pair(run: RunData, decoding: str) -> tuple[Evaluation, Evaluation] | None:
     base, tuned = (run.evaluations.get((side, decoding)) for side in ("base", "tuned"))
     return None if base is None or tuned is None else (base, tuned)
 
 
 def _rows(run: RunData, decoding: str) -> list[Row]:
-    told: list[Row] = run.summary.get("evaluation", {}).get(decoding, [])
+    told = run.summary.evaluation if run.summary else None
+    if told and (rows := told.rows(decoding)):
+        return rows
     pair = _pair(run, decoding)
-    return told or (compare(*pair) if pair else [])
+    if pair is None:
+        return []
+    try:
+        return compare(*pair)
+    except (ValueError, KeyError) as error:
+        run.notes.add(f"{run.folder / 'evaluation'}: not compared: {error}")
+        return []
 
 
 def _guard_words(run: RunData) -> str:
-    summary = run.summary
-    state = summary.get("guard") or {}
     looks = sum("guard/kl/generation" in row for row in run.rounds)
     words = [f"Without labels, it looked {looks} times at inputs kept from training."]
-    if "kept_round" in summary:
-        kept, rounds = summary["kept_round"], summary["rounds"]
-        words.append(f"It kept the weights of round {kept} of {rounds}.")
-    if summary.get("kept_round") == 0:
+    summary = run.summary
+    if summary is None:
+        return words[0]
+    kept, state = summary.kept_round, summary.guard
+    if kept is not None:
+        of = "" if summary.rounds is None else f" of {summary.rounds}"
+        words.append(f"It kept the weights of round {kept}{of}.")
+    if kept == 0:
         words.append("That is the start model: nothing later was worth keeping.")
-    if state.get("rollbacks"):
-        words.append(f"It rolled the run back {state['rollbacks']} times.")
-    if summary.get("stopped"):
-        words.append(f"It stopped the run: {html.escape(str(summary['stopped']))}.")
-    elif state.get("declines"):
-        words.append(f"Its last look was a decline: {html.escape(str(state['note']))}.")
+    if state and state.rollbacks:
+        words.append(f"It rolled the run back {state.rollbacks} times.")
+    if summary.stopped:
+        words.append(f"It stopped the run: {summary.stopped}.")
+    elif state and state.declines:
+        words.append(f"Its last look was a decline: {state.note}.")
     return " ".join(words)

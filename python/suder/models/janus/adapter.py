@@ -18,7 +18,7 @@ from suder.models.janus import pictures
 from suder.models.janus.decoding import JanusDecoding
 from suder.models.janus.layout import QUESTION
 from suder.models.janus.parts import Parts, target_rows
-from suder.models.janus.prefix import NullPrompt, Prefix, Prompts
+from suder.models.janus.prefix import NullPrompt, Prefix, Prompts, check_positions
 from suder.models.lora import add_lora
 from suder.models.merged import replaced_layers
 from suder.models.precision import computing, exactly, guided, product_dtype
@@ -98,6 +98,11 @@ class Janus(nn.Module):
     @property
     def num_image_tokens(self) -> int:
         return int(self.core.config.vision_config.num_image_tokens)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that fit before and in an answer together."""
+        return int(self.core.config.text_config.max_position_embeddings)
 
     @property
     def image_vocab_size(self) -> int:
@@ -219,6 +224,7 @@ class Janus(nn.Module):
                 f"targets: {count} conditions of group {group} take {count * group} targets, "
                 f"got {len(rows)}"
             )
+        check_positions(prefix, max(map(len, rows), default=0), self.positions, condition)
         hidden = _hidden(parts, direction, prefix, rows, group)
         if guidance != 1.0:
             null = self.prompts.null(parts, direction, prefix.lengths)
@@ -238,6 +244,7 @@ class Janus(nn.Module):
         parts = self.parts
         with self.computing():
             prefix = self.prompts.prefix(parts, direction, condition)
+            check_positions(prefix, steps, self.positions, condition)
             rows = torch.arange(len(condition)).repeat_interleave(n)
             if guidance != 1.0:
                 prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))

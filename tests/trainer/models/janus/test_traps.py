@@ -167,3 +167,22 @@ def test_only_the_positions_in_use_are_attended_to(shared_janus, prompts):
     longest = max(len(shared_janus.prompts.prompt_ids(prompt)) for prompt in prompts)
     assert steps.cache.length == longest + 1
     assert steps.cache.keys[0].shape[:3] == (12, 2, longest + 15)
+
+
+@torch.no_grad()
+def test_what_is_longer_than_the_models_positions_is_refused(shared_janus):
+    """Beyond them a model was never trained; the last token that fits is one that nobody reads."""
+    limit, steps = shared_janus.positions, shared_janus.num_image_tokens
+    frame = len(shared_janus.prompts.prompt_ids("red")) - 1
+    fits = "red " * (limit - steps + 1 - frame)
+    tokens = torch.zeros(1, steps, dtype=torch.int64)
+    for text, runs in ((fits, True), (fits + "red", False)):
+        for use in (
+            lambda text=text: shared_janus.start("generation", [text], 1, steps),
+            lambda text=text: shared_janus("generation", [text], tokens),
+        ):
+            if runs:
+                use()
+            else:
+                with pytest.raises(ValueError, match=r"prompt 'red red .* more than the model's"):
+                    use()
