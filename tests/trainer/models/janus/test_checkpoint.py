@@ -268,8 +268,8 @@ def test_mistyped_paths_do_not_ask_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(find, "_from_hub", called)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    for name in ("runs/modle", "./model", "model", "/no/such/model", "a/b/c", "~/no-such-model",
-                 "~no-such-user/x", "a\0b", "x" * 5000, "ru ns/x", tmp_path / "a" / "b", "shapes-3"):  # fmt: skip
+    for name in ("runs/modle", "./model", "model", "/no/such/model", "a/b/c", "~/no-such",
+                 "~no-such-user/x", "a\0b", "x" * 5000, tmp_path / "a", "shapes-3"):  # fmt: skip
         refused(name, r"there is no folder .* nor is that a name", FileNotFoundError)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "is a file; a model is a folder", OSError)
