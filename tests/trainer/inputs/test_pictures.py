@@ -287,10 +287,11 @@ def test_bytes_are_counted_before_they_are_read(
         load_picture(path)
 
 
-def test_a_frame_outside_of_its_picture() -> None:
-    picture = encoded(Image.fromarray(noise()), "GIF")
-    where = picture.index(b"\x2c\0\0\0\0")
-    moved = picture[: where + 1] + struct.pack("<HH", 60000, 60000) + picture[where + 5 :]
+@pytest.mark.parametrize("frame", [(60000, 60000, 7, 5), (0, 202, 0, 0)])
+def test_a_frame_outside_of_its_picture(frame: tuple[int, ...]) -> None:
+    whole = encoded(Image.fromarray(noise()), "GIF")
+    where = whole.index(b"\x2c\0\0\0\0\x07\0\x05\0") + 1
+    moved = whole[:where] + struct.pack("<4H", *frame) + whole[where + 8 :]
     with pytest.raises(DataError, match="picture x: "):
         decode_picture(moved, "x")
 
