@@ -118,8 +118,8 @@ def _read_pictures(
     if not found:
         first = f", the first: {shown(dropped[0].input)}: {dropped[0].why}" if dropped else ""
         raise DataError(
-            f"data.images: no readable picture in {shown(folder)} ({len(dropped)} unreadable{first}; "
-            f"endings looked for: {', '.join(PICTURE_ENDINGS)})"
+            f"data.images: no readable picture in {shown(folder)} "
+            f"({len(dropped)} unreadable{first}; endings looked for: {', '.join(PICTURE_ENDINGS)})"
         )
     return found
 
