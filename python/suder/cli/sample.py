@@ -114,7 +114,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _begin(out: Path) -> TextIO:
-    """The file of rows, empty, each written out at its end; what an earlier `sample` made is gone."""
+    """The file of rows, empty, written row by row; what an earlier `sample` made is gone."""
     out.mkdir(parents=True, exist_ok=True)
     for path in out.iterdir():
         if path.name in (ROWS, DROPPED) or (DRAWN.fullmatch(path.name) and not path.is_dir()):
