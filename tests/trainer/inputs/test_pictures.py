@@ -51,7 +51,7 @@ LIES: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     3: lambda p: p[::-1, ::-1],
     4: lambda p: p[::-1],
     5: lambda p: p.transpose(1, 0, 2),
-    6: lambda p: p[:, ::-1].transpose(1, 0, 2)[:, :],
+    6: lambda p: p[:, ::-1].transpose(1, 0, 2),
     7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
     8: lambda p: p[::-1].transpose(1, 0, 2),
 }
