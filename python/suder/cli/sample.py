@@ -85,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
                 if picture is not None:
                     _save(picture, args.out / row["image"])
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            file.flush()
             count += len(rows)
     if dropped:
         write_jsonl(args.out / DROPPED, ({"input": name, "why": why} for name, why in dropped))
@@ -115,12 +114,12 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _begin(out: Path) -> TextIO:
-    """The file of rows, empty; what an earlier `sample` made in the folder is gone."""
+    """The file of rows, empty, written row by row; what an earlier `sample` made is gone."""
     out.mkdir(parents=True, exist_ok=True)
     for path in out.iterdir():
         if path.name in (ROWS, DROPPED) or (DRAWN.fullmatch(path.name) and not path.is_dir()):
             path.unlink()
-    return (out / ROWS).open("x", encoding="utf-8", newline="\n")
+    return (out / ROWS).open("x", buffering=1, encoding="utf-8", newline="\n")
 
 
 def _draw(model: Any, prompts: list[str], args: argparse.Namespace) -> Iterator[Samples]:

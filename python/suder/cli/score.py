@@ -62,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
     scorer = DualReward(model, batch_size=args.batch_size)
     if os.path.lexists(out):
         out.unlink()  # a link, and not what it leads to
-    with out.open("x", encoding="utf-8", newline="\n") as file, Progress(transient=True) as bar:
+    written = out.open("x", buffering=1, encoding="utf-8", newline="\n")  # a row at a time
+    with written as file, Progress(transient=True) as bar:
         task = bar.add_task("scoring", total=len(rows))
         for part, pictures in _with_pictures(rows, args.rows.parent, model.background):
             _score(scorer, part, pictures)
             file.writelines(
                 json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in part
             )
-            file.flush()
             bar.advance(task, len(part))
     return _tell(rows, out)
 

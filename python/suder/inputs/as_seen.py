@@ -45,12 +45,14 @@ def as_seen(picture: Image.Image, background: Colour = WHITE) -> np.ndarray:
     if picture.mode == "F" or picture.mode.startswith("I"):
         picture = _eight_bits(picture)
     if picture.mode in ALPHA or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        base = picture.convert("L") if picture.mode in ("L", "LA") else rgba.convert("RGB")
-        colours = _in_srgb(base, profile).convert("RGBA")
-        colours.putalpha(rgba.getchannel("A"))
+        rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        if profile:
+            base = picture.convert("L") if picture.mode in ("L", "LA") else rgba.convert("RGB")
+            colours = _in_srgb(base, profile).convert("RGBA")
+            colours.putalpha(rgba.getchannel("A"))
+            rgba = colours
         paper = Image.new("RGBA", rgba.size, background)
-        picture = Image.alpha_composite(paper, colours).convert("RGB")
+        picture = Image.alpha_composite(paper, rgba).convert("RGB")
     else:
         picture = _in_srgb(picture, profile)
     if turn is not None:

@@ -116,9 +116,10 @@ def _read_pictures(
             continue
         found.append((str(path.resolve()), digest_of(data)))
     if not found:
+        first = f", the first: {shown(dropped[0].input)}: {dropped[0].why}" if dropped else ""
         raise DataError(
             f"data.images: no readable picture in {shown(folder)} "
-            f"({len(dropped)} unreadable; endings looked for: {', '.join(PICTURE_ENDINGS)})"
+            f"({len(dropped)} unreadable{first}; endings looked for: {', '.join(PICTURE_ENDINGS)})"
         )
     return found
 

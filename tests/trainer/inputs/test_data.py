@@ -88,6 +88,30 @@ def test_bad_inputs_are_dropped_and_named(folder: Path) -> None:
     assert set(inputs.prompts + inputs.watched_prompts) == {"one", "two words", "three"}
 
 
+def test_links_out_of_the_folder_are_a_setting(folder: Path) -> None:
+    (folder / "pictures").rename(folder / "elsewhere")
+    (folder / "pictures").mkdir()
+    for path in sorted((folder / "elsewhere").glob("*.png")):
+        (folder / "pictures" / path.name).symlink_to(path)
+    with pytest.raises(DataError, match=r"10 unreadable, the first: .*/0.png: a link out of"):
+        read(folder)
+    data = Data(
+        images=str(folder / "pictures"), prompts=str(folder / "prompts.txt"), follow_links=True
+    )
+    inputs = read_inputs(data, seed=0)
+    assert len(inputs.images) == 10
+    assert not inputs.dropped
+
+
+def test_every_picture_has_its_digest(folder: Path) -> None:
+    inputs = read(folder)
+    assert set(inputs.digests) == {*inputs.images, *inputs.watched_images}
+    for path, digest in inputs.digests.items():
+        assert load_picture(path, digest=digest).shape == (4, 4, 3)
+    with pytest.raises(DataError, match="has changed"):
+        load_picture(inputs.images[0], digest=inputs.digests[inputs.images[1]])
+
+
 def test_inputs_survive_the_disk(folder: Path, tmp_path: Path) -> None:
     inputs = read(folder)
     inputs.save(tmp_path / "run")

@@ -51,7 +51,7 @@ LIES: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     3: lambda p: p[::-1, ::-1],
     4: lambda p: p[::-1],
     5: lambda p: p.transpose(1, 0, 2),
-    6: lambda p: p[:, ::-1].transpose(1, 0, 2)[:, :],
+    6: lambda p: p[:, ::-1].transpose(1, 0, 2),
     7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
     8: lambda p: p[::-1].transpose(1, 0, 2),
 }
@@ -287,10 +287,11 @@ def test_bytes_are_counted_before_they_are_read(
         load_picture(path)
 
 
-def test_a_frame_outside_of_its_picture() -> None:
-    picture = encoded(Image.fromarray(noise()), "GIF")
-    where = picture.index(b"\x2c\0\0\0\0")
-    moved = picture[: where + 1] + struct.pack("<HH", 60000, 60000) + picture[where + 5 :]
+@pytest.mark.parametrize("frame", [(60000, 60000, 7, 5), (0, 202, 0, 0)])
+def test_a_frame_outside_of_its_picture(frame: tuple[int, ...]) -> None:
+    whole = encoded(Image.fromarray(noise()), "GIF")
+    where = whole.index(b"\x2c\0\0\0\0\x07\0\x05\0") + 1
+    moved = whole[:where] + struct.pack("<4H", *frame) + whole[where + 8 :]
     with pytest.raises(DataError, match="picture x: "):
         decode_picture(moved, "x")
 
