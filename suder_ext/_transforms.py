@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 try:
@@ -30,6 +31,7 @@ def values_are_known(tensor: Tensor) -> bool:
     """Whether a check may look at the values: not while tracing, under vmap, or on a GPU."""
     return (
         tensor.device.type == "cpu"
+        and not isinstance(tensor, FakeTensor)
         and not torch.compiler.is_compiling()
         and not _are_functorch_transforms_active()
     )
