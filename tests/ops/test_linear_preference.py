@@ -326,9 +326,9 @@ def test_bad_reduction() -> None:
 
 @pytest.mark.parametrize("offsets_on", ["cpu", "meta"])
 def test_offsets_on_the_cpu_for_tensors_elsewhere(offsets_on: str) -> None:
-    """Meta tensors stand for CUDA's: where the offsets lie decides which operator runs."""
-    hidden = torch.empty(6, 5, device="meta", dtype=torch.bfloat16, requires_grad=True)
-    weight = torch.empty(7, 5, device="meta", dtype=torch.bfloat16)
+    """Meta tensors stand for CUDA's: in float32 the place of the offsets decides which operator."""
+    hidden = torch.empty(6, 5, device="meta", dtype=torch.float32, requires_grad=True)
+    weight = torch.empty(7, 5, device="meta", dtype=torch.float32)
     target = torch.empty(6, device="meta", dtype=torch.int64)
     offsets = torch.tensor([0, 1, 3, 4, 6]).to(offsets_on)
     result = linear_preference_loss(hidden, weight, target, offsets, reduction="mean")
