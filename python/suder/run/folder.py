@@ -14,7 +14,15 @@ from suder.settings.config_file import dump_config, with_absolute_paths
 from suder.storage.checkpoint import state_files
 from suder.storage.files import DamagedFile, read_jsonl_left, read_object, write_json, write_text
 from suder.storage.fingerprint import differing, hash_file, versions
-from suder.storage.folders import MARK, claim, is_ours, refuse_foreign, refuse_links, sole_writer
+from suder.storage.folders import (
+    MARK,
+    claim,
+    is_ours,
+    refuse_foreign,
+    refuse_links,
+    repair_folder,
+    sole_writer,
+)
 
 PHASES = ("sample", "score", "select")
 MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
@@ -140,6 +148,16 @@ def what_is_left(folder: Path) -> str:
     if not whole:
         return "no model is left in that folder; begin anew with another `output`"
     return f"what can be used: {', '.join(whole)}; `model: {whole[-1]}` begins a new run from there"
+
+
+def tidy(folder: Path) -> None:
+    """Ends what an earlier life was killed in: folders half exchanged, files half written."""
+    aside = [*folder.glob("checkpoints/*.partial"), *folder.glob("checkpoints/*.old")]
+    for path in [folder / "best", folder / "model", *(one.with_suffix("") for one in aside)]:
+        repair_folder(path)
+    for place in (".", "data", "state", "rounds/*"):
+        for path in folder.glob(f"{place}/*.partial"):
+            path.unlink()
 
 
 def drop_rounds(folder: Path, keep: int) -> None:

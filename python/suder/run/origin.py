@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from suder.models.base import UnifiedModel
+from suder.storage.files import told
 from suder.storage.fingerprint import hash_file, hash_tensors
 
 # Of how the model was found, not of what it is.
 _PASSING = ("transformers_version", "name_or_path", "_name_or_path", "is_local", "local_files_only")
+ROOM = 32 << 20  # bytes that the largest tokenizers and their like take
 
 
 def fingerprint(model: UnifiedModel) -> dict[str, str]:
@@ -27,7 +29,7 @@ def fingerprint(model: UnifiedModel) -> dict[str, str]:
             inner = inner.removeprefix("model.")
         parts.setdefault(inner.partition(".")[0], []).append((name, tensor))
     hashes = {part: hash_tensors(named) for part, named in parts.items()}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, told(Path(folder), ROOM):
         model.save_description(folder)
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():

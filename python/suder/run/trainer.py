@@ -18,6 +18,7 @@ from suder.run.folder import (
     has_begun,
     read_origin,
     refuse_used,
+    tidy,
     what_is_left,
 )
 from suder.run.learner import Learner
@@ -37,7 +38,7 @@ from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.storage.checkpoint import forget_states, load_state, save_state, state_files
 from suder.storage.files import DamagedFile, read_object, write_json
-from suder.storage.folders import make_folder, repair_folder, sole_writer, write_folder
+from suder.storage.folders import make_folder, sole_writer, write_folder
 
 JUDGED = "evaluation"  # a key of summary.json that `suder evaluate` writes
 
@@ -98,8 +99,7 @@ class Trainer:
         """
         with sole_writer(self.folder), self.stop:
             self._load_state()
-            for name in ("best", "model"):
-                repair_folder(self.folder / name)
+            tidy(self.folder)
             with RunLog(self.folder, self.config.rounds, self.saved, self.quiet) as log:
                 try:
                     return self._rounds(log)

@@ -176,3 +176,16 @@ def test_full_for_real(make_config: Make, small: tuple[Path, Any]) -> None:
     Trainer(whole, quiet=True).run()
     go_on(config)
     assert result(config.output) == result(whole.output)
+
+
+def test_no_space_for_temporary_files(make_config: Make) -> None:
+    """The start model is described in files of the system's temporary folder."""
+    config = make_config()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match="no space left for"):
+            Trainer(config, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not Path(config.output).exists()
