@@ -326,7 +326,7 @@ def evaluation(correct: np.ndarray) -> Evaluation:
     items = Items(
         names, [], ["single"] * n, clusters, {"correct": correct}, np.zeros((0, 32, 32, 3))
     )
-    return Evaluation(items, items, {})
+    return Evaluation(items, items, {"task": "shapes/test", "seed": 0, "greedy": True})
 
 
 def made_up(out: Path, make_recipe: Callable[..., Path]) -> tuple[list[Cell], dict[str, Any]]:
