@@ -323,9 +323,8 @@ def evaluation(correct: np.ndarray) -> Evaluation:
     n = len(correct)
     names = [f"prompt {i}" for i in range(n)]
     clusters = [f"cluster {i // 4}" for i in range(n)]
-    items = Items(
-        names, [], ["single"] * n, clusters, {"correct": correct}, np.zeros((0, 32, 32, 3))
-    )
+    pictures = np.zeros((0, 32, 32, 3), np.uint8)
+    items = Items(names, names, ["single"] * n, clusters, {"correct": correct}, pictures)
     return Evaluation(items, items, {"task": "shapes/test", "seed": 0, "greedy": True})
 
 
