@@ -323,10 +323,9 @@ def evaluation(correct: np.ndarray) -> Evaluation:
     n = len(correct)
     names = [f"prompt {i}" for i in range(n)]
     clusters = [f"cluster {i // 4}" for i in range(n)]
-    items = Items(
-        names, [], ["single"] * n, clusters, {"correct": correct}, np.zeros((0, 32, 32, 3))
-    )
-    return Evaluation(items, items, {})
+    pictures = np.zeros((0, 32, 32, 3), np.uint8)
+    items = Items(names, names, ["single"] * n, clusters, {"correct": correct}, pictures)
+    return Evaluation(items, items, {"task": "shapes/test", "seed": 0, "greedy": True})
 
 
 def made_up(out: Path, make_recipe: Callable[..., Path]) -> tuple[list[Cell], dict[str, Any]]:
