@@ -203,30 +203,30 @@ def _read_prompts(file: Path, dropped: list[tuple[str, str]]) -> list[str]:
 
 
 def _find_pictures(args: argparse.Namespace, dropped: list[tuple[str, str]]) -> list[Path]:
-    from suder.inputs.files import shown
     from suder.inputs.pictures import PICTURE_ENDINGS, find_pictures
+    from suder.storage.shown import named
 
     path: Path = args.images
     if not path.is_dir():
         if not path.exists():
-            raise ValueError(f"--images: no picture or folder {shown(path)}")
+            raise ValueError(f"--images: no picture or folder {named(path)}")
         return [path]
     files, skipped = find_pictures(path, args.follow_links)
     dropped += skipped
     if not files:
         raise ValueError(
-            f"--images: no picture in {shown(path)}; looked for {', '.join(PICTURE_ENDINGS)}"
+            f"--images: no picture in {named(path)}; looked for {', '.join(PICTURE_ENDINGS)}"
             + "".join(f"; {name}: {why}" for name, why in skipped[:3])
         )
     return files
 
 
 def _tell_dropped(dropped: list[tuple[str, str]]) -> None:
-    from suder.inputs.files import shown
+    from suder.storage.shown import named
 
     for name, why in dropped[:10]:
         # A reader's reason names the picture itself.
-        told = why if shown(name) in why else f"{shown(name)}: {why}"
+        told = why if named(name) in why else f"{named(name)}: {why}"
         print(f"left out: {told}", file=sys.stderr)
     if len(dropped) > 10:
         print(f"left out: {len(dropped) - 10} more", file=sys.stderr)

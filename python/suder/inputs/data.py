@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from suder.inputs.files import DataError, read_file, shown
+from suder.inputs.files import DataError, read_file
 from suder.inputs.pictures import (
     MAX_BYTES,
     PICTURE_ENDINGS,
@@ -20,6 +20,7 @@ from suder.inputs.pictures import (
 from suder.inputs.texts import read_prompts
 from suder.settings.config import Data
 from suder.storage.files import read_json, seed_of, write_json, write_jsonl
+from suder.storage.shown import named
 
 FEW = 8  # different inputs: less is no sample of anything
 
@@ -103,7 +104,7 @@ def _read_pictures(
     folder: Path, follow_links: bool, dropped: list[Dropped]
 ) -> list[tuple[str, str]]:
     if not folder.is_dir():
-        raise DataError(f"data.images: no folder {shown(folder)}")
+        raise DataError(f"data.images: no folder {named(folder)}")
     files, skipped = find_pictures(folder, follow_links)
     dropped += [Dropped(name, why) for name, why in skipped]
     found = []
@@ -116,9 +117,9 @@ def _read_pictures(
             continue
         found.append((str(path.resolve()), digest_of(data)))
     if not found:
-        first = f", the first: {shown(dropped[0].input)}: {dropped[0].why}" if dropped else ""
+        first = f", the first: {named(dropped[0].input)}: {dropped[0].why}" if dropped else ""
         raise DataError(
-            f"data.images: no readable picture in {shown(folder)} "
+            f"data.images: no readable picture in {named(folder)} "
             f"({len(dropped)} unreadable{first}; endings looked for: {', '.join(PICTURE_ENDINGS)})"
         )
     return found
@@ -126,11 +127,11 @@ def _read_pictures(
 
 def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
     if not path.exists():
-        raise DataError(f"data.prompts: no file {shown(path)}")
+        raise DataError(f"data.prompts: no file {named(path)}")
     prompts, blank = read_prompts(path)
     dropped += [Dropped(f"{path}:{number}", why) for number, why in blank]
     if not prompts:
-        raise DataError(f"data.prompts: no prompt in {shown(path)}, {len(blank)} blank lines")
+        raise DataError(f"data.prompts: no prompt in {named(path)}, {len(blank)} blank lines")
     return [(prompt, prompt) for prompt in prompts]
 
 

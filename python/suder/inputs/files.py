@@ -5,21 +5,11 @@ from __future__ import annotations
 import os
 import stat
 
-# Longer than any path or line that a person would want to read in a message.
-SHOWN = 300
+from suder.storage.shown import named
 
 
 class DataError(ValueError):
     """Inputs that cannot be used; the message says what was found and where."""
-
-
-def shown(value: object) -> str:
-    """One line for people: control sequences, newlines, marks of direction and bytes that are no
-    text are escaped, and what is very long is cut in the middle."""
-    text = str(value)
-    if len(text) > SHOWN:
-        text = f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -35,18 +25,18 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
         with os.fdopen(number, "rb") as file:
             found = os.fstat(number)
             if not stat.S_ISREG(found.st_mode):
-                raise DataError(f"{shown(path)}: not a regular file")
+                raise DataError(f"{named(path)}: not a regular file")
             if found.st_size <= limit:
                 data = file.read(limit + 1)
                 if len(data) <= limit:
                     return data
             size = max(found.st_size, limit + 1)
-            raise DataError(f"{shown(path)}: {size} bytes, and at most {limit} are read")
+            raise DataError(f"{named(path)}: {size} bytes, and at most {limit} are read")
     except DataError:
         raise
     except IsADirectoryError:
-        raise DataError(f"{shown(path)}: a folder, not a file") from None
+        raise DataError(f"{named(path)}: a folder, not a file") from None
     except OSError as error:
-        raise DataError(f"{shown(path)}: {error.strerror or error}") from None
+        raise DataError(f"{named(path)}: {error.strerror or error}") from None
     except (ValueError, TypeError) as error:  # a NUL in the name; no name at all
-        raise DataError(f"{shown(path)}: no name of a file ({error})") from None
+        raise DataError(f"{named(path)}: no name of a file ({error})") from None

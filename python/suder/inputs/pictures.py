@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from suder.inputs.as_seen import WHITE, Colour, as_seen
-from suder.inputs.files import DataError, read_file, shown
+from suder.inputs.files import DataError, read_file
+from suder.storage.shown import named
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # No others are tried, whatever a file holds: some of Pillow's readers start other programs.
@@ -46,7 +47,7 @@ def find_pictures(folder: Path, follow_links: bool = False) -> Found:
         try:
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError as error:
-            skipped.append((shown(here), error.strerror or str(error)))
+            skipped.append((named(here), error.strerror or str(error)))
             continue
         for entry in entries:
             path = here / entry.name
@@ -73,7 +74,7 @@ def find_pictures(folder: Path, follow_links: bool = False) -> Found:
             if named and why is None:
                 files.append(path)
             elif named and why is not None:
-                skipped.append((shown(path), why))
+                skipped.append((named(path), why))
     return Found(sorted(files), sorted(skipped))
 
 
@@ -94,7 +95,7 @@ def load_picture(
     except DataError as error:
         raise DataError(f"picture {error}") from None
     if digest is not None and digest_of(data) != digest:
-        raise DataError(f"picture {shown(path)}: its content has changed since the run began")
+        raise DataError(f"picture {named(path)}: its content has changed since the run began")
     return decode_picture(data, path, background)
 
 
@@ -109,8 +110,8 @@ def decode_picture(data: bytes, name: object, background: Colour = WHITE) -> np.
     except UnidentifiedImageError:
         why = f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or damaged"
     except Exception as error:  # decoders raise nearly everything; this file is the reason
-        why = shown(error) or type(error).__name__
-    raise DataError(f"picture {shown(name)}: {why}")
+        why = named(error) or type(error).__name__
+    raise DataError(f"picture {named(name)}: {why}")
 
 
 def digest_of(data: bytes) -> str:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
-from suder.inputs.files import DataError, read_file, shown
+from suder.inputs.files import DataError, read_file
+from suder.storage.shown import named
 
 MAX_BYTES = 1 << 28  # of a file
 
@@ -32,7 +33,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
         number = data.count(b"\n", 0, error.start) + 1
         hint = "; it may be UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise DataError(
-            f"{shown(path)}, line {number}: not UTF-8 text (byte {data[error.start]:#04x}{hint}); "
+            f"{named(path)}, line {number}: not UTF-8 text (byte {data[error.start]:#04x}{hint}); "
             "save it as UTF-8"
         ) from None
     lines = [line.removesuffix("\r") for line in text.split("\n")]
@@ -72,7 +73,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
                 json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
                 yield number, row
             except (ValueError, RecursionError) as error:
-                yield number, DataError(f"line {number}: not JSON: {shown(error)}")
+                yield number, DataError(f"line {number}: not JSON: {named(error)}")
 
 
 def _no_number(name: str) -> NoReturn:

@@ -40,8 +40,8 @@ def load_model(
             such device.
     """
     check_device(device)
-    check_no_run(Path(path_or_id))
     folder, others = find_model(path_or_id)
+    check_no_run(folder)
     config = read_config(folder)
     tensors = read_headers(folder, others)
     check_weights(folder, config, tensors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 LONGEST = 4000  # characters of a message; what is cut is said
+LONGEST_NAME = 300  # more of a path or a line than a person wants to read
 
 # Control characters, format characters (marks that turn the direction of writing among them),
 # halves of surrogate pairs (bytes of a file's name that are no UTF-8), line separators.
@@ -23,6 +24,15 @@ def shown(text: str, longest: int | None = LONGEST) -> str:
     if not text.isascii() or not text.isprintable():
         text = "".join(map(_shown, text))
     return f"{text}... ({cut} characters more)" if cut else text
+
+
+def named(value: object) -> str:
+    """A path, or a word of the user's, as one line inside a message: new lines are escaped, too,
+    and what is very long is cut in the middle."""
+    text, half = str(value), LONGEST_NAME // 2
+    if len(text) > LONGEST_NAME:
+        text = f"{text[:half]}...{text[-half:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _shown(character: str) -> str:
