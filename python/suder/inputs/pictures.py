@@ -52,13 +52,13 @@ def find_pictures(folder: Path, follow_links: bool = False) -> Found:
         for entry in entries:
             path = here / entry.name
             real = os.path.realpath(path)
-            named = path.suffix.lower() in PICTURE_ENDINGS
+            wanted = path.suffix.lower() in PICTURE_ENDINGS
             inside = os.path.join(real, "").startswith(os.path.join(root, ""))
             is_folder = os.path.isdir(path)
             why = None
             if entry.is_symlink() and not follow_links and not inside:
                 why = "a link out of the folder, which is followed only if follow_links is set"
-                named |= is_folder
+                wanted |= is_folder
             elif is_folder:
                 why = "a folder, looked into as any other"
                 # A link to a folder within this one: what it holds is found where it is.
@@ -71,9 +71,9 @@ def find_pictures(folder: Path, follow_links: bool = False) -> Found:
                 why = "not a regular file"
             elif not _is_text(str(path)):
                 why = "its name is not UTF-8"
-            if named and why is None:
+            if wanted and why is None:
                 files.append(path)
-            elif named and why is not None:
+            elif wanted and why is not None:
                 skipped.append((named(path), why))
     return Found(sorted(files), sorted(skipped))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from suder.inputs import texts
-from suder.inputs.files import DataError, shown
+from suder.inputs.files import DataError
 from suder.inputs.texts import read_lines, read_prompts, read_rows
+from suder.storage.shown import named
 
 
 @pytest.fixture
@@ -95,5 +96,5 @@ def test_regular_files_of_a_bounded_size(
 
 
 def test_shown_is_one_printable_line() -> None:
-    assert shown("a\x1b[31m\n\u202eb\udce9\u00e9") == "a\\x1b[31m\\n\\u202eb\\udce9\u00e9"
-    assert len(shown("x" * 10**6)) < 400
+    assert named("a\x1b[31m\n\u202eb\udce9\u00e9") == "a\\x1b[31m\\n\\u202eb\\udce9\u00e9"
+    assert len(named("x" * 10**6)) < 400
