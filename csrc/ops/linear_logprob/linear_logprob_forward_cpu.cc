@@ -4,6 +4,7 @@
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
 #include "ops/linear_logprob/logit_products.h"
+#include "ops/linear_logprob/tile_lse.h"
 
 namespace suder::SUDER_ISA {
 namespace {
@@ -14,38 +15,6 @@ constexpr std::int64_t kMaxParts = 32;
 
 std::int64_t part_rows(std::int64_t vocab) {
   return round_up(ceil_div(vocab, kMaxParts), kTileRows);
-}
-
-// Running log-sum-exp of a vector of tokens.
-struct VectorLse {
-  Vec max, sum, weighted;
-};
-
-// Maps the sums of one vector of tokens to logits, in place, and adds them to their log-sum-exp.
-template <bool kSoftcap, bool kEntropy>
-void reduce_column(const LogitMap& map, const float* bias, std::int64_t rows, float* column,
-                   VectorLse& state) {
-  Vec highest = state.max;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const Vec z = map.apply<kSoftcap>(load(column + i * kColumns), bias[i]);
-    store(column + i * kColumns, z);
-    highest = max(z, highest);
-  }
-  // While there is nothing but -inf (or NaN), any finite number will do for the maximum.
-  const Vec base = highest == -INFINITY ? Vec{} : highest;
-  const Vec shift = state.max - base;
-  const Vec scale = exp(shift);
-  Vec sum = state.sum * scale, weighted = state.weighted;
-  if constexpr (kEntropy) {
-    weighted = (weighted + state.sum * max(shift, broadcast(-1e30f))) * scale;
-  }
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const Vec d = load(column + i * kColumns) - base;
-    const Vec e = exp(d);
-    sum += e;
-    if constexpr (kEntropy) weighted = fma(e, max(broadcast(-1e30f), d), weighted);
-  }
-  state = {highest, sum, weighted};
 }
 
 template <class T>
