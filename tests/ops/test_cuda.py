@@ -203,4 +203,5 @@ def _losses_and_sequences() -> None:
 
 def test_every_operator_has_a_kernel() -> None:
     composite = {"policy_loss_backward", "linear_preference_loss_backward"}  # _ops/composite.py
-    assert set(SCHEMAS) - set(ops.OPS) == composite
+    by_reference = {"sample_token", "linear_sample_token"}  # no kernel yet: the reference runs
+    assert set(SCHEMAS) - set(ops.OPS) == composite | by_reference
