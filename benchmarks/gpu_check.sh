@@ -69,7 +69,7 @@ if ! compgen -G "$build/_C_cuda*.so" >/dev/null; then
   capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
   [[ $capability == 90 ]] && capability=90a
   limit_all=420
-  count step build 150 bash "$0" --build "$capability"
+  count step build 150 bash "$root/benchmarks/gpu_check.sh" --build "$capability"
 fi
 cp "$build"/_C*.so suder_ext/ 2>/dev/null
 

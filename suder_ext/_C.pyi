@@ -132,7 +132,6 @@ def group_advantage(
     worst: int,
 ) -> None: ...
 def sample_token(
-    *,
     logits: int,
     rows: int,
     vocab: int,
@@ -148,7 +147,6 @@ def sample_token(
     entropy: int,
 ) -> None: ...
 def linear_sample_token(
-    *,
     hidden: int,
     rows: int,
     features: int,

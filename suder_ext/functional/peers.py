@@ -149,6 +149,8 @@ def linear_cross_entropy(
         loss = label_smoothing * uniform
         if label_smoothing < 1:  # 0 times an infinite loss would be NaN
             loss = loss - (1 - label_smoothing) * logprob
+        else:  # but a target that does not exist still costs its row
+            loss = loss.masked_fill(logprob.isnan(), torch.nan)
     if reduction == "none":
         return loss
     if reduction == "sum":

@@ -38,10 +38,10 @@ def sample_token(
         top_p: in (0, 1]; 1: all.
 
     Returns:
-        SampledToken(token int64, logprob float32, entropy float32), each `[R]` and without
-        gradient; logprob and entropy are of the distribution drawn from, after temperature and
-        truncation, greedy or not. A row with NaN or +inf, or nothing but -inf, has none: token 0,
-        NaN.
+        SampledToken(token int64, logprob float32, entropy float32), each `[R]`, without gradient;
+        float64 if the logits are. logprob and entropy are of the distribution drawn from, after
+        temperature and truncation, greedy or not. A row with NaN or +inf, or nothing but -inf, has
+        none: token 0, NaN.
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or setting that is not taken.
@@ -50,11 +50,12 @@ def sample_token(
     if logits.shape[1] == 0:
         raise ValueError(f"logits takes shape [R, V] with V >= 1, got {list(logits.shape)}")
     _settings(uniform, "logits", logits, temperature, top_k, top_p)
+    logits = logits.detach()  # a tangent, too, ends here
     if not has_kernel("sample_token", logits):
         return reference.sample_token(
             logits, uniform, temperature=temperature, top_k=top_k, top_p=top_p
         )
-    return _draw("sample_token", uniform, logits.detach(), temperature, top_k, top_p)
+    return _draw("sample_token", uniform, logits, temperature, top_k, top_p)
 
 
 def linear_sample_token(
@@ -76,7 +77,7 @@ def linear_sample_token(
 
     Args:
         hidden: float `[R, D]`.
-        weight: float `[V, D]`, bias: `[V]`, in the dtype of hidden.
+        weight: float `[V, D]`, bias: `[V]`; dtypes that differ as in `linear_logprob`.
         uniform, temperature, top_k, top_p: as in `sample_token`.
 
     Returns:
@@ -90,12 +91,13 @@ def linear_sample_token(
     unused = torch.empty(hidden.shape[:1], dtype=torch.int64, device=hidden.device)
     hidden, weight, bias = _checks.linear(hidden, weight, unused, bias)
     _settings(uniform, "hidden", hidden, temperature, top_k, top_p)
+    hidden, weight = hidden.detach(), weight.detach()
+    bias = None if bias is None else bias.detach()
     if not has_kernel("linear_sample_token", hidden, weight, bias):
         return reference.linear_sample_token(
             hidden, weight, uniform, bias, temperature=temperature, top_k=top_k, top_p=top_p
         )
-    head = (None if t is None else t.detach() for t in (hidden, weight, bias))
-    return _draw("linear_sample_token", uniform, *head, temperature, top_k, top_p)
+    return _draw("linear_sample_token", uniform, hidden, weight, bias, temperature, top_k, top_p)
 
 
 def _draw(op: str, uniform: Tensor | None, *arguments: Any) -> SampledToken:

@@ -169,6 +169,7 @@ def dual_reward(
         temperature=temperature,
         softcap=softcap,
     )
+    reward = reward.detach()  # a tangent, too, ends here
     return Rewards(reward, *group_advantage(reward, group_size, normalize))
 
 

@@ -53,7 +53,7 @@ def linear_cross_entropy(
     picked = log_p.gather(-1, target.masked_fill(ignored | wrong, 0)[..., None])[..., 0]
     loss = -picked.masked_fill(wrong, torch.nan)
     if label_smoothing == 1:  # and not 0 times a loss that may be infinite
-        loss = -log_p.mean(-1)
+        loss = -log_p.mean(-1).masked_fill(wrong, torch.nan)
     elif label_smoothing > 0:
         loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(-1)
     loss = loss.masked_fill(ignored, 0.0)

@@ -38,7 +38,8 @@ def test_the_kernels_run_where_they_are_built() -> None:
     got = json.loads(done.stdout)
     assert (got["cuda_kernel"], got["cuda_reason"]) == ("compiled", "")
     assert got["cuda_architectures"] == ["80-real", "90a-real"]
-    assert all("cuda" in devices for devices in got["operators"].values())
+    without = {op for op, devices in got["operators"].items() if "cuda" not in devices}
+    assert without == {"sample_token", "linear_sample_token"}  # no kernel yet
 
 
 def find(result: object) -> tuple[object, str]:

@@ -140,7 +140,7 @@ def test_masked_vocabulary(backend: str, rules: dict[str, Any]) -> None:
             [1e4, 1e4 - 1, -inf, 1e4, 1e4],
         ]
     )
-    for number in (0.0, 0.3, 1.0 - 2.0**-53):
+    for number in (0.0, 0.3, 1.0 - 2.0**-53, 1.0):
         uniform = torch.full((4,), number, dtype=torch.float64)
         check(suder_ext.sample_token(logits, uniform, **rules), logits, uniform, **rules)
         got = suder_ext.linear_sample_token(torch.zeros(1, 3), torch.ones(5, 3), uniform[:1],
@@ -233,6 +233,7 @@ def test_any_rules(
     assert int((got.token != expected.token).sum()) <= 1
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
 def test_inside_torch() -> None:
     logits, uniform = logits_of(4, 7, torch.float32)
     hidden, weight, _, bias = head_of(4, 5, 7, torch.float32)
@@ -244,6 +245,16 @@ def test_inside_torch() -> None:
     eager = suder_ext.linear_sample_token(hidden, weight, uniform, bias)
     for a, b in zip(compiled(hidden, weight, uniform, bias), eager, strict=True):
         assert torch.equal(a, b)
+    _, tangent = torch.func.jvp(
+        lambda z: suder_ext.sample_token(z, uniform).logprob, (logits,), (torch.ones(4, 7),)
+    )
+    assert not tangent.any()
+    _, tangent = torch.func.jvp(
+        lambda h: suder_ext.linear_sample_token(h, weight, uniform).logprob,
+        (hidden,),
+        (torch.ones(4, 5),),
+    )
+    assert not tangent.any()
     assert not any(
         part.requires_grad for part in suder_ext.sample_token(logits.requires_grad_(), uniform)
     )

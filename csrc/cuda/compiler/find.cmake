@@ -53,8 +53,8 @@ macro(suder_compile_probe version)
   endif()
   set(folder "${CMAKE_CURRENT_BINARY_DIR}/cuda_probe")
   set(source "${CMAKE_CURRENT_LIST_DIR}/probe.cu")
+  file(MAKE_DIRECTORY "${folder}")
   execute_process(
-    COMMAND "${CMAKE_COMMAND}" -E make_directory "${folder}"
     COMMAND "${nvcc}" ${options} "${source}" -o "${folder}/probe"
     RESULT_VARIABLE status OUTPUT_VARIABLE cuda_output ERROR_VARIABLE cuda_output)
   if(status EQUAL 0)

@@ -90,7 +90,10 @@ Drawn draw_from_row(const T* row, std::int64_t vocab, float temperature, const d
   });
   if (!(sum > 0.0)) return kNoDistribution;  // NaN as well
   // Greedy: the first of the largest.
-  Crossing crossing(greedy ? 0.0 : *uniform * sum);
+  // A number that was rounded up to 1 still means the last token that is possible.
+  const double most = std::nextafter(sum, 0.0);
+  const double level = greedy ? 0.0 : *uniform * sum;
+  Crossing crossing(level < most ? level : most);
   for_each_group<false>(row, vocab, 0.0f, [&](std::int64_t first, const Vec(&logits)[kGroup]) {
     if (crossing.found() || (!greedy && crossing.pass(group_sums[first / kGroupLogits]))) return;
     weigh(logits, origin, inverse, greedy, z, e);

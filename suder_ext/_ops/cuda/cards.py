@@ -18,7 +18,9 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     has an "a" on exactly that card. A name without "-real" or "-virtual" stands for both.
     """
     for name in architectures.split(","):
-        number, letter, kind = _parsed(name)
+        if (parsed := _parsed(name)) is None:
+            continue
+        number, letter, kind = parsed
         same_major = number[0] == capability[0] and number[1] <= capability[1]
         if letter:
             fits = number == capability
@@ -31,10 +33,11 @@ def runs_on(architectures: str, capability: tuple[int, int]) -> bool:
     return False
 
 
-def _parsed(name: str) -> tuple[tuple[int, int], str, str]:
+def _parsed(name: str) -> tuple[tuple[int, int], str, str] | None:
+    """None for a name that says no number, such as CMake's `native`."""
     found = re.fullmatch(r"(\d+)(\d)([a-z]?)(?:-(real|virtual))?", name)
     if found is None:
-        raise ValueError(f"suder_ext._C_cuda: no architecture is called {name!r}")
+        return None
     return (int(found[1]), int(found[2])), found[3], found[4] or ""
 
 
