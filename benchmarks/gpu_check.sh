@@ -71,7 +71,14 @@ if ! compgen -G "$build/_C_cuda*.so" >/dev/null; then
   limit_all=420
   count step build 150 bash "$root/benchmarks/gpu_check.sh" --build "$capability"
 fi
-cp "$build"/_C*.so suder_ext/ 2>/dev/null
+cp "$build"/_C*.so suder_ext/
+# Without it everything below would run, and time, the reference.
+if ! step module 30 "$python" -c 'import suder_ext
+info = suder_ext.build_info()
+assert info["cuda_kernel"] == "compiled", info["cuda_reason"]'; then
+  say "no kernels to look at: the rest is left out"
+  exit 1
+fi
 
 if wanted tests; then
   for way in auto tiles mma; do

@@ -1,17 +1,15 @@
-"""Every CUDA kernel once, on small inputs: what compute-sanitizer watches.
-
-Float32 and pairs go by tiles, the rest as the card has it (SUDER_CUDA_HEAD).
-"""
+"""Every CUDA kernel that this card has once, on small inputs: what compute-sanitizer watches."""
 
 from __future__ import annotations
 
 import torch
 
 import suder_ext
+from suder_ext._ops.cuda import call, tensor_cores
 
 
 def linear(dtype: torch.dtype) -> None:
-    """Ragged in every direction; float32 goes by tiles, 16-bit inputs to the tensor cores."""
+    """Ragged in every direction."""
     hidden = torch.randn(130, 328, device="cuda", dtype=dtype, requires_grad=True)
     weight = torch.randn(700, 328, device="cuda", dtype=dtype, requires_grad=True)
     bias = torch.randn(700, device="cuda", dtype=dtype, requires_grad=True)
@@ -41,9 +39,10 @@ def sequences_and_losses() -> None:
 
 
 def mean_of_pairs() -> None:
-    """In one chunk, and recomputing, as cu_seqlens is on the CPU or on the device."""
-    hidden = torch.randn(130, 328, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    weight = torch.randn(700, 328, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    """In one chunk, and recomputing, as cu_seqlens is on the CPU or on the device. Float32, which
+    alone goes in chunks."""
+    hidden = torch.randn(130, 328, device="cuda", requires_grad=True)
+    weight = torch.randn(700, 328, device="cuda", requires_grad=True)
     target = torch.randint(700, (130,), device="cuda")
     for device in ("cpu", "cuda"):
         cu_seqlens = torch.tensor([0, 40, 70, 90, 130], device=device)
@@ -52,8 +51,11 @@ def mean_of_pairs() -> None:
 
 
 if __name__ == "__main__":
-    for element in (torch.float32, torch.bfloat16, torch.float16):
-        linear(element)
+    linear(torch.float32)
+    hopper = torch.cuda.get_device_capability() == (9, 0) and getattr(call.kernels, "hopper", False)
+    for tensor_cores.chosen in ("tiles", "mma", *(["wgmma"] if hopper else [])):
+        for element in (torch.bfloat16, torch.float16):
+            linear(element)
     sequences_and_losses()
     mean_of_pairs()
     torch.cuda.synchronize()
