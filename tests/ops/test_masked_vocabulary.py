@@ -111,7 +111,9 @@ def test_several_entries_a_row(backend: str, data: st.DataObject) -> None:
     expected.backward(upstream.double())
     assert leaf.grad is not None
     assert wide.grad is not None
-    assert_close(leaf.grad, wide.grad, "grad_logits/parts", limits)
+    # Of one entry picked several times, upstream gradients that may cancel to nothing.
+    terms = float(upstream.abs().sum(-1).max())
+    assert_close(leaf.grad, wide.grad, "grad_logits/parts", limits, terms=terms)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
