@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suder.models.precision import exactly
+
 # Of an output's largest value: merging adds products up in another order, in float32.
 CLOSE = 1e-3
 
@@ -55,7 +57,7 @@ def _unwrapped(name: str, layer: Any) -> nn.Module:
         raise ValueError(
             f"save: the adapters at {name} are turned off; turn them on or remove them"
         )
-    with torch.autocast(next(layer.parameters()).device.type, enabled=False):
+    with exactly(next(layer.parameters()).device):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "already merged", which is as good

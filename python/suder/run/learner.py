@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Learner:
             LoRA, all but the adapters) are shared.
         scorer: gives the rewards, by the policy or by the start model.
         fingerprint: of the start model, part by part; size: bytes of its weights.
+        saved: dtype of checkpoints and of the finished model.
         skips: rounds in a row whose gradient was not finite and changed nothing.
     """
 
@@ -44,6 +46,7 @@ class Learner:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.saved = model.saved
         self.policy: UnifiedModel = model
         self.start = self.policy.frozen_copy()
         self.updater = Updater(named, config.optimizer)
@@ -72,6 +75,24 @@ class Learner:
         self.updater.end_round()
         self.skips = self.skips + 1 if numbers["skipped"] else 0
         return numbers
+
+    def save_best(self, folder: Path, model: Any) -> None:
+        """Writes the policy or the start model so that `restart` finds every bit of it.
+
+        With LoRA the adapters, which are what is trained, are never rounded.
+        """
+        try:
+            model.saved = self.saved if self.config.lora.rank else None
+            model.save(folder)
+        finally:
+            model.saved = self.saved
+
+    def save_final(self, best: Path, folder: Path) -> None:
+        """Writes what `save_best` wrote in the dtype that the finished model has."""
+        if self.config.lora.rank or self.saved in (None, torch.float32):
+            shutil.copytree(best, folder, dirs_exist_ok=True)
+        else:
+            load_model(best, saved=self.saved).save(folder)
 
     def restart(self, folder: Path) -> None:
         """Goes on from the weights saved in `folder` (HF format), at half the rate."""

@@ -9,6 +9,7 @@ from suder.guard.rule import Guard, Verdict
 from suder.guard.watch import Watch
 from suder.inputs.data import Inputs
 from suder.method.directions import trained
+from suder.models.base import UnifiedModel
 from suder.run.learner import Learner
 from suder.run.logs import RunLog
 from suder.settings.config import TrainConfig
@@ -56,7 +57,7 @@ class Oversight:
         look = self.watch.look(start, 0)
         if fresh:
             self.guard.judge(look)
-            write_folder(self.best, start.save, self.learner.size)
+            self._keep(start)
             log.round(0, look.log())
 
     def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
@@ -72,10 +73,13 @@ class Oversight:
             look = self.watch.look(self.learner.policy, index)
             verdict = self.guard.judge(look)
             if verdict == "keep":
-                write_folder(self.best, self.learner.policy.save, self.learner.size)
+                self._keep(self.learner.policy)
         numbers |= look.log() | {"guard/best": float(self.guard.best)}
         self._obey(verdict, index, log)
         return True
+
+    def _keep(self, model: UnifiedModel) -> None:
+        write_folder(self.best, lambda to: self.learner.save_best(to, model), self.learner.size)
 
     def _obey(self, verdict: Verdict, index: int, log: RunLog) -> None:
         guard, best = self.guard, self.guard.best

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +217,8 @@ class Trainer:
         guarded = self.config.guard.enabled
         if guarded:
             best, model = self.folder / "best", self.folder / "model"
-            copy = lambda to: shutil.copytree(best, to, dirs_exist_ok=True)  # noqa: E731
-            write_folder(model, copy, self.learner.size)
+            final = lambda to: self.learner.save_final(best, to)  # noqa: E731
+            write_folder(model, final, self.learner.size)
         else:
             with self.learner.updater.averaged():
                 write_folder(self.folder / "model", self.learner.policy.save, self.learner.size)

@@ -143,6 +143,33 @@ def test_models_of_a_run_have_the_dtype_of_the_start(
     config = make_config(*changes, *([f"checkpoint.dtype={asked}"] if asked else []))
     Trainer(config, quiet=True).run()
     wanted = torch.float32 if asked else torch.bfloat16
-    for folder in ("best", "model", "checkpoints/000002"):
+    for folder in ("model", "checkpoints/000002"):
         file = Path(config.output) / folder / "model.safetensors"
         assert {value.dtype for value in load_file(file).values()} == {wanted}
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_rollback_is_exact_from_a_checkpoint_of_16_bits(
+    make_config: Make, lively_model_folder: Path, tmp_path: Path, lora: int
+) -> None:
+    """It went back to best weights that had been rounded to the checkpoint's dtype."""
+    load_model(lively_model_folder, saved=torch.bfloat16).save(tmp_path / "start")
+    learner = Learner(make_config(f"model={tmp_path / 'start'}", f"lora.rank={lora}"))
+    updater, model = learner.updater, learner.policy
+    with torch.no_grad():
+        for mean in updater.average:
+            mean.add_(1e-3 * torch.randn(mean.shape))
+    wanted = [mean.clone() for mean in updater.average]
+    with updater.averaged():
+        learner.save_best(tmp_path / "best", model)
+        model.save(tmp_path / "expected")
+    learner.restart(tmp_path / "best")
+    assert all(map(torch.equal, updater.params, wanted))
+    learner.save_final(tmp_path / "best", tmp_path / "final")
+    files = sorted(
+        one.relative_to(tmp_path / "expected")
+        for one in (tmp_path / "expected").rglob("*")
+        if one.is_file()
+    )
+    for one in files:
+        assert (tmp_path / "final" / one).read_bytes() == (tmp_path / "expected" / one).read_bytes()
