@@ -25,6 +25,17 @@ from suder.storage.folders import (
 )
 
 PHASES = ("sample", "score", "select")
+FILES = (  # that are written whole, under a temporary name first
+    "config.yaml",
+    "versions.json",
+    "summary.json",
+    "metrics.jsonl",
+    "metrics.jsonl.damaged",
+    "data/inputs.json",
+    "data/pictures.json",
+    "data/dropped.jsonl",
+    "data/dropped.jsonl.damaged",
+)
 MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
 Origin = dict[str, Any]
 
@@ -155,14 +166,27 @@ def tidy(folder: Path) -> None:
     aside = [*folder.glob("checkpoints/*.partial"), *folder.glob("checkpoints/*.old")]
     for path in [folder / "best", folder / "model", *(one.with_suffix("") for one in aside)]:
         repair_folder(path)
-    for place in (".", "data", "state", "rounds/*"):
-        for path in folder.glob(f"{place}/*.partial"):
+    halves = [
+        *(folder / f"{name}.partial" for name in FILES),
+        *(
+            path
+            for path in folder.glob("state/*.safetensors.partial")
+            if path.name.partition(".")[0].isdigit()
+        ),
+        *(
+            path / f"{name}.safetensors.partial"
+            for path in _numbered(folder / "rounds")
+            for name in PHASES
+        ),
+    ]
+    for path in halves:
+        if path.is_file() and not path.is_symlink():
             path.unlink()
 
 
-def drop_rounds(folder: Path, keep: int) -> None:
-    """Deletes the files of all but the last `keep` rounds, and nothing else that is there."""
-    for path in _numbered(folder)[:-keep]:
+def drop_rounds(folder: Path, index: int, keep: int) -> None:
+    """Deletes the files of all but the last `keep` rounds up to `index`, and nothing else."""
+    for path in [path for path in _numbered(folder) if int(path.name) <= index][:-keep]:
         for name in PHASES:
             (path / f"{name}.safetensors").unlink(missing_ok=True)
             (path / f"{name}.safetensors.partial").unlink(missing_ok=True)
@@ -170,9 +194,11 @@ def drop_rounds(folder: Path, keep: int) -> None:
             path.rmdir()
 
 
-def drop_checkpoints(folder: Path, every: int, keep: int) -> None:
-    """Deletes all but the last `keep` checkpoints; only a number that the run saves is one."""
-    ours = [path for path in _numbered(folder) if int(path.name) % every == 0]
+def drop_checkpoints(folder: Path, index: int, every: int, keep: int) -> None:
+    """Deletes all but the last `keep` checkpoints up to `index`; only a number that the run saves
+    is one."""
+    numbers = range(0, index + 1, every)
+    ours = [path for path in _numbered(folder) if int(path.name) in numbers]
     for path in ours[:-keep]:
         shutil.rmtree(path)
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from suder.run.board import Board
-from suder.storage.files import append_jsonl, read_jsonl_left, write_jsonl
+from suder.storage.files import append_jsonl, read_jsonl_left, whole, write_jsonl
 from suder.storage.shown import shown
 
 DIGITS = 7  # significant ones, a float32's: a rate of 4e-7 is not 0
@@ -99,7 +99,8 @@ def _cut(path: Path, last: int) -> list[str]:
         faults.append(f"{path}: `round` is not a number in {len(rows) - len(numbered)} rows")
     if faults:
         aside = path.with_name(path.name + ".damaged")
-        shutil.copyfile(path, aside)
+        with whole(aside, path.stat().st_size) as partial:  # not through a link of that name
+            shutil.copyfile(path, partial)
         faults = [*faults[:3], f"the rows that are whole are used; the file as it was: {aside}"]
     write_jsonl(path, (row for row in numbered if row.get("round", -1) <= last))
     return faults

@@ -23,6 +23,7 @@ from suder.method.rollouts import (
 )
 from suder.method.selection import Selection, select
 from suder.models.base import Condition, Direction, UnifiedModel
+from suder.run.folder import PHASES
 from suder.settings.config import TrainConfig
 from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensors
 
@@ -52,14 +53,21 @@ def phase(path: Path, make: Callable[[], T], save: Callable[[Path, T], Any],
 
 def drop_damaged(folder: Path) -> list[str]:
     """Deletes phases that cannot be read, which are then made again; says what was wrong."""
-    faults = []
-    for path in folder.glob("*.safetensors"):
+    for name in PHASES:
+        path = folder / f"{name}.safetensors"
         try:
-            read_tensors(path)
+            if path.exists():
+                read_tensors(path)
         except DamagedFile as error:
-            faults.append(f"{error}; it is made again")
-            path.unlink()
-    return faults
+            _drop_from(folder, name)
+            return [f"{error}; it is made again, and what follows from it"]
+    return []
+
+
+def _drop_from(folder: Path, first: str) -> None:
+    """Deletes a phase and those that follow from it; the last goes first."""
+    for name in reversed(PHASES[PHASES.index(first) :]):
+        (folder / f"{name}.safetensors").unlink(missing_ok=True)
 
 
 @torch.no_grad()
@@ -81,8 +89,7 @@ def sample_phase(
         }
         if not any(one.lost for one in again.values()):
             return rounds, {name: one.values for name, one in again.items()}
-        for name in ("select", "score", "sample"):  # what follows from another goes first
-            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+        _drop_from(folder, "sample")
     rounds = []
     conditions: dict[str, Condition] = {}
     for direction in active(config, index):

@@ -178,10 +178,10 @@ class Trainer:
             path = self.folder / "checkpoints" / f"{index:06d}"
             with self.learner.updater.averaged():
                 write_folder(path, self.learner.policy.save, self.learner.size)
-            drop_checkpoints(path.parent, settings.every, settings.keep)
+            drop_checkpoints(path.parent, index, settings.every, settings.keep)
         if looked or index % settings.state_every == 0 or index == self.config.rounds:
             self._save_state(index)
-            drop_rounds(self.folder / "rounds", settings.keep_rounds)
+            drop_rounds(self.folder / "rounds", index, settings.keep_rounds)
 
     def _save_state(self, index: int) -> None:
         tensors, meta = self.learner.state()

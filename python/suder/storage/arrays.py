@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -46,6 +47,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 )
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{name} is packed in a way that numpy does not use")
                 if info.file_size > DEFLATE * path.stat().st_size:
                     raise ValueError(f"{name} declares {info.file_size:,} bytes, more than it has")
                 with archive.open(info) as file:
@@ -60,6 +63,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         EOFError,
         RuntimeError,
         SyntaxError,
+        tokenize.TokenError,
     ) as error:
         raise DamagedFile(f"{path} is damaged: {error}") from None
     return arrays

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from suder.inputs.pictures import DataError
 from suder.models import load_model
-from suder.run.folder import RunError, drop_checkpoints, drop_rounds
+from suder.run.folder import RunError, drop_checkpoints, drop_rounds, tidy
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.storage.checkpoint import state_files
@@ -271,14 +271,41 @@ def test_only_what_the_run_made_is_deleted(tmp_path: Path) -> None:
     shutil.move(rounds / "000001", theirs)
     (rounds / "000001").symlink_to(theirs)
     (rounds / "7").mkdir()
-    drop_rounds(rounds, 2)
-    drop_checkpoints(checkpoints, every=2, keep=1)
+    drop_rounds(rounds, 10**6, 2)
+    drop_checkpoints(checkpoints, 10**6, every=2, keep=1)
     assert {path.name for path in rounds.iterdir()} == {"7", "000001", "000002", "000005", "000006"}
     assert (theirs / "sample.safetensors").exists()
     assert [path.name for path in (rounds / "000002").iterdir()] == ["notes.txt"]
     assert {path.name for path in checkpoints.iterdir()} == {
         "000001", "000003", "000005", "000006",
     }  # fmt: skip
+
+
+def test_leftovers_of_the_user_and_behind_links_stay(tmp_path: Path) -> None:
+    """What an earlier life left half written goes; what only looks like it does not."""
+    run, theirs = tmp_path / "run", tmp_path / "theirs"
+    for folder in (run / "rounds" / "000001", run / "state", run / "data", theirs):
+        folder.mkdir(parents=True)
+    (run / "rounds" / "000002").symlink_to(theirs)
+    ours = ["rounds/000001/score.safetensors", "state/000001.safetensors", "data/inputs.json"]
+    others = [run / "notes.partial", run / "data" / "mine.partial", run / "state" / "a.partial"]
+    others += [theirs / "sample.safetensors.partial", theirs / "film.mkv.partial"]
+    for path in [*(run / f"{name}.partial" for name in ours), *others]:
+        path.touch()
+    (run / "summary.json.partial").mkdir()
+    tidy(run)
+    assert not any((run / f"{name}.partial").exists() for name in ours)
+    assert all(path.exists() for path in others)
+
+
+def test_what_an_earlier_life_left_is_not_counted(tmp_path: Path) -> None:
+    """After --start-over: numbers above the present one are not the latest."""
+    for number in (50, 150, 200):
+        (tmp_path / f"{number:06d}").mkdir()
+        (tmp_path / f"{number:06d}" / "sample.safetensors").touch()
+    drop_checkpoints(tmp_path, 50, every=50, keep=1)
+    drop_rounds(tmp_path, 50, keep=1)
+    assert (tmp_path / "000050" / "sample.safetensors").exists()
 
 
 # ---- starts that are refused
