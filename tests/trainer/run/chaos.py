@@ -170,6 +170,8 @@ def live(folder: Path, run: Path, kind: int, end: str, chance: random.Random) ->
         elif end == "full":
             hook_writes(chance.randrange(160), strike_full)
         elif end == "limit":
+            # The log that this process writes to may be longer than the limit already.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
             resource.setrlimit(resource.RLIMIT_FSIZE, (chance.randrange(100, 400_000), hard))
         config = settings(folder, run, kind)
@@ -188,7 +190,7 @@ def fork(folder: Path, run: Path, kind: int, end: str, seed: int, seconds: float
     """A life in a child; its exit code, or minus the signal that ended it."""
     child = os.fork()
     if child == 0:
-        code = FAULT
+        code, told = FAULT, os.dup(2)
         faulthandler.dump_traceback_later(60, exit=True)
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -196,6 +198,9 @@ def fork(folder: Path, run: Path, kind: int, end: str, seed: int, seconds: float
         except BaseException:
             import traceback
 
+            os.dup2(told, 2)
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             traceback.print_exc()
         finally:
             os._exit(code)
