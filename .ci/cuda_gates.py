@@ -36,6 +36,7 @@ BUDGETS = {
     "sequence_reduce_backward_kernel": (40, 0),
     "group_advantage_kernel": (64, 0),
     "policy_loss_kernel": (96, 1280),
+    "sample_token_kernel": (64, 512),
     "total_kernel": (64, 64),
     "ranks_kernel": (64, 0),
     "forward_kernel": (96, 64),
@@ -66,6 +67,7 @@ INSTRUCTIONS = {
     "fused_grad_cuda.cu": (*MMA_SYNC, "STG.E.128"),
     "hopper_grad_cuda.cu": (*WGMMA, "STG.E.128"),
     "logits_stats_cuda.cu": (r"LDG.E.128", "MUFU.EX2"),
+    "sample_token_cuda.cu": ("LDG.E.128", "MUFU.EX2"),
     "logits_grad_cuda.cu": (r"LDG.E.128", r"STG.E.128"),
 }
 # file -> instructions that its machine code may contain so many times. Fences of the whole GPU: in

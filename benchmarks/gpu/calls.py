@@ -22,6 +22,7 @@ from suder_ext._ops import eager
 from suder_ext._ops.cuda import call, ops, tensor_cores
 
 TOKENS, FEATURES, VOCAB = 576, 2048, 16384
+ROWS = 64  # of a step of the sampler
 CALLS, ROUNDS = 20, 25  # no more calls than a stream takes without waiting
 
 
@@ -85,20 +86,25 @@ def main() -> None:
         for size in ((TOKENS, FEATURES), (VOCAB, FEATURES), (VOCAB,))
     )
     target = torch.randint(VOCAB, (TOKENS,), device=device)
+    logits, uniform = torch.randn(ROWS, VOCAB, device=device), torch.rand(ROWS, device=device)
     with nullcontext() if device == "cuda" else kernels_that_do_nothing(), torch.no_grad():
         runs = {
             "linear_logprob": lambda: suder_ext.linear_logprob(hidden, weight, target, bias),
             "logprob": lambda: suder_ext.logprob(hidden, target.clamp(max=FEATURES - 1)),
+            "sample_token": lambda: suder_ext.sample_token(logits, uniform),
+            "linear_sample_token": lambda: suder_ext.linear_sample_token(
+                hidden[:ROWS], weight, uniform, bias
+            ),
         }
         for name, run in runs.items():
             run()
-            line = f"{name:<18}{device:<6}host {microseconds_of_host(run):8.1f} us a call"
+            line = f"{name:<20}{device:<6}host {microseconds_of_host(run):8.1f} us a call"
             if device == "cuda":
                 line += f", replayed {microseconds_of_replay(run):8.1f} us"
             print(line)
         if device == "cuda":
             bare = microseconds_of_replay(lambda: hidden @ weight.t())
-            print(f"{'bare product':<18}{device:<6}replayed {bare:8.1f} us")
+            print(f"{'bare product':<20}{device:<6}replayed {bare:8.1f} us")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,14 @@ def mean_of_pairs() -> None:
         suder_ext.linear_preference_loss(*arguments, reduction="mean").loss.backward()
 
 
+def tokens() -> None:
+    logits, uniform = torch.randn(3, 5003, device="cuda"), torch.rand(3, device="cuda")
+    hidden, weight = torch.randn(3, 64, device="cuda"), torch.randn(5003, 64, device="cuda")
+    for numbers in (uniform, None):
+        suder_ext.sample_token(logits, numbers)
+        suder_ext.linear_sample_token(hidden, weight, numbers, logits[0])
+
+
 if __name__ == "__main__":
     linear(torch.float32)
     hopper = torch.cuda.get_device_capability() == (9, 0) and getattr(call.kernels, "hopper", False)
@@ -58,5 +66,6 @@ if __name__ == "__main__":
             linear(element)
     sequences_and_losses()
     mean_of_pairs()
+    tokens()
     torch.cuda.synchronize()
     print("ran every kernel")

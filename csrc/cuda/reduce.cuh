@@ -26,9 +26,17 @@ __device__ inline RowState merge(const RowState& a, const RowState& b, float inv
   return {suder::merge(a.lse, b.lse, inverse_temperature), isnan(a.target) ? b.target : a.target};
 }
 
-__device__ inline float reduce_warp(float value) {  // in every lane, the same bits
+template <typename T>
+__device__ T reduce_warp(T value) {  // in every lane, the same bits
   for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
     value += __shfl_xor_sync(kAllLanes, value, distance);
+  }
+  return value;
+}
+
+__device__ inline float max_of_warp(float value) {
+  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
   }
   return value;
 }
@@ -51,10 +59,7 @@ __device__ inline float reduce_block(float value, float* shared) {
 __device__ inline OnlineLse reduce_block(OnlineLse s, float2* shared, float inverse_temperature) {
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int warps = static_cast<int>(blockDim.x) / kWarpSize;
-  float max = s.max;
-  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, distance));
-  }
+  float max = max_of_warp(s.max);
   if (threadIdx.x % kWarpSize == 0) shared[warp].x = max;
   __syncthreads();
   for (int i = 0; i < warps; ++i) max = fmaxf(max, shared[i].x);

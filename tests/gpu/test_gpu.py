@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -115,6 +116,29 @@ def test_nothing_waits_for_the_device_and_graphs_capture_it() -> None:
     captured.zero_()
     graph.replay()
     assert torch.equal(captured, expected)
+
+
+@pytest.mark.parametrize("rules", [{}, {"temperature": 0.6}, {"top_k": 40, "top_p": 0.8}], ids=str)
+@pytest.mark.parametrize("vocab", [7, 5003, 16384, 129920])
+def test_tokens_are_those_of_the_cpu(vocab: int, rules: dict[str, Any]) -> None:
+    """But where rounding decides; with the same bits in any batch, and nothing waits."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(140, 64, generator=generator)
+    weight, bias = (torch.randn(*size, generator=generator) for size in ((vocab, 64), (vocab,)))
+    uniform = torch.rand(140, generator=generator, dtype=torch.float64)
+    head = hidden, weight * 0.4, uniform, bias
+    expected = suder_ext.linear_sample_token(*head, **rules)
+    there = [tensor.cuda() for tensor in head]
+    with no_synchronisation():
+        got = suder_ext.linear_sample_token(*there, **rules)
+    same = got.token.cpu() == expected.token
+    assert same.double().mean() > 0.95
+    for kind, a, b in zip(("logprob", "entropy"), got[1:], expected[1:], strict=True):
+        assert_close(a.cpu()[same], b[same], kind, torch.float32)
+    alone = suder_ext.linear_sample_token(
+        there[0][131:], there[1], there[2][131:], there[3], **rules
+    )
+    assert all(torch.equal(a, b[131:]) for a, b in zip(alone, got, strict=True))
 
 
 @pytest.mark.parametrize("offsets_on", ["cpu", "cuda"])

@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 
 from suder_ext._ops import eager
-from suder_ext._ops.cuda import call, fused_backward, ops, tensor_cores, tiles
+from suder_ext._ops.cuda import call, fused_backward, ops, sampling, tensor_cores, tiles
 
 FOLDER = Path(
     os.environ.get("SUDER_EMULATED", Path(__file__).parents[2] / "build/emulated")
@@ -57,6 +57,7 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
         # Small tiles: every loop over them is taken more than once.
         mock.patch.object(tiles, "TILE_TOKENS", 16),
         mock.patch.object(tiles, "TILE_VOCAB", 512),
+        mock.patch.object(sampling, "HEIGHT", 16),
         mock.patch.object(fused_backward, "CHUNK_TOKENS", 48),
         mock.patch.object(fused_backward, "SLICE_COLUMNS", 512),
     ):

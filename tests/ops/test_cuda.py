@@ -176,6 +176,7 @@ def test_no_races() -> None:
             moved = replace(offset, floats={"logits": offset.floats["logits"] + 1e4})
             gradients(moved, suder_ext.logprob_stats, upstream_for(moved))
             _losses_and_sequences()
+            _tokens()
 
 
 def _losses_and_sequences() -> None:
@@ -201,7 +202,14 @@ def _losses_and_sequences() -> None:
         suder_ext.preference_loss(*pair, loss_type=loss_type).loss.sum().backward()
 
 
+def _tokens() -> None:
+    """A row that takes a warp, and one that takes several, greedy or not."""
+    logits = torch.randn(2, 1500)
+    for uniform in (torch.tensor([0.3, 0.9]), None):
+        suder_ext.sample_token(logits[:, :9], uniform)
+        suder_ext.linear_sample_token(torch.randn(2, 8), torch.randn(1500, 8), uniform, logits[0])
+
+
 def test_every_operator_has_a_kernel() -> None:
     composite = {"policy_loss_backward", "linear_preference_loss_backward"}  # _ops/composite.py
-    by_reference = {"sample_token", "linear_sample_token"}  # no kernel yet: the reference runs
-    assert set(SCHEMAS) - set(ops.OPS) == composite | by_reference
+    assert set(SCHEMAS) - set(ops.OPS) == composite

@@ -16,6 +16,7 @@ import suder_ext
 from suder_ext import SampledToken, reference
 from tests.ops.backends import ISAS, use_backend
 from tests.ops.compare import assert_close
+from tests.ops.emulated import EMULATED
 from tests.tolerances import TOLERANCES
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -29,8 +30,8 @@ RULES: list[dict[str, Any]] = [
 few = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-# No CUDA kernel yet: on a GPU the reference runs.
-@pytest.fixture(params=["reference", *ISAS])
+# The ways through the linear head make no difference here: one emulated backend is enough.
+@pytest.fixture(params=["reference", *ISAS, *EMULATED[:1]])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with use_backend(request.param):
         yield request.param
@@ -81,8 +82,11 @@ def check(got: SampledToken, logits: Tensor, uniform: Tensor | None, **rules: An
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rules", RULES)
-# One token; fewer than a vector; just over one, two and many groups of vectors.
-@pytest.mark.parametrize(("rows", "vocab"), [(1, 1), (3, 5), (4, 65), (2, 129), (33, 5003)])
+# One token; fewer than a vector; just over one, two and many groups of vectors; every warp of a
+# block several times.
+@pytest.mark.parametrize(
+    ("rows", "vocab"), [(1, 1), (3, 5), (4, 65), (2, 129), (33, 5003), (1, 40001)]
+)
 def test_matches_float64(
     backend: str, rows: int, vocab: int, rules: dict[str, Any], dtype: torch.dtype
 ) -> None:

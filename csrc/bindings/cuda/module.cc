@@ -13,4 +13,5 @@ PYBIND11_MODULE(SUDER_CUDA_MODULE, module, py::mod_gil_not_used()) {
   suder::cuda::bind_fused_grad(module);
   suder::cuda::bind_sequences(module);
   suder::cuda::bind_losses(module);
+  suder::cuda::bind_sample_token(module);
 }

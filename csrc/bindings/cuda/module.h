@@ -23,5 +23,6 @@ void bind_fused_forward(py::module_& module);
 void bind_fused_grad(py::module_& module);
 void bind_sequences(py::module_& module);
 void bind_losses(py::module_& module);
+void bind_sample_token(py::module_& module);
 
 }  // namespace suder::cuda

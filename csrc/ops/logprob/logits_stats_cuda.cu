@@ -8,8 +8,8 @@
 #include "cuda/logits.h"
 #include "cuda/reduce.cuh"
 #include "cuda/row_results.cuh"
-#include "cuda/tensor_core.cuh"
 #include "cuda/vec.cuh"
+#include "ops/logprob/add_pack.cuh"
 #include "ops/logprob/final_logit.cuh"
 
 namespace suder::cuda {
@@ -18,7 +18,6 @@ namespace {
 // Bytes on their way to a multiprocessor: 64 KiB, several times what its part of the memory's
 // bandwidth times the latency asks for.
 constexpr int kMostThreads = 256, kPacks = 4;
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
 constexpr std::int64_t kSplitColumns = 65536;
 
 template <typename T>
@@ -31,26 +30,6 @@ struct StatsArguments {
   RowState* state;  // [splits, tokens]
   RowResults results;
 };
-
-// A pack joins the thread's state: its maximum first, then one power of two a logit.
-template <bool kEntropy, int kCount>
-__device__ void add_pack(OnlineLse& s, const float (&z)[kCount], float scale,
-                         float inverse_temperature) {
-  float top = s.max;
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) top = fmaxf(top, z[i]);  // never NaN
-  if (top > s.max) s = relative_to(s, top, inverse_temperature);
-  const float max = top == -INFINITY ? 0.0f : top;
-  float sum = 0.0f, weighted = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const float bits = (z[i] - max) * scale, e = exp2_approx(bits);
-    sum += e;
-    if constexpr (kEntropy) weighted = fmaf(e, fmaxf(bits, -200.0f), weighted);  // not 0 * -inf
-  }
-  s.sum += sum;
-  if constexpr (kEntropy) s.weighted = fmaf(weighted, kLn2, s.weighted);
-}
 
 // What the options do to the logits of one pack, of which `left` lie within the row; the others
 // become -inf.

@@ -29,6 +29,7 @@ ENTRY_POINTS = (
     "group_advantage",
     "preference_loss",
     "policy_loss",
+    "sample_token",
 )
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 

@@ -8,12 +8,21 @@ from suder_ext._ops.cuda import (
     linear_logprob,
     logprob,
     losses,
+    sampling,
     sequences,
 )
 from suder_ext._ops.cuda.call import Ops
 
 OPS: Ops = {
     name: function
-    for module in (logprob, losses, sequences, linear_logprob, fused_backward, chunked_head)
+    for module in (
+        logprob,
+        losses,
+        sequences,
+        sampling,
+        linear_logprob,
+        fused_backward,
+        chunked_head,
+    )
     for name, function in module.OPS.items()
 }

@@ -121,6 +121,10 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate,
                              suder::emulator::combine_vote, site);
   return payload.ballot;
 }
+inline int __ffs(int value) { return __builtin_ffs(value); }
+inline int __clz(int value) {
+  return value == 0 ? 32 : __builtin_clz(static_cast<unsigned>(value));
+}
 inline bool __any_sync(unsigned mask, bool predicate,
                        suder::emulator::Site site = suder::emulator::Site::current()) {
   return __ballot_sync(mask, predicate, site) != 0;
