@@ -25,7 +25,8 @@ def build_info() -> dict[str, Any]:
             reference.
         isa, isas: the CPU instruction set in use (SUDER_CPU_ISA forces one) and those that this
             build can use here, slowest first; None and [] without a compiled module.
-        cuda_kernel, cuda_reason: the same for CUDA tensors.
+        cuda_kernel, cuda_reason: the same for CUDA tensors; "compiled" where any card here runs the
+            kernels, and the reason then names the cards that do not.
         cuda_architectures: those compiled in.
         compiler, sanitized: how the compiled module was built.
     """
@@ -39,7 +40,7 @@ def build_info() -> dict[str, Any]:
         },
         "isa": None,
         "isas": [],
-        "cuda_kernel": "reference" if cuda_reason else "compiled",
+        "cuda_kernel": "compiled" if cards.any_runs() else "reference",
         "cuda_reason": cuda_reason,
         "cuda_architectures": call.architectures().split(",") if call.kernels else [],
         "compiler": None,

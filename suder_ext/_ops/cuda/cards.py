@@ -58,8 +58,17 @@ def has_code_for(index: int | None) -> bool:
 vars(has_code_for)["_dynamo_marked_constant"] = True
 
 
+def any_runs() -> bool:
+    """Whether kernels run at all: there are some, and a card for them, or no card to be seen."""
+    if call.kernels is None:
+        return False
+    if not torch.cuda.is_available():
+        return True
+    return any(map(has_code_for, range(torch.cuda.device_count())))
+
+
 def reason() -> str:
-    """Why CUDA tensors run the reference, or "" where they run kernels."""
+    """Why CUDA tensors run the reference, on which cards; "" where they run kernels."""
     if call.kernels is None:
         return call.missing_reason
     if not torch.cuda.is_available():
