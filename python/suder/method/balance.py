@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ class Updater:
     Attributes:
         names, params: the trained parameters.
         average: the averaged weights, one tensor a parameter; decay min(ema, (1 + t) / (10 + t))
-            after step t, so that the start model is soon forgotten.
+            after step t, so that the start model is soon forgotten. With `settings.offload` they
+            are in the host's memory, and so are gradients until they are added up.
         lr_scale: multiplies the rate; a roll-back halves it.
     """
 
@@ -61,7 +63,7 @@ class Updater:
         self.params = [param for _, param in named]
         self.settings = settings
         self.balance = Balance(settings.balance)
-        self.average = [param.detach().clone() for param in self.params]
+        self.average = [self._away(param.detach().clone()) for param in self.params]
         self.lr_scale = 1.0
         self.rounds = 0
         self._new_adam()
@@ -71,9 +73,11 @@ class Updater:
         gradient = [
             torch.zeros_like(param) if param.grad is None else param.grad for param in self.params
         ]
-        for param in self.params:
+        norm = norm_of(gradient)
+        for index, param in enumerate(self.params):
             param.grad = None
-        return gradient, norm_of(gradient)
+            gradient[index] = self._away(gradient[index])
+        return gradient, norm
 
     def step(self, gradients: dict[str, Gradient], norms: dict[str, float]) -> dict[str, float]:
         """One step along the balanced, clipped sum; returns norms and rate for the log.
@@ -86,13 +90,7 @@ class Updater:
         if not any(norms.values()):
             return {"grad_norm/total": 0.0, "skipped": 0.0}
         factors = self.balance.factors(norms)
-        total: Gradient = []
-        for direction, gradient in gradients.items():
-            torch._foreach_mul_(gradient, factors[direction])
-            if total:
-                torch._foreach_add_(total, gradient)
-            else:
-                total = gradient
+        total = self._sum(gradients, factors)
         norm = norm_of(total)
         torch._foreach_mul_(total, min(1.0, self.settings.grad_clip / (norm + 1e-12)))
         lr = self.lr_scale * self.settings.lr
@@ -111,7 +109,12 @@ class Updater:
         """Moves the averaged weights towards the present ones."""
         self.rounds += 1
         decay = min(self.settings.ema, (1 + self.rounds) / (10 + self.rounds))
-        torch._foreach_lerp_(self.average, [param.data for param in self.params], 1.0 - decay)
+        if not self.settings.offload:
+            torch._foreach_lerp_(self.average, [param.data for param in self.params], 1.0 - decay)
+            return
+        for index, param in enumerate(self.params):
+            mean = self.average[index].to(param.device).lerp_(param.data, 1.0 - decay)
+            self.average[index] = self._away(mean)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -169,9 +172,25 @@ class Updater:
             fused=True,
         )
 
+    def _away(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to("cpu") if self.settings.offload else tensor
+
+    def _sum(self, gradients: dict[str, Gradient], factors: dict[str, float]) -> Gradient:
+        """What is away comes back a tensor at a time, so that one gradient is there at once."""
+        total = []
+        for index, param in enumerate(self.params):
+            parts = [
+                gradient[index].to(param.device).mul_(factors[direction])
+                for direction, gradient in gradients.items()
+            ]
+            total.append(functools.reduce(torch.Tensor.add_, parts))
+        return total
+
     def _exchange(self) -> None:
         for index, param in enumerate(self.params):
-            param.data, self.average[index] = self.average[index], param.data
+            now = param.data
+            param.data = self.average[index].to(now.device)
+            self.average[index] = self._away(now)
 
 
 def norm_of(tensors: Gradient) -> float:

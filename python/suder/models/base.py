@@ -62,6 +62,7 @@ class UnifiedModel(Protocol):
     """A network that reads pictures and draws them; an `nn.Module`, so that DDP or FSDP wrap it."""
 
     training: bool
+    checkpoint_activations: bool
 
     @property
     def device(self) -> torch.device: ...

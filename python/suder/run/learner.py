@@ -44,6 +44,7 @@ class Learner:
             model.saved = getattr(torch, config.checkpoint.dtype)
         if config.lora.rank:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
+        model.checkpoint_activations = config.optimizer.checkpoint_activations
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.saved = model.saved

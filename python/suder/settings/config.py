@@ -102,6 +102,17 @@ class Optimizer(Section):
     tokens_per_batch: Annotated[
         Positive, says("most tokens, conditions included, in one forward: bounds the memory")
     ] = 16384
+    checkpoint_activations: Annotated[
+        bool,
+        says("keep only the inputs of layers for the backward, which computes the rest again"),
+    ] = False
+    offload: Annotated[
+        bool,
+        says(
+            "keep the averaged weights, and gradients that wait for the other direction's, in the "
+            "host's memory: the same bits, a third of the optimiser's memory"
+        ),
+    ] = False
 
 
 class Lora(Section):

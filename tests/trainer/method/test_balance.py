@@ -165,3 +165,23 @@ def test_restart_halves_the_rate_and_forgets_the_momentum() -> None:
     assert log["lr"] == pytest.approx(0.05)
     moved = torch.cat([(param.detach() - 1).abs().flatten() for param in ours.params])
     torch.testing.assert_close(moved, torch.full_like(moved, 0.05), rtol=1e-4, atol=0)
+
+
+def test_offloaded_or_not_the_same_bits() -> None:
+    """On one device the two differ in the order of what is done, not in what is added."""
+    runs = []
+    for offload in (False, True):
+        ours = updater(lr=0.01, offload=offload)
+        for seed in range(3):
+            gradients = {}
+            norms = {}
+            for name in ("understanding", "generation"):
+                for param, grad in zip(ours.params, gradient(7 * seed + len(name)), strict=True):
+                    param.grad = grad
+                gradients[name], norms[name] = ours.take_gradient()
+            ours.step(gradients, norms)
+            ours.end_round()
+        with ours.averaged():
+            inside = [param.detach().clone() for param in ours.params]
+        runs.append([*inside, *ours.params, *ours.average])
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))

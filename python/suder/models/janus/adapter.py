@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from suder.models.janus.prefix import NullPrompt, Prefix, Prompts, check_positio
 from suder.models.lora import add_lora
 from suder.models.merged import replaced_layers
 from suder.models.precision import computing, exactly, guided, product_dtype
+from suder.models.recompute import recomputed
 from suder.models.save import save_model
 from suder.models.teacher_forcing import layout
 from suder.settings.config import Lora
@@ -41,6 +42,10 @@ class Janus(nn.Module):
         compute: dtype of the products, such as bfloat16 over float32 weights; None: the weights'
             own. Pictures are encoded and decoded in the weights' dtype all the same.
         saved: dtype of the weights that `save` writes; None: as they are.
+
+    Attributes:
+        checkpoint_activations: a forward with gradients keeps the inputs of layers alone, and its
+            backward computes the rest again: less memory, a forward more of time.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Janus(nn.Module):
         self.model = model
         self.compute = compute
         self.saved = saved
+        self.checkpoint_activations = False
         self.processor = processor
         if hasattr(model, "peft_config") and not replaced_layers(self.core):
             raise ValueError(
@@ -205,7 +211,8 @@ class Janus(nn.Module):
             `vision_head` of the generation head.
         """
         rows = target_rows(direction, targets, self.num_image_tokens, self.device)
-        with self.computing():
+        again = self.checkpoint_activations and torch.is_grad_enabled()
+        with self.computing(), recomputed(self.core) if again else nullcontext():
             return self._forward(direction, condition, rows, group, guidance)
 
     def _forward(
