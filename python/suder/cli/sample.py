@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import os
 import re
 import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from suder.cli.common import add_command
 
@@ -23,9 +23,9 @@ EXAMPLE = """\
   DIR/samples.jsonl has a row for each sample, with the log-probability of its tokens;
   `suder score DIR/samples.jsonl` adds the dual rewards. Pictures are DIR/00012_3.png: prompt 12
   (from 0), sample 3; their rows name them from DIR. Rows are written as they are made. Pictures
-  that cannot be read are left out, and DIR/dropped.jsonl says why.
+  that cannot be read and prompts that are too long are left out, and DIR/dropped.jsonl says why.
 """
-AT_ONCE = 256  # samples drawn between two writes, and the most that a kill can lose
+AT_ONCE = 256  # samples drawn between two writes, or one input's, and the most a kill can lose
 ROWS, DROPPED = "samples.jsonl", "dropped.jsonl"
 Samples = list[tuple[dict[str, Any], Any]]  # rows, each with the picture that it names or None
 DRAWN = re.compile(r"\d{5,}_\d+\.png(\.partial)?")
@@ -69,23 +69,25 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from suder.models import load_model
-    from suder.storage.files import write_jsonl
+    from suder.storage.files import append_jsonl, write_jsonl
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
-    drawn = _draw(model, prompts, args) if prompts else _caption(model, files, args, dropped)
+    drawn = (
+        _draw(model, prompts, args, dropped) if prompts else _caption(model, files, args, dropped)
+    )
     first = next(drawn, None)  # so that settings that cannot be used leave nothing behind
     if first is None:
         _tell_dropped(dropped)
         print("nothing was sampled: no input is left", file=sys.stderr)
         return 1
     count = 0
-    with _begin(args.out) as file:
-        for rows in chain([first], drawn):
-            for row, picture in rows:
-                if picture is not None:
-                    _save(picture, args.out / row["image"])
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            count += len(rows)
+    _begin(args.out)
+    for rows in chain([first], drawn):
+        for row, picture in rows:
+            if picture is not None:
+                _save(picture, args.out / row["image"])
+            append_jsonl(args.out / ROWS, [row])
+        count += len(rows)
     if dropped:
         write_jsonl(args.out / DROPPED, ({"input": name, "why": why} for name, why in dropped))
         _tell_dropped(dropped)
@@ -113,34 +115,45 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(f"--out: {out} cannot be made: {above} is no folder that can be written")
 
 
-def _begin(out: Path) -> TextIO:
-    """The file of rows, empty, written row by row; what an earlier `sample` made is gone."""
-    out.mkdir(parents=True, exist_ok=True)
+def _begin(out: Path) -> None:
+    """The folder, without what an earlier `sample` made."""
+    from suder.storage.files import told
+
+    with told(out, 0):
+        out.mkdir(parents=True, exist_ok=True)
     for path in out.iterdir():
         if path.name in (ROWS, DROPPED) or (DRAWN.fullmatch(path.name) and not path.is_dir()):
             path.unlink()
-    return (out / ROWS).open("x", buffering=1, encoding="utf-8", newline="\n")
 
 
-def _draw(model: Any, prompts: list[str], args: argparse.Namespace) -> Iterator[Samples]:
+def _draw(
+    model: Any, prompts: list[str], args: argparse.Namespace, dropped: list[tuple[str, str]]
+) -> Iterator[Samples]:
     from suder.engine.sampling import sample
+    from suder.storage.shown import named
 
+    long = {prompt: why for prompt in prompts if (why := model.too_long("generation", prompt))}
+    dropped += [
+        (named(prompt), f"too long: {long[prompt]}") for prompt in prompts if prompt in long
+    ]
+    prompts = [prompt for prompt in prompts if prompt not in long]
     at_once = max(1, AT_ONCE // max(1, args.n))
     for first in range(0, len(prompts), at_once):
         part = prompts[first : first + at_once]
         drawn = sample(model, "generation", part, **_how(args, first), guidance=args.guidance)
-        pictures = model.decode(drawn.tokens).cpu().numpy()
-        rows = []
-        for i, picture in enumerate(pictures):
-            number, which = first + i // args.n, i % args.n
-            row = {
-                "prompt": prompts[number],
-                "image": f"{number:05d}_{which}.png",
-                "logprob": drawn.logprob[i].sum().item(),
-                "tokens": drawn.tokens[i].tolist(),
-            }
-            rows.append((row, picture))
-        yield rows
+        for begin in range(0, len(drawn.tokens), AT_ONCE):
+            rows = []
+            pictures = model.decode(drawn.tokens[begin : begin + AT_ONCE]).cpu().numpy()
+            for i, picture in enumerate(pictures, begin):
+                number, which = first + i // args.n, i % args.n
+                row = {
+                    "prompt": prompts[number],
+                    "image": f"{number:05d}_{which}.png",
+                    "logprob": drawn.logprob[i].sum().item(),
+                    "tokens": drawn.tokens[i].tolist(),
+                }
+                rows.append((row, picture))
+            yield rows
 
 
 def _caption(
@@ -235,6 +248,9 @@ def _tell_dropped(dropped: list[tuple[str, str]]) -> None:
 def _save(picture: Any, file: Path) -> None:
     from PIL import Image
 
-    partial = file.with_name(file.name + ".partial")
-    Image.fromarray(picture).save(partial, format="PNG")
-    os.replace(partial, file)
+    from suder.storage.files import whole
+
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, format="PNG")
+    with whole(file, data.tell(), durable=False) as partial:
+        partial.write_bytes(data.getbuffer())

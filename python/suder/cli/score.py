@@ -57,19 +57,18 @@ def run(args: argparse.Namespace) -> int:
 
     from suder.method.rewards import DualReward
     from suder.models import load_model
+    from suder.storage.files import append_jsonl
 
     model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
     scorer = DualReward(model, batch_size=args.batch_size)
     if os.path.lexists(out):
         out.unlink()  # a link, and not what it leads to
-    written = out.open("x", buffering=1, encoding="utf-8", newline="\n")  # a row at a time
-    with written as file, Progress(transient=True) as bar:
+    append_jsonl(out, ())  # what cannot be written is said before any work
+    with Progress(transient=True) as bar:
         task = bar.add_task("scoring", total=len(rows))
         for part, pictures in _with_pictures(rows, args.rows.parent, model.background):
             _score(scorer, part, pictures)
-            file.writelines(
-                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in part
-            )
+            append_jsonl(out, part)
             bar.advance(task, len(part))
     return _tell(rows, out)
 
@@ -152,9 +151,9 @@ def _with_pictures(
 
 def _score(scorer: Any, rows: list[Row], pictures: list[Any]) -> None:
     """Gives every row its "reward"; null, with an "error", where there is none."""
-    for key, score in (
-        ("caption", lambda texts, seen: scorer.understanding(seen, texts)),
-        ("prompt", scorer.generation),
+    for key, runs, score in (
+        ("caption", "generation", lambda texts, seen: scorer.understanding(seen, texts)),
+        ("prompt", "understanding", scorer.generation),
     ):
         asked = [i for i, seen in enumerate(pictures) if seen is not None and key in rows[i]]
         if not asked:
@@ -164,8 +163,21 @@ def _score(scorer: Any, rows: list[Row], pictures: list[Any]) -> None:
             if math.isfinite(reward):
                 rows[i]["reward"] = reward
             else:
-                said = rows[i][key].strip()
-                rows[i]["error"] = f"the reward is {reward}" if said else f"empty {key}"
+                rows[i]["error"] = _why_none(scorer.model, key, runs, rows[i][key])
+
+
+def _why_none(model: Any, key: str, runs: Any, text: str) -> str:
+    from suder.models.base import name_of
+    from suder.storage.shown import named
+
+    if not text.strip():
+        return f"empty {key}"
+    if why := model.too_long(runs, text):
+        return f"{key} {named(text)}: too long: {why}"
+    return (
+        f"{key} {named(text)}: a reward that is not finite, by {name_of(model)}; its weights hold "
+        "NaN or infinity, or overflow in this dtype"
+    )
 
 
 def _tell(rows: Sequence[Row], out: Path) -> int:

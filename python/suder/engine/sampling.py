@@ -13,7 +13,15 @@ from rich.progress import Progress
 from torch import Tensor
 
 from suder.engine.distribution import Distribution, sample_token
-from suder.models.base import Condition, Decoding, Direction, UnifiedModel, inference, name_of
+from suder.models.base import (
+    Condition,
+    Decoding,
+    Direction,
+    NotFinite,
+    UnifiedModel,
+    inference,
+    name_of,
+)
 
 # Steps between two looks at which texts have ended: a look makes a GPU wait.
 STEPS_BETWEEN_LOOKS = 4
@@ -75,7 +83,7 @@ def sample(
             call for all of them would.
 
     Raises:
-        ValueError: an option out of its range, or logits that are not finite.
+        ValueError: an option out of its range; `NotFinite` where logits are not finite.
     """
     rules = Distribution(temperature, top_k, top_p, greedy)
     if not math.isfinite(guidance):
@@ -212,7 +220,7 @@ def _check_finite(
     if len(bad):
         row = int(bad[0]) * len(condition) // len(logprob)
         given = f"prompt {condition[row]!r}" if direction == "generation" else f"picture {row}"
-        raise ValueError(
+        raise NotFinite(
             f"sample: logits that are not finite from {name_of(model)}, {direction}, "
             f"{given} of {len(condition)} in the batch; its weights hold NaN or infinity, or "
             "overflow in this dtype"

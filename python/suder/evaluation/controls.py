@@ -17,7 +17,8 @@ from suder.engine.sampling import sample
 from suder.evaluation.progress import progress_bar
 from suder.evaluation.statistics import Interval, reward_accuracy
 from suder.evaluation.task import Task
-from suder.method.rewards import DualReward
+from suder.method.rewards import DualReward, check_rewards
+from suder.models.base import Direction
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,17 @@ def candidate_groups(
     """Sample `candidates` for each of the task's first `inputs` inputs; score and judge them.
 
     Returns groups under "generation" and "understanding". `batch_size` is in inputs.
+
+    Raises:
+        NotFinite: a direction's candidates have no finite reward at all.
     """
     scorer = DualReward(model)
-    clusters = {
+    clusters: dict[Direction, list[str]] = {
         "generation": list(task.prompt_clusters[:inputs]),
         "understanding": list(task.picture_clusters[:inputs]),
     }
-    one_batch = {"generation": _pictures, "understanding": _captions}
-    found = {}
+    one_batch: dict[Direction, Any] = {"generation": _pictures, "understanding": _captions}
+    found: dict[str, Groups] = {}
     with progress_bar(progress) as bar, torch.inference_mode():
         total = sum(map(len, clusters.values()))
         label = bar.add_task(f"{task.name} best of {candidates}", total=total)
@@ -77,8 +81,10 @@ def candidate_groups(
                     one_batch[direction](model, scorer, task, items, candidates, temperature, at)
                 )
                 bar.advance(label, len(items))
-            reward = np.concatenate([np.asarray(part, np.float64) for part, _ in scored])
-            correct = np.concatenate([part for _, part in scored])
+            texts = [text for some, _, _ in scored for text in some]
+            check_rewards(model, direction, texts, torch.cat([part for _, part, _ in scored]))
+            reward = np.concatenate([np.asarray(part, np.float64) for _, part, _ in scored])
+            correct = np.concatenate([part for _, _, part in scored])
             shape = (-1, candidates)
             found[direction] = Groups(reward.reshape(shape), correct.reshape(shape), names)
     return found
@@ -86,23 +92,23 @@ def candidate_groups(
 
 def _pictures(
     model: Any, scorer: DualReward, task: Task, items: range, n: int, temperature: float, seed: int
-) -> tuple[Any, np.ndarray]:
+) -> tuple[list[str], torch.Tensor, np.ndarray]:
     asked = [task.prompts[item] for item in items]
     drawn = sample(model, "generation", asked, n, temperature=temperature, seed=seed)
     reward = scorer.generation(asked, drawn.tokens, group=n)
     pictures = np.asarray(model.decode(drawn.tokens).cpu())
-    return reward.cpu(), task.judge_pictures(pictures, _repeat(items, n))["correct"]
+    return asked, reward.cpu(), task.judge_pictures(pictures, _repeat(items, n))["correct"]
 
 
 def _captions(
     model: Any, scorer: DualReward, task: Task, items: range, n: int, temperature: float, seed: int
-) -> tuple[Any, np.ndarray]:
+) -> tuple[list[str], torch.Tensor, np.ndarray]:
     shown = [task.pictures[item] for item in items]
     pixels = model.pixels(shown)
     drawn = sample(model, "understanding", pixels, n, temperature=temperature, seed=seed)
     captions = model.detokenize(drawn.tokens)
     reward = scorer.understanding(model.encode(pixels), captions, group=n)
-    return reward.cpu(), task.judge_captions(captions, _repeat(items, n))["correct"]
+    return captions, reward.cpu(), task.judge_captions(captions, _repeat(items, n))["correct"]
 
 
 def _repeat(items: Sequence[Any], times: int) -> list[Any]:

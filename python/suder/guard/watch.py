@@ -10,12 +10,19 @@ import torch
 
 from suder.inputs.files import DataError
 from suder.method.rewards import DualReward
-from suder.method.rollouts import Rollouts, read_conditions, reward_of, sample_rollouts
-from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
+from suder.method.rollouts import (
+    Rollouts,
+    check_reward_of,
+    read_conditions,
+    reward_of,
+    sample_rollouts,
+)
+from suder.models.base import DIRECTIONS, Condition, Direction, NotFinite, UnifiedModel
 from suder.settings.config import Guard as Settings
 from suder.settings.config import Sampling
 from suder_ext import linear_logprob
 
+AT_ONCE = 256  # candidates whose log-probabilities are computed at once
 PLAIN = Sampling()  # temperature 1, nothing cut, no guidance: samples of the model itself
 
 
@@ -88,36 +95,62 @@ class Watch:
 
     @torch.no_grad()
     def look(self, model: UnifiedModel, round_index: int) -> Look:
-        """Measures `model`; the first call must be with the start model's own weights."""
+        """Measures `model`; the first call must be with the start model's own weights.
+
+        Weights whose logits are not finite are measured as NaN, for the guard to see.
+
+        Raises:
+            NotFinite: the start model is such a one, or gives no finite reward.
+        """
         seen: dict[str, dict[str, float]] = {
             name: {} for name in ("kl", "entropy", "reward", "gain", "error")
         }
         for direction in DIRECTIONS:
-            rollouts = sample_rollouts(
-                model, direction, self.inputs[direction], self.group[direction], self.sampling,
-                self.seed, condition=self.conditions[direction],
-            )  # fmt: skip
-            delta = (self._start_logprob(rollouts) - rollouts.logprob).double()
-            reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
-            # Empty captions have no reward; one that is not finite says nothing.
-            reward = reward.masked_fill(~reward.isfinite(), torch.nan)
-            each = reward.view(-1, rollouts.group).nanmean(1)
-            gain = each - self.first.setdefault(direction, each)
-            gain = gain[gain.isfinite()]
-            seen["kl"][direction] = float((delta.expm1() - delta).mean())
-            seen["entropy"][direction] = float(-rollouts.logprob.mean())
-            seen["reward"][direction] = float(each.nanmean())
-            seen["gain"][direction] = float(gain.mean())
-            seen["error"][direction] = (
-                float(gain.std() / math.sqrt(gain.numel())) if gain.numel() > 1 else math.inf
-            )
+            try:
+                measured = self._measure(model, direction)
+            except NotFinite:
+                if direction not in self.first:
+                    raise
+                measured = dict.fromkeys(seen, math.nan)
+            for name, value in measured.items():
+                seen[name][direction] = value
         return Look(round_index, **seen)
 
+    def _measure(self, model: UnifiedModel, direction: Direction) -> dict[str, float]:
+        rollouts = sample_rollouts(
+            model, direction, self.inputs[direction], self.group[direction], self.sampling,
+            self.seed, condition=self.conditions[direction],
+        )  # fmt: skip
+        delta = (self._start_logprob(rollouts) - rollouts.logprob).double()
+        reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
+        # Empty captions have no reward; one that is not finite says nothing.
+        reward = reward.masked_fill(~reward.isfinite(), torch.nan)
+        if direction not in self.first:
+            check_reward_of(rollouts, self.start, reward)
+        each = reward.view(-1, rollouts.group).nanmean(1)
+        gain = each - self.first.setdefault(direction, each)
+        gain = gain[gain.isfinite()]
+        spread = float(gain.std()) if gain.numel() > 1 else math.inf
+        return {
+            "kl": float((delta.expm1() - delta).mean()),
+            "entropy": float(-rollouts.logprob.mean()),
+            "reward": float(each.nanmean()),
+            "gain": float(gain.mean()),
+            "error": spread / math.sqrt(max(1, gain.numel())),
+        }
+
     def _start_logprob(self, rollouts: Rollouts) -> torch.Tensor:
-        hidden = self.start(
-            rollouts.direction,
-            self.conditions[rollouts.direction],
-            rollouts.targets(),
-            rollouts.group,
-        )
-        return linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()
+        """float32 `[T]`, in parts as large as what is sampled at once."""
+        condition, targets = self.conditions[rollouts.direction], rollouts.targets()
+        group, found = rollouts.group, []
+        rows, width = max(1, AT_ONCE // group), min(group, AT_ONCE)
+        for row in range(0, len(rollouts.inputs), rows):
+            part = condition[row : row + rows]
+            begin, end = row * group, (row + len(part)) * group
+            for first in range(begin, end, len(part) * width):
+                chosen = targets[first : min(end, first + len(part) * width)]
+                hidden = self.start(rollouts.direction, part, chosen, len(chosen) // len(part))
+                found.append(
+                    linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()
+                )
+        return torch.cat(found)

@@ -8,6 +8,7 @@ import torch
 
 from suder.method.blocks import Block, blocks
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
+from suder.method.rewards import CONDITION_EXTRA
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
 from suder.models.base import Direction, Hidden, UnifiedModel
@@ -15,8 +16,6 @@ from suder.settings.config import TrainConfig
 from suder.settings.objective import PAIRED, preference_of
 from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce
 from suder_ext.preference_options import SORTING
-
-CONDITION_EXTRA = 8  # template tokens around a condition, roughly; only the batch's size uses it
 
 
 @dataclass

@@ -9,8 +9,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from suder.models.base import Condition, Direction, Targets, UnifiedModel, inference, name_of
+from suder.models.base import (
+    Condition,
+    Direction,
+    NotFinite,
+    Targets,
+    UnifiedModel,
+    inference,
+    name_of,
+)
 from suder_ext import linear_sequence_logprob
+
+CONDITION_EXTRA = 8  # template tokens around a condition, roughly; only a batch's size uses it
 
 
 class DualReward:
@@ -19,11 +29,17 @@ class DualReward:
     R_U(caption | image) = mean over the image's VQ tokens of log p(token | caption, earlier ones)
     R_G(image | prompt) = mean over the prompt's tokens of log p(token | image, earlier ones)
 
+    NaN stands where there is none: of an empty text, of one that does not fit the model's positions
+    together with a picture, and where the model gives numbers that are not finite. What that means
+    for a whole batch is for the caller to say; see `check_rewards`.
+
     Args:
         model: an adapter from `load_model`.
         scorer: "live": the model as it is when a reward is asked for. "frozen": as it was when this
             object was made; where PEFT adapters are present, the base model under them (no copy).
-        batch_size: pairs scored in one pass.
+        batch_size: most pairs scored in one pass.
+        tokens_per_batch: most tokens in one pass, conditions included, but at least one pair's;
+            None: as many as `batch_size` pairs have.
         include_eos: R_G also scores the end of the prompt, so that a picture showing more than was
             asked for scores less than one showing just that.
     """
@@ -34,6 +50,7 @@ class DualReward:
         scorer: Literal["live", "frozen"] = "live",
         batch_size: int = 128,
         include_eos: bool = True,
+        tokens_per_batch: int | None = None,
     ) -> None:
         if scorer not in ("live", "frozen"):
             raise ValueError(f"scorer: takes 'live' or 'frozen', got {scorer!r}")
@@ -42,6 +59,7 @@ class DualReward:
         self.scorer = scorer
         self.batch_size = batch_size
         self.include_eos = include_eos
+        self.tokens_per_batch = tokens_per_batch
         self._adapters_off = scorer == "frozen" and model.has_adapters()
         copied = scorer == "frozen" and not self._adapters_off
         self.model = model.frozen_copy() if copied else model
@@ -49,7 +67,7 @@ class DualReward:
     def understanding(
         self, images: Any, captions: Sequence[str] | Sequence[Tensor], group: int = 1
     ) -> Tensor:
-        """R_U of captions of images, float32 `[len(captions)]`; NaN for an empty caption.
+        """R_U of captions of images, float32 `[len(captions)]`; NaN where there is none.
 
         Args:
             images: PIL pictures or uint8 arrays, which are encoded, or int64 VQ tokens `[B, I]`,
@@ -65,7 +83,7 @@ class DualReward:
             tokens = self._image_tokens(images, len(texts), group)
             which = _places("images", len(tokens), "captions", len(texts), group)
             codes = [row.numpy().tobytes() for row in tokens.cpu()]
-            spoken = [i for i, text in enumerate(texts) if text.strip()]
+            spoken = [i for i, text in enumerate(texts) if _has_reward(model, "generation", text)]
             keys = [(texts[i], codes[which[i]]) for i in spoken]
             unique, place = _distinct(keys)
             pairs = [spoken[i] for i in unique]
@@ -81,7 +99,7 @@ class DualReward:
         return reward
 
     def generation(self, prompts: Sequence[str], images: Any, group: int = 1) -> Tensor:
-        """R_G of images drawn for prompts, float32 `[len(images)]`; NaN for an empty prompt.
+        """R_G of images drawn for prompts, float32 `[len(images)]`; NaN where there is none.
 
         Args:
             prompts: texts.
@@ -95,12 +113,13 @@ class DualReward:
         which = _places("prompts", len(prompts), "images", count, group)
         with self._scoring():
             codes = list(range(count))
-            if _are_tokens(images):
+            drawn = _are_tokens(images)
+            if drawn:
                 images, inverse = torch.unique(images.to(model.device), dim=0, return_inverse=True)
                 codes = inverse.tolist()
-                images = model.decode(images)
             texts = [prompt.strip() for prompt in prompts]
-            asked = [i for i in range(count) if texts[which[i]]]
+            fit = [_has_reward(model, "understanding", text) for text in texts]
+            asked = [i for i in range(count) if fit[which[i]]]
             keys = [(texts[which[i]], codes[i]) for i in asked]
             unique, place = _distinct(keys)
             pairs = [keys[i] for i in unique]
@@ -109,7 +128,9 @@ class DualReward:
                 targets = [ids[:-1] for ids in targets]
 
             def inputs(batch: Sequence[int]) -> tuple[Condition, Targets]:
-                shown = [images[pairs[i][1]] for i in batch]
+                places = [pairs[i][1] for i in batch]
+                # Only now: all the pictures at once would be the most that scoring holds.
+                shown = model.decode(images[places]) if drawn else [images[i] for i in places]
                 return model.pixels(shown), [targets[i] for i in batch]
 
             scored = self._score("understanding", [len(ids) for ids in targets], inputs)
@@ -118,19 +139,30 @@ class DualReward:
         return reward
 
     def _score(self, direction: Direction, lengths: Sequence[int], inputs: Any) -> Tensor:
-        """Mean log p of each pair's target, `[len(lengths)]`, in batches of like length."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        """Mean log p of each pair's target, `[len(lengths)]`, in batches of like length.
+
+        Args:
+            lengths: tokens of each pair's text.
+        """
         scored = torch.empty(len(lengths), device=self.model.device)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for batch in self._batches(lengths):
             hidden, target, cu_seqlens, weight, bias = self.model(direction, *inputs(batch))
             scored[batch] = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
-        if order and not scored.isfinite().any():
-            raise ValueError(
-                f"rewards: none of {len(order)} is finite, by {name_of(self.model)} running "
-                f"{direction}; its weights hold NaN or infinity, or overflow in this dtype"
-            )
-        return scored
+        return scored.masked_fill_(~scored.isfinite(), torch.nan)
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of pairs, the shortest first, so many as may be read at once."""
+        extra = self.model.num_image_tokens + CONDITION_EXTRA
+        batch: list[int] = []
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            tokens = (len(batch) + 1) * (lengths[index] + extra)  # padded to the longest, the last
+            too_many = self.tokens_per_batch is not None and tokens > self.tokens_per_batch
+            if batch and (too_many or len(batch) == self.batch_size):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
 
     def _image_tokens(self, images: Any, count: int, group: int) -> Tensor:
         if _are_tokens(images):
@@ -152,6 +184,36 @@ class DualReward:
                     yield
             else:
                 yield
+
+
+def check_rewards(
+    model: UnifiedModel, direction: Direction, texts: Sequence[str], reward: Tensor
+) -> None:
+    """A reward that is not finite is a candidate left out. Where all are, it is the model.
+
+    Args:
+        model: that gave the rewards.
+        direction: of the candidates, which the model ran the other way.
+        texts: that were scored, or of which pictures were.
+        reward: `[B]`.
+
+    Raises:
+        NotFinite: texts had a reward to get, and there is none.
+    """
+    if reward.isfinite().any():
+        return
+    other: Direction = "generation" if direction == "understanding" else "understanding"
+    asked = [text for text in texts if _has_reward(model, other, text)]
+    if asked:
+        raise NotFinite(
+            f"rewards ({direction}): none of {len(reward)} is finite, by {name_of(model)} running "
+            f"{other}, the first of {asked[0][:60]!r}; its weights hold NaN or infinity, or "
+            "overflow in this dtype"
+        )
+
+
+def _has_reward(model: UnifiedModel, direction: Direction, text: str) -> bool:
+    return bool(text.strip()) and not model.too_long(direction, text)
 
 
 def _are_tokens(images: Any) -> bool:

@@ -12,10 +12,11 @@ import torch
 from suder.engine.sampling import sample
 from suder.inputs.files import DataError
 from suder.inputs.pictures import load_picture
-from suder.method.rewards import DualReward
-from suder.models.base import Condition, Direction, UnifiedModel
+from suder.method.rewards import DualReward, check_rewards
+from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
 from suder.settings.config import Sampling
 from suder.storage.files import read_tensors, write_tensors
+from suder.storage.shown import named
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Rollouts:
         cu_seqlens: int64 `[B + 1]`, where each candidate begins.
         logprob: float32 `[T]`, under the distribution each token was drawn from.
         finished: bool `[B]`, False for text cut off at its longest.
-        lost: inputs that could not be read any more, with the reason.
+        lost: inputs that could not be read any more, or do not fit the model, with the reason.
     """
 
     direction: Direction
@@ -62,12 +63,18 @@ class Conditions(NamedTuple):
     Attributes:
         inputs: paths of the pictures that could be read, or prompts.
         values: pixels `[C, 3, S, S]` of the pictures, or the prompts themselves.
-        lost: pictures that could not be read, or that have changed, with the reason.
+        lost: pictures that could not be read, or that have changed, and prompts that are too long,
+            with the reason.
     """
 
     inputs: tuple[str, ...]
     values: Condition
     lost: tuple[tuple[str, str], ...] = ()
+
+
+def too_long(model: UnifiedModel, prompt: str) -> str:
+    """Why a prompt can be drawn or scored by no picture of this model's, or ""."""
+    return next(filter(None, (model.too_long(one, prompt) for one in DIRECTIONS)), "")
 
 
 def read_conditions(
@@ -77,17 +84,24 @@ def read_conditions(
     digests: Mapping[str, str] | None = None,
     most: int | None = None,
 ) -> Conditions:
-    """Reads the pictures at these paths, or takes the prompts as they are.
+    """Reads the pictures at these paths, or takes the prompts that fit the model as they are.
 
     Args:
         digests: what is known of the pictures' contents: another content is as good as none.
         most: read no more than this many.
     """
-    if direction == "generation":
-        return Conditions(tuple(inputs[:most]), list(inputs[:most]))
     found: list[str] = []
-    pixels: list[torch.Tensor] = []
     lost: list[tuple[str, str]] = []
+    if direction == "generation":
+        for prompt in inputs:
+            if len(found) == most:
+                break
+            if why := too_long(model, prompt):
+                lost.append((named(prompt), f"too long: {why}"))
+            else:
+                found.append(prompt)
+        return Conditions(tuple(found), found, tuple(lost))
+    pixels: list[torch.Tensor] = []
     for path in inputs:
         if len(found) == most:
             break
@@ -103,18 +117,6 @@ def read_conditions(
     return Conditions(tuple(found), values, tuple(lost))
 
 
-def condition_of(model: UnifiedModel, direction: Direction, inputs: Sequence[str]) -> Condition:
-    """Pixels `[C, 3, S, S]` of the pictures at these paths, or the prompts themselves.
-
-    Raises:
-        DataError: a picture cannot be read.
-    """
-    conditions = read_conditions(model, direction, inputs)
-    if conditions.lost:
-        raise DataError(conditions.lost[0][1])
-    return conditions.values
-
-
 def sample_rollouts(
     model: UnifiedModel,
     direction: Direction,
@@ -125,11 +127,11 @@ def sample_rollouts(
     condition: Condition | None = None,
     lost: Sequence[tuple[str, str]] = (),
 ) -> Rollouts:
-    """Samples `group` candidates for each input; pictures that are gone by now are left out.
+    """Samples `group` candidates for each input that can be used by now.
 
     Args:
         condition: what `read_conditions` made of the inputs, if that was done before.
-        lost: the inputs that it could not read.
+        lost: the inputs that it could not use.
 
     Raises:
         DataError: there is no input left.
@@ -137,7 +139,8 @@ def sample_rollouts(
     if condition is None:
         inputs, condition, lost = read_conditions(model, direction, inputs)
     if lost and not inputs:
-        raise DataError("none of the round's pictures can be read any more: " + lost[0][1])
+        kind = "pictures" if direction == "understanding" else "prompts"
+        raise DataError(f"none of the round's {kind} can be used any more: {lost[0][1]}")
     samples = sample(
         model,
         direction,
@@ -166,7 +169,7 @@ def sample_rollouts(
 def reward_of(
     rollouts: Rollouts, scorer: DualReward, model: UnifiedModel, condition: Condition
 ) -> torch.Tensor:
-    """The dual self-reward of every candidate, float32 `[B]` on the CPU; NaN for empty captions.
+    """The dual self-reward of every candidate, float32 `[B]` on the CPU; NaN where there is none.
 
     Understanding: mean log p(picture's VQ tokens | caption). Generation: mean log p(prompt's
     tokens | picture). Both by the model running in the other direction.
@@ -177,6 +180,17 @@ def reward_of(
     else:
         reward = scorer.generation(condition, rollouts.pictures(), group)
     return reward.float().cpu()
+
+
+def check_reward_of(rollouts: Rollouts, model: UnifiedModel, reward: torch.Tensor) -> None:
+    """Raises NotFinite where candidates had a reward to get by `model`, and none has a finite one.
+
+    One that is not finite is a candidate left out.
+    """
+    if not reward.isfinite().any():
+        captions = rollouts.direction == "understanding"
+        texts = model.detokenize(rollouts.sequences()) if captions else rollouts.inputs
+        check_rewards(model, rollouts.direction, texts, reward)
 
 
 def save_rollouts(path: Path, rounds: Sequence[Rollouts]) -> None:

@@ -51,7 +51,10 @@ class Learner:
         self.policy: UnifiedModel = model
         self.start = self.policy.frozen_copy()
         self.updater = Updater(named, config.optimizer)
-        self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
+        self.scorer = DualReward(
+            self.start if config.reward.scorer == "frozen" else self.policy,
+            tokens_per_batch=config.optimizer.tokens_per_batch,
+        )
         self.skips = 0
 
     def optimise(self, scored: list[Scored]) -> dict[str, float]:

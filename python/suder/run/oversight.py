@@ -9,7 +9,7 @@ from suder.guard.rule import Guard, Verdict
 from suder.guard.watch import Watch
 from suder.inputs.data import Inputs
 from suder.method.directions import trained
-from suder.models.base import UnifiedModel
+from suder.models.base import NotFinite, UnifiedModel
 from suder.run.learner import Learner
 from suder.run.logs import RunLog
 from suder.settings.config import TrainConfig
@@ -77,6 +77,17 @@ class Oversight:
         numbers |= look.log() | {"guard/best": float(self.guard.best)}
         self._obey(verdict, index, log)
         return True
+
+    def broken(self, index: int, error: NotFinite, log: RunLog) -> None:
+        """No round could be made of these weights: as bad as a look can be, and none is needed.
+
+        Raises:
+            NotFinite: there is no guard, or it only watches.
+        """
+        verdict = self.guard.alarm(str(error)) if self.config.guard.enabled else "hold"
+        if verdict == "hold":
+            raise error
+        self._obey(verdict, index, log)
 
     def _keep(self, model: UnifiedModel) -> None:
         write_folder(self.best, lambda to: self.learner.save_best(to, model), self.learner.size)

@@ -15,6 +15,7 @@ from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Conditions,
     Rollouts,
+    check_reward_of,
     load_rollouts,
     read_conditions,
     reward_of,
@@ -137,7 +138,11 @@ def score_phase(
     config: TrainConfig,
     index: int,
 ) -> Tensors:
-    """Each direction's rewards, float32 `[B]`."""
+    """Each direction's rewards, float32 `[B]`.
+
+    Raises:
+        NotFinite: a direction has none that is finite, though there was something to score.
+    """
 
     def make() -> Tensors:
         rewards: Tensors = {}
@@ -151,7 +156,10 @@ def score_phase(
                 )  # fmt: skip
         return rewards
 
-    return phase(folder / "score.safetensors", make, _save, _load)
+    rewards = phase(folder / "score.safetensors", make, _save, _load)
+    for one in rounds:
+        check_reward_of(one, scorer.model, rewards[one.direction])
+    return rewards
 
 
 def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[str, Selection]:
@@ -169,7 +177,7 @@ def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[st
     if not config.guard.enabled and not any(one.any() for one in valid):
         raise ValueError(
             f"{folder}: every one of the round's {sum(map(len, valid))} candidates was dropped: "
-            "empty captions, or rewards that are not finite; nothing is left to learn from "
+            "empty captions, or none that has a finite reward; nothing is left to learn from "
             f"{config.model}, and the guard is off"
         )
     return {
@@ -197,7 +205,7 @@ def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
     rows = [about | {"input": path, "why": why} for path, why in rollouts.lost]
     for candidate in (~scored.selection.valid).nonzero().flatten().tolist():
         row, place = divmod(candidate, rollouts.group)
-        why = "empty caption, or a reward that is not finite"
+        why = "empty caption, one too long to be scored, or a reward that is not finite"
         rows.append(about | {"input": rollouts.inputs[row], "candidate": place, "why": why})
     return rows
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from suder.inputs.data import Inputs, read_inputs
+from suder.models.base import NotFinite
+from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
     begin,
@@ -82,8 +84,9 @@ class Trainer:
         return trainer
 
     def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
-        self.folder, self.config, self.inputs, self.quiet = folder, config, inputs, quiet
+        self.folder, self.config, self.quiet = folder, config, quiet
         self.learner = Learner(config)
+        self.inputs = inputs = fitting(inputs, config.sampling, self.learner.policy)
         self.oversight = Oversight(folder, config, self.learner, inputs)
         self.done, self.saved, self.seconds, self.dropped = 0, -1, 0.0, 0
         self.notes: list[str] = []
@@ -133,17 +136,23 @@ class Trainer:
         for fault in drop_damaged(folder):
             log.say(fault)
         with self.stop.at_once():  # until here the weights are those of the round before
-            scored = self._scored(folder, index, clock)
+            broken = None
+            try:
+                scored = self._scored(folder, index, clock)
+            except NotFinite as error:
+                broken, scored = error, []
         # From here on they move: without a state of the round before, the round is finished.
         with self.stop.at_once(self.saved == self.done):
-            numbers = self.learner.optimise(scored)
+            if broken:
+                self.oversight.broken(index, broken, log)
+            numbers = self.learner.optimise(scored) if scored else {}
             for one in scored:
                 numbers |= round_numbers(one)
                 rows = dropped_rows(index, one)
                 self.dropped += len(rows)
                 log.dropped(rows)
             clock.lap("optimise")
-            looked = self.oversight.after_round(index, numbers, log)
+            looked = bool(broken) or self.oversight.after_round(index, numbers, log)
             clock.lap("guard")
             self.seconds += clock.total
             log.round(index, {"seconds": clock.total, **clock.laps, **numbers})

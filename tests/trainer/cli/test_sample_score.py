@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import suder
+import suder.cli.sample
 from suder.cli import main
 
 
@@ -133,6 +134,73 @@ def test_sample_refuses_empty_inputs(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "has no prompt in it" in told
     assert "no picture in" in told
+
+
+def test_texts_that_are_too_long_end_nothing(folder, tmp_path, capsys):
+    long = "red " * 300
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{long}\na red circle\n")
+    out = tmp_path / "drawn"
+    options = ["--model", str(folder / "model")]
+    assert main(["sample", *options, "--prompts", str(prompts), "--out", str(out)]) == 0
+    (row,) = read(out / "samples.jsonl")
+    assert (row["prompt"], row["image"]) == ("a red circle", "00000_0.png")
+    (dropped,) = read(out / "dropped.jsonl")
+    assert dropped["input"].startswith("red red")
+    assert "too long: " in dropped["why"]
+    assert "left out: red red" in capsys.readouterr().err
+    prompts.write_text(long)
+    assert main(["sample", *options, "--prompts", str(prompts), "--out", str(tmp_path / "no")]) == 1
+    assert not (tmp_path / "no").exists()
+
+    pairs = out / "pairs.jsonl"
+    rows = [{"caption": long}, {"prompt": long}, {"caption": "a circle"}, {"prompt": "a circle"}]
+    pairs.write_text("".join(json.dumps(one | {"image": row["image"]}) + "\n" for one in rows))
+    assert main(["score", str(pairs), *options]) == 0
+    scored = read(out / "pairs.scored.jsonl")
+    assert [one["reward"] is None for one in scored] == [True, True, False, False]
+    for one in scored[:2]:
+        assert "too long: " in one["error"]
+        assert "more than the model's 256 positions" in one["error"]
+
+
+def test_rewards_that_are_not_finite_are_errors_of_their_rows(
+    folder, tmp_path, capsys, monkeypatch
+):
+    """A broken model ends the command only at its end, by exit code 1."""
+    broken = suder.load_model(folder / "model")
+    broken.core.model.generation_head.vision_head.weight.data[3, 2] = np.nan
+    monkeypatch.setattr(suder.models, "load_model", lambda *_, **__: broken)
+    picture = str(folder / "pictures/b.png")
+    texts = [{"caption": "a circle"}, {"prompt": "two"}]
+    file = tmp_path / "pairs.jsonl"
+    for pairs, code in ((texts, 0), (texts[:1], 1)):
+        file.write_text("".join(json.dumps(one | {"image": picture}) + "\n" for one in pairs))
+        assert main(["score", str(file), "--model", "it", "--overwrite"]) == code
+        first, *others = read(tmp_path / "pairs.scored.jsonl")
+        assert first["reward"] is None
+        assert f"a reward that is not finite, by {folder / 'model'}" in first["error"]
+        assert all(one["reward"] < 0 for one in others)
+    assert "its weights hold NaN or infinity" in capsys.readouterr().err
+
+
+def test_many_samples_of_one_prompt_are_decoded_in_parts(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(suder.cli.sample, "AT_ONCE", 4)
+    options = ["--model", str(folder / "model"), "--prompts", str(folder / "prompts.txt")]
+    decoded = []
+    honest = suder.models.Janus.decode
+    monkeypatch.setattr(
+        suder.models.Janus, "decode", lambda self, t: decoded.append(len(t)) or honest(self, t)
+    )
+    assert main(["sample", *options, "--n", "6", "--out", str(tmp_path / "cut")]) == 0
+    assert decoded == [4, 2, 4, 2]
+    monkeypatch.undo()
+    assert main(["sample", *options, "--n", "6", "--out", str(tmp_path / "whole")]) == 0
+    names = sorted(file.name for file in (tmp_path / "cut").iterdir())
+    assert names == sorted(file.name for file in (tmp_path / "whole").iterdir())
+    assert len(names) == 14
+    for name in names:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize("command", ["sample", "score"])

@@ -14,8 +14,12 @@ from suder.guard.rule import Guard
 from suder.guard.watch import DIRECTIONS, Look, Watch
 from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
 from suder.models import load_model
+from suder.models.base import NotFinite
 from suder.models.janus.adapter import Janus
 from suder.settings.config import Guard as Settings
+from tests.tolerances import TOLERANCES
+
+BATCH = TOLERANCES["batch", "cpu", torch.float32]
 
 
 def look(
@@ -201,6 +205,53 @@ def test_a_reward_that_is_not_finite_says_nothing(
         looks.append(watch.look(watch.start, 0))
     assert looks[0] == looks[1] == looks[2]
     assert all(map(math.isfinite, looks[0].reward.values()))
+
+
+@pytest.mark.parametrize("head", ["lm_head", "vision_head"])
+def test_weights_that_are_not_finite_are_measured_as_such(
+    watch: Watch, random_model_folder: Path, head: str
+) -> None:
+    model = load_model(random_model_folder)
+    bad = {"lm_head": "understanding", "vision_head": "generation"}[head]
+    weight = next(p for name, p in model.named_parameters() if head in name)
+    with torch.no_grad():
+        weight.view(-1)[5] = math.nan
+    start = watch.look(watch.start, 0)
+    seen = watch.look(model, 1)
+    for direction in DIRECTIONS:
+        assert math.isfinite(seen.entropy[direction]) is (direction != bad)
+    guard = Guard(Settings(), DIRECTIONS)
+    assert [guard.judge(start), guard.judge(seen)] == ["keep", "stop"]
+    with pytest.raises(NotFinite, match=r"not finite|none of \d+ is finite"):  # no start of a run
+        Watch(model, watch.inputs["understanding"], ("red",), Settings(), 6, seed=1).look(model, 0)
+
+
+def test_the_start_models_log_probabilities_do_not_depend_on_the_parts(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole inputs where one fits, else parts of one."""
+    sizes: list[int] = []
+    honest = Janus.forward
+
+    def counted(self: Janus, direction: str, condition: object, targets: object, *a: int) -> object:
+        sizes.append(len(targets))
+        return honest(self, direction, condition, targets, *a)
+
+    monkeypatch.setattr(Janus, "forward", counted)
+    for direction in DIRECTIONS:
+        rollouts = sample_rollouts(
+            watch.start, direction, watch.inputs[direction], watch.group[direction],
+            watch.sampling, watch.seed, condition=watch.conditions[direction],
+        )  # fmt: skip
+        with torch.no_grad():
+            expected = watch._start_logprob(rollouts)
+            for at_once in (1, 3, rollouts.group, 2 * rollouts.group + 1):
+                monkeypatch.setattr("suder.guard.watch.AT_ONCE", at_once)
+                sizes.clear()
+                again = watch._start_logprob(rollouts)
+                torch.testing.assert_close(again, expected, **BATCH)
+                assert max(sizes) <= at_once
+        monkeypatch.setattr("suder.guard.watch.AT_ONCE", 256)
 
 
 def test_further_weights_are_further_away(watch: Watch, random_model_folder: Path) -> None:

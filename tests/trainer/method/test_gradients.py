@@ -12,7 +12,7 @@ import torch
 from suder.method.blocks import blocks
 from suder.method.gradients import Sums, add_gradient
 from suder.method.objectives import trained_candidates
-from suder.method.rollouts import Rollouts, condition_of, sample_rollouts
+from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
 from suder.method.selection import Selection, select
 from suder.models import load_model
 from suder.models.janus.adapter import Janus
@@ -67,7 +67,7 @@ def gradient_of(
     policy: Janus, start: Janus, rollouts: Rollouts, chosen: Selection, config: TrainConfig
 ) -> tuple[list[torch.Tensor], Sums]:
     policy.zero_grad(set_to_none=True)
-    condition = condition_of(policy, rollouts.direction, rollouts.inputs)
+    condition = read_conditions(policy, rollouts.direction, rollouts.inputs).values
     sums = add_gradient(policy, start, rollouts, chosen, condition, config)
     return [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None], sums
 
@@ -169,7 +169,7 @@ def test_a_step_prefers_the_better_candidates(
 
 @torch.no_grad()
 def mean_logprob(model: Janus, rollouts: Rollouts) -> torch.Tensor:
-    condition = condition_of(model, rollouts.direction, rollouts.inputs)
+    condition = read_conditions(model, rollouts.direction, rollouts.inputs).values
     hidden = model(rollouts.direction, condition, rollouts.targets(), rollouts.group)
     return linear_sequence_logprob(
         hidden.hidden, hidden.weight, hidden.target, hidden.cu_seqlens, hidden.bias

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from suder.method import rewards
-from suder.method.rewards import DualReward
+from suder.method.rewards import DualReward, check_rewards
+from suder.models.base import NotFinite
 from tests.tolerances import TOLERANCES
 
 REWARD = TOLERANCES["reward", "cpu", torch.float32]
@@ -228,14 +229,64 @@ def test_impossible_arguments_are_named(shared_janus, drawn):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_no_finite_reward_at_all_is_an_error(janus, drawn, direction, value):
-    """Of a broken model; one reward that is not finite is a candidate left out, no more."""
+def test_a_broken_model_gives_nan_and_the_caller_is_told_on_asking(janus, drawn, direction, value):
     head = janus.core.lm_head
     if direction == "understanding":
         head = janus.core.model.generation_head.vision_head
     head.weight.data[3, 2] = value
     janus.core.config._name_or_path = "runs/broken/model"
-    given = [CAPTIONS[:2], drawn[:2]]
-    score = getattr(DualReward(janus), direction)
-    with pytest.raises(ValueError, match="rewards: none of 2 is finite, by runs/broken/model"):
-        score(*(given if direction == "generation" else reversed(given)))
+    texts = CAPTIONS[:3]  # the last is empty
+    given = (texts, drawn[:3]) if direction == "generation" else (drawn[:3], texts)
+    reward = getattr(DualReward(janus), direction)(*given)
+    assert reward.isnan().all()
+    says = rf"rewards \({direction}\): none of 3 .*, by runs/broken/model .*'a red circle'"
+    with pytest.raises(NotFinite, match=says):
+        check_rewards(janus, direction, texts, reward)
+    check_rewards(janus, direction, [" ", ""], reward[:2])  # nothing that could have one
+    reward[1] = -1.0
+    check_rewards(janus, direction, texts, reward)  # a candidate left out, no more
+
+
+def test_a_text_that_is_too_long_has_no_reward(shared_janus, drawn):
+    """Neither does it cost the others theirs."""
+    reward = DualReward(shared_janus)
+    tokens = drawn[[0, 1, 2]]
+    long = "red " * 300
+    for direction, given in (
+        ("understanding", lambda texts, tokens: (tokens, texts)),
+        ("generation", lambda texts, tokens: (texts, tokens)),
+    ):
+        score = getattr(reward, direction)
+        scored = score(*given(["a red circle", long, "two circles"], tokens))
+        others = score(*given(["a red circle", "two circles"], tokens[[0, 2]]))
+        assert scored.isnan().tolist() == [False, True, False]
+        torch.testing.assert_close(scored[[0, 2]], others, rtol=0, atol=0)
+        assert score(*given([long], tokens[:1])).isnan().all()
+
+
+def test_no_pass_holds_more_tokens_than_asked_for(shared_janus, prompts, drawn, monkeypatch):
+    """Pictures that are decoded to be looked at are held no longer either."""
+    sizes, decoded = [], []
+    module = shared_janus.core.model.language_model
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
+    real = type(shared_janus).decode
+    monkeypatch.setattr(
+        type(shared_janus), "decode", lambda self, t: decoded.append(len(t)) or real(self, t)
+    )
+    asked = [prompts[i // 2] for i in range(8)]
+    whole, cut = DualReward(shared_janus), DualReward(shared_janus, tokens_per_batch=128)
+    for direction, given in (("understanding", (drawn, CAPTIONS)), ("generation", (asked, drawn))):
+        expected = getattr(whole, direction)(*given)
+        sizes.clear()
+        decoded.clear()
+        again = getattr(cut, direction)(*given)
+        torch.testing.assert_close(again, expected, **BATCH, equal_nan=True)
+        assert len(sizes) > 1
+        assert max(rows * columns for rows, columns in sizes) <= 128
+        assert max(decoded, default=0) <= 4
+    sizes.clear()
+    one = DualReward(shared_janus, tokens_per_batch=1).generation(asked, drawn)  # a pair at least
+    torch.testing.assert_close(one, expected, **BATCH)
+    handle.remove()

@@ -10,8 +10,8 @@ import torch
 from suder.inputs.files import DataError
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
-    condition_of,
     load_rollouts,
+    read_conditions,
     reward_of,
     sample_rollouts,
     save_rollouts,
@@ -48,7 +48,7 @@ def test_rewards_are_those_of_each_candidate_alone(model: Janus, pictures: list[
     """Cross-checked one by one through the public DualReward, from pixels and from text."""
     scorer = DualReward(model)
     captions = sample_rollouts(model, "understanding", pictures[:2], 3, SETTINGS, seed=1)
-    condition = condition_of(model, "understanding", captions.inputs)
+    condition = read_conditions(model, "understanding", captions.inputs).values
     reward = reward_of(captions, scorer, model, condition)
     texts = model.detokenize(captions.sequences())
     for place, text in enumerate(texts):
@@ -87,6 +87,24 @@ def test_pictures_gone_since_the_start(model: Janus, pictures: list[str], tmp_pa
     assert len(rollouts) == 2
     with pytest.raises(DataError, match=r"none of the round's pictures .*gone.png"):
         sample_rollouts(model, "understanding", [gone], 2, SETTINGS, seed=1)
+
+
+def test_prompts_that_are_too_long_are_left_out(model: Janus) -> None:
+    """Also those that could be drawn, but not found again in the picture."""
+    long = " ".join(["red"] * 300)
+    edge = " ".join(["red"] * model.longest_text)  # and EOS
+    assert not model.too_long("generation", edge)
+    assert model.too_long("understanding", edge)
+    found = read_conditions(model, "generation", [long, *PROMPTS, edge], most=2)
+    assert found.inputs == tuple(found.values) == tuple(PROMPTS)
+    assert len(found.lost) == 1
+    found = read_conditions(model, "generation", [*PROMPTS, edge, long])
+    assert [why[:8] for _, why in found.lost] == ["too long"] * 2
+    assert max(len(name) for name, _ in found.lost) < 400
+    with pytest.raises(
+        DataError, match=r"none of the round's prompts .* too long: .* 256 positions"
+    ):
+        sample_rollouts(model, "generation", [long], 2, SETTINGS, seed=1)
 
 
 def test_random_rewards_know_nothing_but_emptiness(model: Janus, pictures: list[str]) -> None:

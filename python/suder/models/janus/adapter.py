@@ -18,7 +18,7 @@ from suder.models.janus import pictures
 from suder.models.janus.decoding import JanusDecoding
 from suder.models.janus.layout import QUESTION
 from suder.models.janus.parts import Parts, target_rows
-from suder.models.janus.prefix import NullPrompt, Prefix, Prompts, check_positions
+from suder.models.janus.prefix import NullPrompt, Prefix, Prompts, beyond, check_positions
 from suder.models.lora import add_lora
 from suder.models.merged import replaced_layers
 from suder.models.precision import computing, exactly, guided, product_dtype
@@ -111,6 +111,11 @@ class Janus(nn.Module):
         return int(self.core.config.text_config.max_position_embeddings)
 
     @property
+    def longest_text(self) -> int:
+        """Tokens of an answer about a picture that fit, EOS included."""
+        return self.positions - len(self.prompts.question_ids) + 1
+
+    @property
     def image_vocab_size(self) -> int:
         return self.parts.image_vocab_size
 
@@ -184,6 +189,19 @@ class Janus(nn.Module):
         rows = [row.tolist() for row in ids]
         texts = self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def too_long(self, direction: Direction, text: str) -> str:
+        """Why `text` and a picture do not fit the model's positions, or "" where they do.
+
+        "generation": the text is the prompt that the picture answers. "understanding": the text
+        answers the picture.
+        """
+        if direction == "generation":
+            prefix, answer = len(self.prompts.prompt_ids(text.strip())), self.num_image_tokens
+        else:
+            prefix = len(self.prompts.question_ids)
+            answer = len(self.prompts.text_ids(text.strip()))
+        return beyond(prefix, answer, self.positions)
 
     # ---- teacher forcing
 

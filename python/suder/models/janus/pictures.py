@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from suder.inputs.as_seen import WHITE, Colour, as_seen
 
-# Pixels of the pictures decoded at once: bounds the memory of the VQ decoder's first layers.
-DECODED_AT_ONCE = 1 << 22
+# Pixels that go through the VQ model at once: bounds the memory of its first layers.
+AT_ONCE = 1 << 22
 
 
 def to_pixels(images: Any, image_processor: Any, size: int) -> Tensor:
@@ -47,10 +47,13 @@ def encode(vqmodel: Any, pixels: Tensor) -> Tensor:
     Codes and features are l2-normalised before they are compared, as in DeepSeek's own VQ model
     (`codebook_l2_norm`) and as decoding does; transformers' quantiser compares them raw.
     """
-    features = vqmodel.quant_conv(vqmodel.encoder(pixels.to(vqmodel.dtype)))
-    features = F.normalize(features.float().flatten(2).transpose(1, 2), dim=-1)
     codebook = F.normalize(vqmodel.quantize.embedding.weight.float(), dim=-1)
-    return (features @ codebook.T).argmax(-1)
+    codes = []
+    for part in _parts(pixels, pixels.shape[-1]):
+        features = vqmodel.quant_conv(vqmodel.encoder(part.to(vqmodel.dtype)))
+        features = F.normalize(features.float().flatten(2).transpose(1, 2), dim=-1)
+        codes.append((features @ codebook.T).argmax(-1))
+    return torch.cat(codes)
 
 
 def decode(vqmodel: Any, image_processor: Any, tokens: Tensor, size: int) -> Tensor:
@@ -63,16 +66,19 @@ def decode(vqmodel: Any, image_processor: Any, tokens: Tensor, size: int) -> Ten
         # A batch of one takes another convolution path, whose rounding differs: a picture must not
         # depend on what it is decoded with.
         rows = rows.expand(2, -1)
-    at_once = max(2, DECODED_AT_ONCE // (size * size))
-    pixels = torch.cat([vqmodel.decode(part) for part in _parts(rows, at_once)])[:count].float()
-    mean, deviation = _statistics(image_processor, pixels.device)
-    levels = ((pixels * deviation + mean) / image_processor.rescale_factor).round_().clamp_(0, 255)
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()[place]
+    mean, deviation = _statistics(image_processor, tokens.device)
+    pictures = []
+    for part in _parts(rows, size):
+        pixels = vqmodel.decode(part).float() * deviation + mean
+        levels = (pixels / image_processor.rescale_factor).round_().clamp_(0, 255)
+        pictures.append(levels.to(torch.uint8).permute(0, 2, 3, 1))
+    return torch.cat(pictures)[:count].contiguous()[place]
 
 
 def _parts(rows: Tensor, size: int) -> Sequence[Tensor]:
-    """Slices of at most `size` rows and, like the whole, never a single one."""
-    parts = -(-rows.shape[0] // size)
+    """Slices of about `AT_ONCE` pixels, a row being a picture of that size; none has one alone."""
+    at_once = max(2, AT_ONCE // (size * size))
+    parts = max(1, min(-(-rows.shape[0] // at_once), rows.shape[0] // 2))
     return rows.tensor_split(parts)
 
 

@@ -39,16 +39,20 @@ class Prefix(NamedTuple):
         return Prefix(torch.cat(both), self.lengths + other.lengths)
 
 
+def beyond(prefix: int, target: int, limit: int) -> str:
+    """Why `target` tokens cannot follow `prefix` of them in a model of `limit` positions, or ""."""
+    if prefix + target - 1 <= limit:  # the last token is never read
+        return ""
+    return f"{prefix} tokens and {target} of the answer are more than the model's {limit} positions"
+
+
 def check_positions(prefix: Prefix, target: int, limit: int, condition: Condition) -> None:
     """Raises ValueError where targets of `target` tokens would end beyond the model's positions."""
     longest = max(prefix.lengths, default=0)
-    if longest + target - 1 > limit:  # the last token is never read
+    if why := beyond(longest, target, limit):
         row = prefix.lengths.index(longest)
         given = "a picture" if isinstance(condition, Tensor) else f"prompt {condition[row][:60]!r}"
-        raise ValueError(
-            f"{given}: its {longest} tokens and {target} of the answer are more than the model's "
-            f"{limit} positions; give a shorter text, or a smaller max_new_tokens"
-        )
+        raise ValueError(f"{given}: {why}; give a shorter text, or a smaller max_new_tokens")
 
 
 class Prompts:

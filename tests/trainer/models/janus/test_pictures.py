@@ -70,8 +70,32 @@ def test_a_picture_does_not_depend_on_what_it_is_decoded_with(shared_janus, monk
     together = shared_janus.decode(tokens)
     for i, row in enumerate(tokens):
         assert torch.equal(shared_janus.decode(row[None])[0], together[i])
-    monkeypatch.setattr("suder.models.janus.pictures.DECODED_AT_ONCE", 4 * 32 * 32)
+    monkeypatch.setattr("suder.models.janus.pictures.AT_ONCE", 4 * 32 * 32)
     assert torch.equal(shared_janus.decode(tokens), together)
+
+
+@pytest.mark.parametrize("at_once", [2, 4])
+def test_pictures_go_through_the_vq_model_in_parts(shared_janus, pictures, monkeypatch, at_once):
+    """Of about so many, and never one alone, which is computed another way."""
+    seen = []
+    vqmodel = shared_janus.parts.vqmodel
+    hooks = [
+        part.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+        for part in (vqmodel.encoder, vqmodel.decoder)
+    ]
+    pixels = shared_janus.pixels(np.concatenate([pictures, pictures[::-1], pictures[:1]]))
+    tokens = shared_janus.encode(pixels)
+    distinct = tokens.clone()
+    distinct[:, 0] = torch.arange(len(tokens))
+    shown = shared_janus.decode(distinct)
+    seen.clear()
+    monkeypatch.setattr("suder.models.janus.pictures.AT_ONCE", at_once * 32 * 32)
+    assert torch.equal(shared_janus.encode(pixels), tokens)
+    assert torch.equal(shared_janus.decode(distinct), shown)
+    assert len(seen) > 2
+    assert 2 <= min(seen) <= max(seen) <= at_once + 1
+    for hook in hooks:
+        hook.remove()
 
 
 def test_equal_rows_are_decoded_once(shared_janus, monkeypatch):

@@ -177,6 +177,8 @@ def test_what_is_longer_than_the_models_positions_is_refused(shared_janus):
     fits = "red " * (limit - steps + 1 - frame)
     tokens = torch.zeros(1, steps, dtype=torch.int64)
     for text, runs in ((fits, True), (fits + "red", False)):
+        assert ("more than the model's 256 positions" in shared_janus.too_long(
+            "generation", text)) is not runs  # fmt: skip
         for use in (
             lambda text=text: shared_janus.start("generation", [text], 1, steps),
             lambda text=text: shared_janus("generation", [text], tokens),
@@ -185,4 +187,22 @@ def test_what_is_longer_than_the_models_positions_is_refused(shared_janus):
                 use()
             else:
                 with pytest.raises(ValueError, match=r"prompt 'red red .* more than the model's"):
+                    use()
+
+
+@torch.no_grad()
+def test_the_longest_text_about_a_picture_is_said_before(shared_janus, pictures):
+    longest = shared_janus.longest_text
+    pixels = shared_janus.pixels(pictures[:1])
+    for count, runs in ((longest, True), (longest + 1, False)):
+        text = "red " * (count - 1)  # and EOS
+        assert (not shared_janus.too_long("understanding", text)) is runs
+        for use in (
+            lambda count=count: shared_janus.start("understanding", pixels, 1, count),
+            lambda t=text: shared_janus("understanding", pixels, shared_janus.tokenize([t])),
+        ):
+            if runs:
+                use()
+            else:
+                with pytest.raises(ValueError, match=r"a picture: .* more than the model's"):
                     use()

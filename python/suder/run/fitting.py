@@ -1,0 +1,43 @@
+"""Before any work: whether what a run asks for fits the positions of its model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from suder.inputs.data import Dropped, Inputs
+from suder.inputs.files import DataError
+from suder.method.rollouts import too_long
+from suder.models.base import UnifiedModel
+from suder.settings.config import Sampling
+from suder.storage.shown import named
+
+
+def fitting(inputs: Inputs, sampling: Sampling, model: UnifiedModel) -> Inputs:
+    """The inputs without the prompts that are too long, which are dropped and named.
+
+    Raises:
+        DataError: no prompt is left, or the texts asked for are longer than the model's.
+    """
+    if sampling.max_new_tokens > model.longest_text:
+        raise DataError(
+            f"sampling.max_new_tokens: {sampling.max_new_tokens} tokens about a picture are more "
+            f"than fit this model's positions; it takes at most {model.longest_text}"
+        )
+    every = dict.fromkeys(inputs.prompts + inputs.watched_prompts)
+    why = {prompt: reason for prompt in every if (reason := too_long(model, prompt))}
+    if not why:
+        return inputs
+    prompts = tuple(prompt for prompt in inputs.prompts if prompt not in why)
+    watched = tuple(prompt for prompt in inputs.watched_prompts if prompt not in why)
+    if not prompts:
+        first = next(iter(why))
+        raise DataError(f"data.prompts: none is short enough; {named(first)}: {why[first]}")
+    if inputs.watched_prompts and not watched:
+        watched = tuple(dict.fromkeys(prompts))  # as where there are too few to set aside
+    dropped = [Dropped(named(prompt), f"too long: {reason}") for prompt, reason in why.items()]
+    return replace(
+        inputs,
+        prompts=prompts,
+        watched_prompts=watched,
+        dropped=(*inputs.dropped, *dropped),
+    )
