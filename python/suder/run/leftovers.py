@@ -43,12 +43,19 @@ def forget(folder: Path, config: TrainConfig) -> None:
             for name in JUDGED:
                 (place / name).unlink(missing_ok=True)
             _drop_empty(place)
+    drop_spent(folder, config)
+    drop_folder(folder / "model")
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
+
+
+def drop_spent(folder: Path, config: TrainConfig) -> None:
+    """Deletes what only a run that goes on has a use for; the caller has its lock."""
+    forget_states(folder)
     drop_rounds(folder / "rounds", config.rounds, 0)
     drop_checkpoints(folder / "checkpoints", config.rounds, config.checkpoint.every, 0)
-    _drop_empty(folder / "checkpoints")
-    for name in ("best", "model"):
-        drop_folder(folder / name)
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    drop_folder(folder / "best")
+    for name in ("state", "rounds", "checkpoints"):
+        _drop_empty(folder / name)
 
 
 def tidy(folder: Path) -> None:
