@@ -15,6 +15,7 @@ EXAMPLE = """\
   suder experiment --out runs/choice --split validation --set objective.kl=0.05
 
   Run it again after an interruption: finished cells are not run again, a cut one goes on.
+  Ctrl-c and SIGTERM let every cell write its state and end; a second one does not wait for them.
   It writes results.json, results.md and results.png into the folder, after every run anew.
 """
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from suder.experiment.runner import run_cells
     from suder.experiment.table import markdown
     from suder.storage.files import finite, write_json, write_text
+    from suder.storage.folders import FolderError, claim, sole_writer
 
     if args.jobs < 1 or args.threads < 1:
         raise ValueError(
@@ -63,22 +65,25 @@ def run(args: argparse.Namespace) -> int:
     ).cells()
     for cell in cells:
         cell.check()
-    args.out.mkdir(parents=True, exist_ok=True)
-    failed = []
-    if not args.table_only:
-        write_inputs(
-            args.out / "inputs",
-            pictures=plan.inputs["pictures"],
-            prompt_count=plan.inputs["prompts"],
-            hold_back=args.split == "validation",
-            world=plan.measures.world,
-        )
-        failed = run_cells(cells, args.out, jobs=args.jobs, threads=args.threads)
-    results = collect(cells, args.out)
-    write_json(args.out / "results.json", finite(results))
-    text = markdown(results)
-    write_text(args.out / "results.md", text)
-    plot(results, args.out / "results.png")
+    if (args.out / "config.yaml").exists():
+        raise FolderError(f"--out: {args.out} holds a run; give the experiment another folder")
+    claim(args.out)
+    with sole_writer(args.out):
+        failed = []
+        if not args.table_only:
+            write_inputs(
+                args.out / "inputs",
+                pictures=plan.inputs["pictures"],
+                prompt_count=plan.inputs["prompts"],
+                hold_back=args.split == "validation",
+                world=plan.measures.world,
+            )
+            failed = run_cells(cells, args.out, jobs=args.jobs, threads=args.threads)
+        results = collect(cells, args.out)
+        write_json(args.out / "results.json", finite(results))
+        text = markdown(results)
+        write_text(args.out / "results.md", text)
+        plot(results, args.out / "results.png")
     print(text)
     print(f"{args.out}/results.md, results.json, results.png", file=sys.stderr)
     return 1 if failed else 0

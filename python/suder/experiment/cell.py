@@ -5,7 +5,6 @@ Every step leaves a file and is not done again; `result.json` is written last.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,25 +16,51 @@ from suder.evaluation.evaluate import evaluate
 from suder.evaluation.result import Evaluation, load_evaluation
 from suder.evaluation.worlds import task_of
 from suder.experiment.plan import CONTROL, Cell, Measures
+from suder.run.folder import has_begun
+from suder.run.leftovers import drop_spent, forget
+from suder.run.stopping import Stopped
 from suder.run.trainer import Trainer
 from suder.settings.config_file import load_config
-from suder.storage.files import finite, read_json, write_json
-
-# Of a finished run only the result is of use; weights of 50 cells would fill a disk.
-_SPENT = ("checkpoints", "state", "best", "rounds")
+from suder.storage.files import finite, read_json, read_object, write_json
+from suder.storage.folders import refuse_links, sole_writer
 
 
 def run_cell(folder: Path, inputs: Path) -> None:
-    """Run the cell that `folder/cell.json` describes, or the rest of it."""
-    tree = read_json(folder / "cell.json")
-    cell = Cell(**{**tree, "measures": Measures(**tree["measures"])})
-    began = time.perf_counter()
-    result = _control(cell, folder) if cell.arm == CONTROL else _trained(cell, folder, inputs)
-    result |= {"fingerprint": cell.fingerprint(), "cell": tree}
-    result["seconds"] = round(time.perf_counter() - began, 1)
-    write_json(folder / "result.json", finite(result))
-    for name in _SPENT:
-        shutil.rmtree(folder / "run" / name, ignore_errors=True)
+    """Run the cell that `folder/cell.json` describes, or the rest of it.
+
+    Raises:
+        FolderError: another process works on it, such as a cell whose experiment was killed.
+    """
+    refuse_links((folder, folder / "run"))
+    with sole_writer(folder):
+        tree = read_object(folder / "cell.json")
+        cell = Cell(**{**tree, "measures": Measures(**tree["measures"])})
+        _forget_others(cell, folder)
+        began = time.perf_counter()
+        result = _control(cell, folder) if cell.arm == CONTROL else _trained(cell, folder, inputs)
+        result |= {"fingerprint": cell.fingerprint(), "cell": tree}
+        result["seconds"] = round(time.perf_counter() - began, 1)
+        write_json(folder / "result.json", finite(result))
+        run = folder / "run"
+        if (run / "config.yaml").is_file():
+            # Of a finished run only the result is of use; weights of 50 cells would fill a disk.
+            with sole_writer(run):
+                drop_spent(run, load_config(run / "config.yaml"))
+
+
+def _forget_others(cell: Cell, folder: Path) -> None:
+    """Deletes what an unfinished cell of other settings left here."""
+    mark, run = folder / "fingerprint.json", folder / "run"
+    if mark.is_file() and read_json(mark) != cell.fingerprint():
+        _say("unfinished work of other settings is here: starting again")
+        if (run / "config.yaml").is_file():
+            with sole_writer(run):
+                forget(run, load_config(run / "config.yaml"))
+        judged = [folder / f"{name}.npz" for name in ("greedy", "sampled")]
+        judged += [*folder.glob("t[0-9]*.npz"), *folder.glob("checkpoints/[0-9]*.npz")]
+        for path in judged:
+            path.unlink(missing_ok=True)
+    write_json(mark, cell.fingerprint())
 
 
 def _control(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -74,16 +99,10 @@ def _trained(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
 
 
 def _train(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
-    run, mark = folder / "run", folder / "fingerprint.json"
-    if mark.is_file() and read_json(mark) != cell.fingerprint():
-        _say("an unfinished run of other settings is here: starting again")
-        shutil.rmtree(run, ignore_errors=True)
-        for old in folder.glob("*.npz"):
-            old.unlink()
-    write_json(mark, cell.fingerprint())
+    run = folder / "run"
     if (run / "summary.json").is_file():
-        return dict(read_json(run / "summary.json"))
-    if (run / "config.yaml").is_file():
+        return read_object(run / "summary.json")
+    if has_begun(run):
         _say("resuming")
         return Trainer.resume(run, quiet=True).run()
     _say("training")
@@ -128,4 +147,8 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    run_cell(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        run_cell(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Stopped as stopped:
+        _say(str(stopped))
+        sys.exit(1)  # the cell has not ended well

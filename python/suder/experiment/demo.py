@@ -13,8 +13,8 @@ from suder.report import write_report
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
-from suder.storage.files import read_json
-from suder.storage.folders import claim
+from suder.storage.files import read_object
+from suder.storage.folders import claim, sole_writer
 
 PICTURES = PROMPTS = 512
 N = 1000
@@ -51,8 +51,10 @@ def run_demo(
     out = out.resolve()
     config = demo_config(out, model, rounds, quick, seed)
     claim(out)
+    _check_same(out, config)
     say(f"inputs: {PICTURES} pictures and {PROMPTS} prompts, nothing relates them: {out}/inputs")
-    write_inputs(out / "inputs", pictures=PICTURES, prompt_count=PROMPTS)
+    with sole_writer(out):
+        write_inputs(out / "inputs", pictures=PICTURES, prompt_count=PROMPTS)
     _train(out, config, say)
     n = QUICK_N if quick else N
     say(f"judging the start model and the result on {n} unseen prompts and {n} unseen pictures")
@@ -77,19 +79,22 @@ def demo_config(out: Path, model: str, rounds: int | None, quick: bool, seed: in
     return load_config(tree if rounds is None else {**tree, "rounds": rounds})
 
 
-def _train(out: Path, config: TrainConfig, say: Callable[[str], None]) -> None:
+def _check_same(out: Path, config: TrainConfig) -> None:
     begun = out / "config.yaml"
-    if not begun.is_file():
-        say(f"{config.rounds} rounds of self-improvement: sample, score, select, optimise")
-        Trainer(config).run()
-        return
-    if load_config(begun) != config:
+    if begun.is_file() and load_config(begun) != config:
         raise DemoError(
             f"{out} holds a run of other settings than asked for; "
             "give another --out, or delete that folder"
         )
+
+
+def _train(out: Path, config: TrainConfig, say: Callable[[str], None]) -> None:
+    if not (out / "config.yaml").is_file():
+        say(f"{config.rounds} rounds of self-improvement: sample, score, select, optimise")
+        Trainer(config).run()
+        return
     if (out / "summary.json").is_file():
-        rounds = read_json(out / "summary.json")["rounds"]
+        rounds = read_object(out / "summary.json").get("rounds")
         say(f"the run is there already, {rounds} rounds")
         return
     say("going on with the run that was interrupted")

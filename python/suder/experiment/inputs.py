@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from suder.evaluation.task import asked_kinds, distinct_first, in_validation, kinds_of
-from suder.storage.files import read_json, write_json, write_text
+from suder.storage.files import read_json, whole, write_json, write_text
+from suder.storage.folders import make_folder
 from suder.world.digits import NAMES, scans
 from suder.world.digits import prompt as digit_prompt
 from suder.world.drawing import draw
@@ -49,9 +50,11 @@ def write_inputs(
     make = {"shapes": _shapes, "digits": _digits}[world]
     drawn, asked = make(pictures, prompt_count, seed, hold_back)
     images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    make_folder(images)
     for number, picture in enumerate(drawn):
-        Image.fromarray(picture).save(images / f"{number:04d}.png")
+        with whole(images / f"{number:04d}.png", picture.nbytes) as partial:
+            Image.fromarray(picture).save(partial, format="PNG")
     write_text(folder / "prompts.txt", "\n".join(asked) + "\n")
     write_json(done, asked_for)  # last: it says that all is there
 

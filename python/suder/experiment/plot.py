@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from suder.evaluation.result import DIRECTIONS
+from suder.storage.files import write_bytes
 
 _TITLES = {
     "generation": "pictures of unseen prompts",
@@ -34,9 +35,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
                 axis.set_yticklabels([])
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower right", ncols=len(starts), frameon=False)
-        temporary = path.with_name(path.name + ".tmp")
-        figure.savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=150)
+    write_bytes(path, picture.getvalue())
 
 
 def _panel(axis: Any, cells: list[dict[str, Any]], arms: list[str], starts: list[str],

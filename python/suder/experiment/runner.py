@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,9 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from suder.experiment.plan import Cell, PlanError
-from suder.storage.files import read_json, write_json
+from suder.run.stopping import ASKING, Stopped, Stopping
+from suder.storage.files import read_object, write_json
+from suder.storage.folders import make_folder
 from suder.storage.shown import shown
 
 COMMAND = (sys.executable, "-m", "suder.experiment.cell")  # then the cell's folder and the inputs
@@ -32,6 +35,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
 
     Raises:
         PlanError: a finished cell was run with other settings.
+        Stopped: SIGTERM, SIGINT or SIGHUP came; the cells were asked to end, once each, and have.
     """
     waiting = [cell for cell in cells if finished(cell, out) is None]
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -42,10 +46,11 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns) as bar:
+    with Stopping((*ASKING, signal.SIGHUP)) as stop, Progress(*columns) as bar:
         label = bar.add_task("cells", total=len(cells), completed=len(cells) - len(waiting))
         try:
             while waiting or running:
+                stop.check()  # here alone: no cell is between its start and `running`
                 while waiting and len(running) < jobs:
                     cell = waiting.pop(0)
                     running[cell.name] = _start(cell, out, threads)
@@ -57,6 +62,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
                     bar.advance(label)
                 at_work = ", ".join(f"{name} {_progress(out / 'cells' / name)}" for name in running)
                 bar.update(label, description=at_work or "cells")
+        except Stopped as stopped:
+            stopped.words += "; what the cells have done is kept, the same command goes on"
+            raise
         finally:
             for child in running.values():
                 child.terminate()
@@ -70,8 +78,8 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
     path = out / "cells" / cell.name / "result.json"
     if not path.is_file():
         return None
-    result: dict[str, Any] = read_json(path)
-    if result["fingerprint"] != cell.fingerprint():
+    result = read_object(path)
+    if result.get("fingerprint") != cell.fingerprint():
         raise PlanError(
             f"{path} was made with other settings than asked for now; "
             "use another --out, or delete that cell's folder to run it again"
@@ -85,13 +93,19 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 def _start(cell: Cell, out: Path, threads: int) -> subprocess.Popen[bytes]:
     folder = out / "cells" / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(out / "cells")
+    make_folder(folder)
     write_json(folder / "cell.json", asdict(cell))
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     command = [*COMMAND, str(folder), str(out / "inputs")]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **counts}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **counts},
+            start_new_session=True,  # ctrl-c is for this process, which passes it on
         )
 
 

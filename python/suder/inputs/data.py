@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +18,14 @@ from suder.inputs.pictures import (
     digest_of,
     find_pictures,
 )
+from suder.inputs.texts import MAX_BYTES as MAX_TEXT
 from suder.inputs.texts import read_prompts
 from suder.settings.config import Data
-from suder.storage.files import read_json, seed_of, write_json, write_jsonl
+from suder.storage.files import DamagedFile, read_object, seed_of, write_json, write_jsonl
 from suder.storage.shown import named
 
+LARGEST = 2 * MAX_TEXT  # bytes of inputs.json: every prompt, and pictures by path and digest
+LISTS = ("images", "prompts", "watched_images", "watched_prompts")
 FEW = 8  # different inputs: less is no sample of anything
 
 
@@ -56,10 +60,21 @@ class Inputs:
 
     @classmethod
     def load(cls, run: Path) -> Inputs:
-        """The inputs a run began with, whatever has been added to the folder since."""
-        kept = read_json(run / "data" / "inputs.json")
-        digests = kept.pop("digests", {})
-        return cls(**{key: tuple(value) for key, value in kept.items()}, digests=digests)
+        """The inputs a run began with, whatever has been added to the folder since.
+
+        Raises:
+            DamagedFile: the file says something else than `save` wrote.
+        """
+        path = run / "data" / "inputs.json"
+        kept = read_object(path, LARGEST)
+        digests = kept.pop("digests", {})  # older runs have none
+        for name in LISTS:
+            few = name in ("images", "prompts") and not kept.get(name)
+            if few or not _are_texts(kept.get(name)):
+                raise DamagedFile(f"{path}: `{name}` is {'empty or ' * few}no list of texts")
+        if not isinstance(digests, dict) or not _are_texts(list(digests.values())):
+            raise DamagedFile(f"{path}: `digests` are no texts by the paths of pictures")
+        return cls(**{name: tuple(kept[name]) for name in LISTS}, digests=digests)
 
 
 def read_inputs(data: Data, seed: int) -> Inputs:
@@ -158,3 +173,7 @@ def _split(
         tuple(item for item, content in items if content not in aside),
         tuple(different[text] for text in contents[:count]),
     )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from suder.inputs.data import Inputs
+from suder.inputs.files import DataError, read_file
+from suder.inputs.pictures import MAX_BYTES, digest_of
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import dump_config, with_absolute_paths
 from suder.storage.checkpoint import state_files
 from suder.storage.files import DamagedFile, read_jsonl_left, read_object, write_json, write_text
-from suder.storage.fingerprint import differing, hash_file, versions
+from suder.storage.fingerprint import differing, versions
 from suder.storage.folders import (
     MARK,
     claim,
     is_ours,
     refuse_foreign,
     refuse_links,
-    repair_folder,
     sole_writer,
 )
 
 PHASES = ("sample", "score", "select")
-FILES = (  # that are written whole, under a temporary name first
-    "config.yaml",
-    "versions.json",
-    "summary.json",
-    "metrics.jsonl",
-    "metrics.jsonl.damaged",
-    "data/inputs.json",
-    "data/pictures.json",
-    "data/dropped.jsonl",
-    "data/dropped.jsonl.damaged",
-)
 MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
 Origin = dict[str, Any]
 
@@ -65,8 +54,8 @@ def has_begun(folder: Path) -> bool:
     """Whether there is work of a run in it, beyond looking at the start model."""
     rows, faults = read_jsonl_left(folder / "metrics.jsonl")
     later = faults or any(row.get("round") != 0 for row in rows)
-    results = ("checkpoints", "model", "summary.json")
-    return bool(later or state_files(folder) or any((folder / one).exists() for one in results))
+    results = any((folder / name).exists() for name in ("model", "summary.json"))
+    return bool(later or results or state_files(folder) or numbered(folder / "checkpoints"))
 
 
 def begin(folder: Path, config: TrainConfig, inputs: Inputs, start: dict[str, str]) -> Origin:
@@ -78,7 +67,6 @@ def begin(folder: Path, config: TrainConfig, inputs: Inputs, start: dict[str, st
         with sole_writer(folder):
             refuse_used(folder)  # somebody may have been quicker
             inputs.save(folder)
-            write_json(folder / "data" / "pictures.json", hash_pictures(inputs))
             origin = versions() | {"run": secrets.token_hex(8), "start": start}
             write_json(folder / "versions.json", origin)
             write_text(folder / "config.yaml", dump_config(with_absolute_paths(config)))
@@ -86,7 +74,7 @@ def begin(folder: Path, config: TrainConfig, inputs: Inputs, start: dict[str, st
         with suppress(OSError):
             for name in ("config.yaml", "versions.json", *([] if ours else [MARK])):
                 (folder / name).unlink(missing_ok=True)
-            for name in ("dropped.jsonl", "inputs.json", "pictures.json"):
+            for name in ("dropped.jsonl", "inputs.json"):
                 (folder / "data" / name).unlink(missing_ok=True)
             (folder / "data").rmdir()
             if not there:
@@ -125,31 +113,34 @@ def check_start(folder: Path, model: str, then: Origin, now: dict[str, str]) -> 
         )
 
 
-def changes(folder: Path, then: Origin, inputs: Inputs) -> list[str]:
+def changes(then: Origin, inputs: Inputs) -> list[str]:
     """Sentences about what is not as it was when the run began, but does not end it."""
     said = []
     now = versions()
     if parts := differing({key: then.get(key) for key in now}, now):
         told = ", ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in parts)
         said.append(f"the same bits are not promised, for versions changed: {told}")
-    pictures = read_object(folder / "data" / "pictures.json")
-    if other := differing(pictures, hash_pictures(inputs)):
+    names = sorted({*inputs.images, *inputs.watched_images})
+    known = [name for name in names if name in inputs.digests]
+    if len(known) < len(names):
         said.append(
-            f"{len(other)} of {len(pictures)} pictures are gone or not as they were when the run "
+            f"whether {len(names) - len(known)} of {len(names)} pictures are as they were is not "
+            "known: the version of suder that began the run did not note it"
+        )
+    if other := [name for name in known if _digest(name) != inputs.digests[name]]:
+        said.append(
+            f"{len(other)} of {len(names)} pictures are gone or not as they were when the run "
             f"began: {', '.join(other[:3])}{', ...' if len(other) > 3 else ''}"
         )
     return said
 
 
-def hash_pictures(inputs: Inputs) -> dict[str, str | None]:
-    """Of every picture of the run; None: not there."""
-    hashes: dict[str, str | None] = {}
-    for name in sorted({*inputs.images, *inputs.watched_images}):
-        try:
-            hashes[name] = hash_file(Path(name))
-        except (OSError, ValueError):
-            hashes[name] = None
-    return hashes
+def _digest(picture: str) -> str | None:
+    """None: it is not there, or no file."""
+    try:
+        return digest_of(read_file(picture, MAX_BYTES))
+    except DataError:
+        return None
 
 
 def what_is_left(folder: Path) -> str:
@@ -161,49 +152,8 @@ def what_is_left(folder: Path) -> str:
     return f"what can be used: {', '.join(whole)}; `model: {whole[-1]}` begins a new run from there"
 
 
-def tidy(folder: Path) -> None:
-    """Ends what an earlier life was killed in: folders half exchanged, files half written."""
-    aside = [*folder.glob("checkpoints/*.partial"), *folder.glob("checkpoints/*.old")]
-    for path in [folder / "best", folder / "model", *(one.with_suffix("") for one in aside)]:
-        repair_folder(path)
-    halves = [
-        *(folder / f"{name}.partial" for name in FILES),
-        *(
-            path
-            for path in folder.glob("state/*.safetensors.partial")
-            if path.name.partition(".")[0].isdigit()
-        ),
-        *(
-            path / f"{name}.safetensors.partial"
-            for path in _numbered(folder / "rounds")
-            for name in PHASES
-        ),
-    ]
-    for path in halves:
-        if path.is_file() and not path.is_symlink():
-            path.unlink()
-
-
-def drop_rounds(folder: Path, index: int, keep: int) -> None:
-    """Deletes the files of all but the last `keep` rounds up to `index`, and nothing else."""
-    for path in [path for path in _numbered(folder) if int(path.name) <= index][:-keep]:
-        for name in PHASES:
-            (path / f"{name}.safetensors").unlink(missing_ok=True)
-            (path / f"{name}.safetensors.partial").unlink(missing_ok=True)
-        with suppress(OSError):  # something of the user's is in it
-            path.rmdir()
-
-
-def drop_checkpoints(folder: Path, index: int, every: int, keep: int) -> None:
-    """Deletes all but the last `keep` checkpoints up to `index`; only a number that the run saves
-    is one."""
-    numbers = range(0, index + 1, every)
-    ours = [path for path in _numbered(folder) if int(path.name) in numbers]
-    for path in ours[:-keep]:
-        shutil.rmtree(path)
-
-
-def _numbered(folder: Path) -> list[Path]:
+def numbered(folder: Path) -> list[Path]:
+    """The folders of rounds or checkpoints in `folder`, in their order."""
     refuse_links((folder,))
     found = [path for path in folder.glob("*") if path.name.isdigit() and len(path.name) >= 6]
     folders = [path for path in found if path.is_dir() and not path.is_symlink()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -18,13 +18,14 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
         signal: which asked.
-        exit_code: 0 for SIGTERM (Slurm, Kubernetes: nothing went wrong), 130 for SIGINT.
+        exit_code: 0 for SIGTERM (Slurm, Kubernetes: nothing went wrong), 130 for SIGINT, as shells
+            say it.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.signal = signal.Signals(number)
-        self.exit_code = 0 if number == signal.SIGTERM else 130
+        self.exit_code = 0 if number == signal.SIGTERM else 128 + number
         self.words = f"stopped by {self.signal.name}"
 
     def __str__(self) -> str:
@@ -38,14 +39,15 @@ class Stopping:
     everything outside the main thread, where Python takes no signals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asking: Sequence[signal.Signals] = ASKING) -> None:
+        self.asking = asking
         self.asked = 0
         self.immediate = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            for number in ASKING:
+            for number in self.asking:
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                     self.before[number] = signal.signal(number, self._handle)
         return self

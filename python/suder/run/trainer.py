@@ -14,15 +14,13 @@ from suder.run.folder import (
     begin,
     changes,
     check_start,
-    drop_checkpoints,
-    drop_rounds,
     has_begun,
     read_origin,
     refuse_used,
-    tidy,
     what_is_left,
 )
 from suder.run.learner import Learner
+from suder.run.leftovers import drop_checkpoints, drop_rounds, forget, tidy
 from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.rounds import (
@@ -37,7 +35,7 @@ from suder.run.rounds import (
 from suder.run.stopping import Stopped, Stopping
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
-from suder.storage.checkpoint import forget_states, load_state, save_state, state_files
+from suder.storage.checkpoint import load_state, save_state, state_files
 from suder.storage.files import DamagedFile, read_object, write_json
 from suder.storage.folders import make_folder, sole_writer, write_folder
 
@@ -69,7 +67,8 @@ class Trainer:
         """Takes up an interrupted run with the inputs and settings it began with.
 
         Args:
-            start_over: begin again from the start model, whatever state there is.
+            start_over: begin again from the start model, whatever state there is; `run` then
+                deletes all that the run made before.
         """
         folder = Path(folder)
         origin = read_origin(folder)
@@ -80,7 +79,7 @@ class Trainer:
         trainer._setup(folder, load_config(folder / "config.yaml"), Inputs.load(folder), quiet)
         check_start(folder, trainer.config.model, origin, trainer.learner.fingerprint)
         trainer.origin, trainer.anew = origin, start_over
-        trainer.notes = changes(folder, origin, trainer.inputs)
+        trainer.notes = changes(origin, trainer.inputs)
         return trainer
 
     def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
@@ -98,8 +97,14 @@ class Trainer:
         Raises:
             Stopped: SIGTERM or SIGINT came; the state is written, `resume` goes on from it.
             WriteError: the disk is full; what was there before is whole, `resume` goes on.
+            RunError: another Trainer began a run in the folder after this one was made.
         """
         with sole_writer(self.folder), self.stop:
+            if read_origin(self.folder)["run"] != self.origin["run"]:
+                raise RunError(
+                    f"another run was begun in {self.folder} since this one was; to go on with "
+                    f"that one: suder train --resume {self.folder}"
+                )
             self._load_state()
             tidy(self.folder)
             with RunLog(self.folder, self.config.rounds, self.saved, self.quiet) as log:
@@ -108,10 +113,10 @@ class Trainer:
                 except Stopped as stopped:
                     if 0 <= self.saved < self.done:
                         self._save_state(self.done)
-                    stopped.words += (
-                        f" after round {self.done}, whose state is written; to go on: "
-                        f"suder train --resume {self.folder}"
-                    )
+                    where = "before the first state was written"
+                    if self.saved >= 0:
+                        where = f"after round {self.saved}, whose state is written"
+                    stopped.words += f" {where}; to go on: suder train --resume {self.folder}"
                     raise
 
     def _rounds(self, log: RunLog) -> dict[str, Any]:
@@ -205,7 +210,8 @@ class Trainer:
             RunError: there was a state once and there is none that is whole.
         """
         if self.anew:
-            forget_states(self.folder)
+            forget(self.folder, self.config)
+            self.anew = False
             return
         found, faults = load_state(self.folder, self.origin["run"])
         if found is None:

@@ -25,8 +25,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from suder.storage.fingerprint import hash_tensors
+from suder.storage.regular import NotRegular, open_regular, read_regular
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST = 1 << 24  # bytes of a JSON file, and
+LONGEST = 1 << 28  # of one of lines, that are read: it may be anybody's
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP)
 
 
@@ -35,7 +38,7 @@ class WriteError(OSError):
 
 
 class DamagedFile(ValueError):
-    """A file that is not what it was when it was written; the message says where."""
+    """A file that is not what it was when it was written, or none; the message says where."""
 
 
 def seed_of(*parts: object) -> int:
@@ -96,10 +99,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    data = text.encode()
+def write_bytes(path: Path, data: bytes) -> None:
     with whole(path, len(data)) as partial:
         partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def append(path: Path, data: bytes) -> None:
@@ -146,18 +152,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises DamagedFile, with the line, where it is no JSON."""
+def read_json(path: Path, limit: int = LARGEST) -> Any:
+    """The value in a file of at most `limit` bytes.
+
+    Raises:
+        DamagedFile: with the line, where it is no JSON; or it is no regular file, or too large.
+    """
+    data = _read(path, limit)
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DamagedFile(f"{path}{line} is not JSON: {error}") from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, limit: int = LARGEST) -> dict[str, Any]:
     """A JSON file that holds `{...}`; raises DamagedFile where it does not."""
-    value = read_json(path)
+    value = read_json(path, limit)
     if not isinstance(value, dict):
         raise DamagedFile(f"{path} holds no JSON object, but {type(value).__name__}")
     return value
@@ -184,10 +195,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def read_jsonl_left(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows that are whole, and for each line that is not, what it is, with file and line."""
+    """The rows that are whole, and for each line that is not, what it is, with file and line.
+
+    Raises:
+        DamagedFile: it is no regular file, or too large.
+    """
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    lines = _read(path, LONGEST).split(b"\n") if path.exists() else []
     for number, line in enumerate(lines[:-1], 1):
         if not line.strip():
             continue
@@ -224,6 +239,8 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         DamagedFile: a bit of it is not what was written, or it is another kind of file.
     """
+    with _damage_of(path):
+        os.close(open_regular(path))  # the library would wait at a pipe
     try:
         with safe_open(path, framework="pt") as file:
             note = file.metadata() or {}
@@ -234,7 +251,23 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise DamagedFile(f"{path} was not written by this version of suder: it has no checksum")
     if note["sha256"] != hash_tensors(tensors.items(), note["json"]):
         raise DamagedFile(f"{path} is damaged: its checksum does not agree with what is in it")
-    return tensors, json.loads(note["json"])
+    try:
+        return tensors, dict(json.loads(note["json"]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFile(f"{path}: the note in it is no JSON object: {error}") from None
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with _damage_of(path):
+        return read_regular(path, limit)
+
+
+@contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotRegular as error:
+        raise DamagedFile(f"{path}: {error}") from None
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:

@@ -64,6 +64,16 @@ def repair_folder(path: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
 
 
+def drop_folder(path: Path) -> None:
+    """Deletes the folder, if it is there; a kill leaves all or nothing of it under its name."""
+    partial, _ = _beside(path)
+    refuse_links((path, partial))
+    shutil.rmtree(partial, ignore_errors=True)
+    if path.is_dir():
+        os.replace(path, partial)
+        shutil.rmtree(partial)
+
+
 def make_folder(path: Path) -> None:
     """The folder `path`, there already or not; never what a symbolic link points to."""
     refuse_links((path,))
@@ -113,12 +123,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     mark = folder / MARK
     refuse_links((mark,))
+    if mark.exists() and not mark.is_file():
+        raise FolderError(f"{mark} is not a regular file; remove it")
     with mark.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise FolderError(f"{folder} is in use by {_holder(file.read())}") from None
+            raise FolderError(f"{folder} is in use by {_holder(file.read(1000))}") from None
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         me = {"process": os.getpid(), "machine": platform.node(), "since": now}
         with told(mark, 100):

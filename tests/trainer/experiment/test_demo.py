@@ -16,6 +16,8 @@ from suder.experiment import demo
 from suder.experiment.demo import DemoError, demo_config, run_demo
 from suder.models import Janus
 from suder.run import trainer
+from suder.settings.config_file import dump_config
+from suder.storage.folders import claim
 
 N = 10
 
@@ -159,11 +161,16 @@ def test_the_full_demo_judges_a_thousand_of_each():
     assert config.guard.enabled
 
 
-def test_a_run_of_other_settings_is_named(small: str, tmp_path: Path):
-    out = tmp_path / "demo"
-    run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+def test_nothing_is_put_into_a_run_of_other_settings(small: str, tmp_path: Path):
+    """Such as one of `suder train`."""
+    out = tmp_path / "run"
+    claim(out)
+    config = demo_config(out, small, 7, True, 0)
+    (out / "config.yaml").write_text(dump_config(config))
+    before = sorted(out.rglob("*"))
     with pytest.raises(DemoError, match="give another --out, or delete that folder"):
         run_demo(out, model=small, rounds=2, quick=True, say=lambda _: None)
+    assert sorted(out.rglob("*")) == before
 
 
 def test_only_a_finished_run_is_judged(tmp_path: Path):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +34,9 @@ from suder.experiment.plot import plot
 from suder.experiment.runner import finished, run_cells
 from suder.experiment.table import markdown
 from suder.models import Janus
-from suder.settings.config_file import load_config
-from suder.storage.files import finite, read_json, write_json
+from suder.settings.config_file import dump_config, load_config
+from suder.storage.files import WriteError, finite, read_json, write_json
+from suder.storage.folders import FolderError, claim, sole_writer
 from suder.world.splits import split_of
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "experiment.yaml"
@@ -241,6 +247,135 @@ def test_finished_cells_are_not_run_again_and_failed_ones_are(
         run_cells(cells, tmp_path)
 
 
+SIGNALLED = """
+import json, os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def note(number, frame):
+    with open(folder / "signals.txt", "a") as file:
+        file.write(f"{signal.Signals(number).name}\\n")
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, note)
+(folder / "ready").touch()
+for _ in range(1000):
+    time.sleep(0.02)
+    if (folder / "signals.txt").exists():
+        time.sleep(0.3)
+        (folder / "state").touch()
+        sys.exit(1)
+"""
+EXPERIMENT = """
+import sys
+from pathlib import Path
+from suder.cli import main
+from suder.experiment import runner
+runner.COMMAND = (sys.executable, "-c", sys.argv[1])
+sys.exit(main(["experiment", "--out", sys.argv[2], "--recipe", sys.argv[3], "--arms", "grpo"]))
+"""
+# Ctrl-c reaches the whole group of processes in the foreground, the others one process.
+ENDS = {"SIGTERM": (os.kill, 0), "SIGINT": (os.killpg, 130), "SIGHUP": (os.kill, 129)}
+
+
+def test_no_cell_outlives_an_experiment_that_is_stopped(
+    tmp_path: Path, make_recipe: Callable[..., Path]
+):
+    """Each is asked once, so that it can write its state, and waited for."""
+    recipe = make_recipe()
+    command = [sys.executable, "-c", EXPERIMENT, SIGNALLED]
+    started = {
+        name: subprocess.Popen(
+            [*command, str(tmp_path / name), str(recipe)],
+            start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for name in ENDS
+    }  # fmt: skip
+    for name, (send, code) in ENDS.items():
+        cells = tmp_path / name / "cells"
+        until = time.monotonic() + 120
+        while len(list(cells.glob("*/ready"))) < 2:
+            assert started[name].poll() is None, started[name].communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        send(started[name].pid, signal.Signals[name])
+        said = started[name].communicate(timeout=60)[1]
+        assert started[name].returncode == code, said
+        assert f"stopped by {name}; what the cells have done is kept" in said
+        asked = [path.read_text() for path in cells.glob("*/signals.txt")]
+        assert asked == ["SIGTERM\n"] * 2
+        assert len(list(cells.glob("*/state"))) == 2, "it was over before its cells were"
+
+
+def test_an_experiment_takes_no_folder_of_others(
+    tmp_path: Path, make_recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    recipe = str(make_recipe())
+    theirs, run, used = tmp_path / "theirs", tmp_path / "run", tmp_path / "used"
+    for folder, name in ((theirs, "results.json"), (run, "config.yaml")):
+        folder.mkdir()
+        if folder == run:
+            claim(run)
+        (folder / name).write_text("theirs")
+    claim(used)
+    said = {
+        theirs: "theirs is not empty and nothing of suder's: results.json is in it",
+        run: f"--out: {run} holds a run; give the experiment another folder",
+        used: f"{used} is in use by process {os.getpid()} on",
+    }
+    with sole_writer(used):
+        for out, why in said.items():
+            before = sorted(out.rglob("*"))
+            for more in ([], ["--table-only"]):
+                assert main(["experiment", "--out", str(out), "--recipe", recipe, *more]) == 2
+                assert why in capsys.readouterr().err
+            assert sorted(out.rglob("*")) == before
+    assert (theirs / "results.json").read_text() == "theirs"
+
+
+def test_cells_are_not_put_through_links(tmp_path: Path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "cells").symlink_to(tmp_path / "theirs")
+    with pytest.raises(FolderError, match="cells is a symbolic link"):
+        run_cells(fake_cells(), tmp_path)
+    (tmp_path / "inputs").symlink_to(tmp_path / "theirs")
+    with pytest.raises(FolderError, match="inputs is a symbolic link"):
+        write_inputs(tmp_path / "inputs", pictures=1, prompt_count=1)
+    assert not list((tmp_path / "theirs").iterdir())
+
+
+def test_a_full_disk_leaves_no_half_of_a_picture(tmp_path: Path, make_recipe: Callable[..., Path]):
+    cells, _ = made_up(tmp_path, make_recipe)
+    results = collect(cells, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"no space left for .*results\.png: it takes [\d,]+"):
+            plot(results, tmp_path / "results.png")
+        with pytest.raises(WriteError, match=r"no space left for .*0000\.png: it takes [\d,]+"):
+            write_inputs(tmp_path / "inputs", pictures=24, prompt_count=24)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    halves = {"results.png", "results.png.partial", "0000.png", "0000.png.partial"}
+    assert not halves & {path.name for path in tmp_path.rglob("*")}
+    write_inputs(tmp_path / "inputs", pictures=24, prompt_count=24)
+
+
+def test_a_cell_that_another_process_works_on_is_left_alone(
+    tmp_path: Path, make_recipe: Callable[..., Path]
+):
+    """One whose experiment was killed goes on; so may somebody's `suder train --resume` of it."""
+    cell = read_plan(make_recipe()).cells()[-1]
+    folder = folder_of(cell, tmp_path)
+    write_json(folder / "cell.json", asdict(cell))
+    write_json(folder / "fingerprint.json", "of other settings")
+    config = load_config(cell.tree(folder / "run", tmp_path / "inputs"))
+    claim(folder / "run")
+    (folder / "run" / "config.yaml").write_text(dump_config(config))
+    (folder / "run" / "model").mkdir()
+    for taken in (folder, folder / "run"):
+        with sole_writer(taken), pytest.raises(FolderError, match=rf"{taken} is in use by"):
+            cell_module.run_cell(folder, tmp_path / "inputs")
+        assert (folder / "run" / "model").is_dir()
+
+
 def test_a_cell_from_beginning_to_end_and_after_a_cut(
     tmp_path: Path, janus: Janus, make_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
@@ -293,12 +428,26 @@ def folder_of(cell: Cell, out: Path) -> Path:
 def test_unfinished_work_of_other_settings_is_thrown_away(
     tmp_path: Path, make_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    cell = read_plan(make_recipe()).cells()[-1]
-    folder = folder_of(cell, tmp_path)
-    (folder / "run").mkdir()
-    (folder / "run" / "summary.json").write_text('{"rounds": 99}')
-    (folder / "greedy.npz").write_text("old")
+    """Whatever the arm: what others were judged by judges nothing here. The user's stays."""
+    control, *_, cell = read_plan(make_recipe()).cells()
+    for one in (control, cell):
+        folder = folder_of(one, tmp_path)
+        write_json(folder / "fingerprint.json", "of other settings")
+        names = ["greedy.npz", "sampled.npz", "t0.5.npz", "checkpoints/000001.npz"]
+        for name in (*names, "mine.npz", "checkpoints/mine.npz"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("old")
+        cell_module._forget_others(one, folder)
+        assert {path.name for path in folder.rglob("*.npz")} == {"mine.npz"}
+        assert read_json(folder / "fingerprint.json") == one.fingerprint()
     write_json(folder / "fingerprint.json", "of other settings")
+    run = folder / "run"
+    claim(run)
+    old = load_config(cell.tree(run, tmp_path), ["rounds=99"])
+    (run / "config.yaml").write_text(dump_config(old))
+    for name in ("summary.json", "rounds/000099/sample.safetensors", "rounds/000099/notes.txt"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text('{"rounds": 99}')
     begun = {}
 
     class Trainer:
@@ -309,11 +458,11 @@ def test_unfinished_work_of_other_settings_is_thrown_away(
             return {"rounds": 2}
 
     monkeypatch.setattr(cell_module, "Trainer", Trainer)
+    cell_module._forget_others(cell, folder)
+    assert [path.name for path in (run / "rounds").rglob("*") if path.is_file()] == ["notes.txt"]
     assert cell_module._train(cell, folder, tmp_path) == {"rounds": 2}
     assert begun["config"].optimizer.lr == 0.01
     assert begun["config"].seed == cell.seed
-    assert not (folder / "greedy.npz").exists()
-    assert read_json(folder / "fingerprint.json") == cell.fingerprint()
 
 
 # ---- collecting, from made-up results
@@ -406,14 +555,16 @@ def test_what_is_missing_is_named(tmp_path: Path, make_recipe: Callable[..., Pat
 def test_command_collects(
     tmp_path: Path, make_recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
-    made_up(tmp_path, make_recipe)
-    command = ["experiment", "--out", str(tmp_path), "--recipe", str(make_recipe()), "--table-only"]
+    out = tmp_path / "out"
+    claim(out)
+    made_up(out, make_recipe)
+    command = ["experiment", "--out", str(out), "--recipe", str(make_recipe()), "--table-only"]
     narrowed = [*command, "--arms", "grpo", "--starts", "shapes"]
     assert main(narrowed) == 0
     assert "| grpo | 2 |" in capsys.readouterr().out
-    assert json.loads((tmp_path / "results.json").read_text())["missing"] == []
-    assert "| grpo | 2 |" in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "results.png").stat().st_size > 5000
+    assert json.loads((out / "results.json").read_text())["missing"] == []
+    assert "| grpo | 2 |" in (out / "results.md").read_text()
+    assert (out / "results.png").stat().st_size > 5000
     assert main([*narrowed, "--set", "rounds=3"]) == 2
     assert "made with other settings" in capsys.readouterr().err
     assert main([*command, "--jobs", "0"]) == 2

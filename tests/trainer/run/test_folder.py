@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from suder.cli import main
 from suder.inputs.pictures import DataError
 from suder.models import load_model
-from suder.run.folder import RunError, drop_checkpoints, drop_rounds, tidy
+from suder.run.folder import RunError, has_begun
+from suder.run.leftovers import drop_checkpoints, drop_rounds, forget, tidy
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
+from suder.settings.config_file import load_config
 from suder.storage.checkpoint import state_files
 from suder.storage.files import read_json, read_jsonl, write_json
 from suder.storage.folders import FolderError, sole_writer
@@ -46,6 +53,10 @@ def run(finished: dict[str, Path], make_config: Make, tmp_path: Path,
     settings = home / "run" / "config.yaml"
     settings.write_text(settings.read_text().replace(str(finished["home"]), str(home)))
     return home / "run"
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way may catch it and tidy up."""
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
@@ -101,14 +112,32 @@ def test_frozen_weights_under_lora_count(make_config: Make, tmp_path: Path,
 def test_pictures_that_changed_are_said(
     run: Path, inputs_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = read_json(run / "data" / "pictures.json")
-    assert len(pictures) == 12
-    changed = str(inputs_folder / "pictures" / "03.png")
-    write_json(run / "data" / "pictures.json", pictures | {changed: "0" * 64})
+    path = run / "data" / "inputs.json"
+    inputs = read_json(path)
+    digests = inputs["digests"]
+    assert len(digests) == 12
+    changed, gone = sorted(digests)[3], sorted(digests)[5]
+    digests[changed] = "0" * 64
+    for name in ("images", "watched_images"):
+        inputs[name] = [f"{one}.gone" if one == gone else one for one in inputs[name]]
+    digests[f"{gone}.gone"] = digests.pop(gone)
+    write_json(path, inputs)
     Trainer.resume(run).run()
     said = told(capsys)
-    assert "1of12picturesaregoneornotastheywere" in said
+    assert "2of12picturesaregoneornotastheywere" in said
     assert changed.rpartition("/")[2] in said
+
+
+def test_a_finished_run_of_an_older_version(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It hashed its pictures into a file of their own."""
+    expected = weights(run)
+    path = run / "data" / "inputs.json"
+    inputs = read_json(path)
+    write_json(run / "data" / "pictures.json", inputs.pop("digests"))
+    write_json(path, inputs)
+    assert Trainer.resume(run).run()["rounds"] == 3
+    assert "whether12of12picturesareastheywereisnotknown" in told(capsys)
+    assert weights(run) == expected
 
 
 def test_changed_versions_are_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +191,90 @@ def test_without_a_state_it_says_what_can_be_used(run: Path, gone: str) -> None:
     (run / "model" / "model.safetensors").write_bytes(b"")
     assert Trainer.resume(run, quiet=True, start_over=True).run()["rounds"] == 3
     assert weights(run) == expected
+
+
+def fill_with_others(run: Path) -> set[str]:
+    """What `suder evaluate` leaves in a run, and files of the user's beside what the run made."""
+    theirs = ["rounds/000003/notes.txt", "checkpoints/000001/weights", "checkpoints/mine/weights"]
+    theirs += ["rounds/7/sample.safetensors", "evaluation/mine.npz", "state/mine.safetensors"]
+    theirs += ["evaluation/mine/tuned.greedy.npz", "notes.txt", "data/mine.jsonl"]
+    ours = ["evaluation/tuned.greedy.npz", "evaluation/shapes.test.n2.seed0/base.sampled.npz"]
+    ours += ["evaluation/shapes.test.n2.seed0/comparison.json"]
+    for name in (*theirs, *ours):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("x")
+    return {*theirs}
+
+
+def files(run: Path) -> set[str]:
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+
+
+def test_start_over_deletes_what_the_run_made_and_nothing_else(run: Path) -> None:
+    theirs = fill_with_others(run)
+    kept = {".suder", "config.yaml", "versions.json", "data/inputs.json", "data/dropped.jsonl"}
+    kept |= {name for name in files(run) if name.startswith("tensorboard/")}
+    forget(run, load_config(run / "config.yaml"))
+    assert files(run) == theirs | kept
+    shutil.rmtree(run / "checkpoints" / "000001")  # which may well be of a run
+    assert not has_begun(run)
+
+
+def test_start_over_begins_as_if_nothing_had_been(run: Path) -> None:
+    expected = weights(run)
+    fill_with_others(run)
+    write_json(run / "summary.json", read_json(run / "summary.json") | {"evaluation": {"n": 9}})
+    trainer = Trainer.resume(run, quiet=True, start_over=True)
+    assert weights(run) == expected, "nothing is deleted before the run has the folder"
+    assert "evaluation" not in trainer.run()
+    assert weights(run) == expected
+    assert not (run / "evaluation" / "tuned.greedy.npz").exists()
+    trainer.run()  # a second call goes on, as any other's
+
+
+def test_start_over_killed_anywhere_says_how_to_go_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each deletion: all is there and the last state too, or it asks again, or it is done."""
+    fill_with_others(run)
+    shutil.rmtree(run / "checkpoints" / "000001")
+    config, before, ends = load_config(run / "config.yaml"), files(run), []
+    for point in range(100):
+        copy = run.with_name(f"killed{point}")
+        shutil.copytree(run, copy)
+        left = iter(range(point, -1, -1))
+
+        def dying(act: Any, left: Any = left) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                if next(left, 1) == 0:
+                    raise Killed
+                return act(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("unlink", "rmdir", "replace"):
+                patch.setattr(os, name, dying(getattr(os, name)))
+            with suppress(Killed):
+                forget(copy, config)
+        for model in [*copy.glob("checkpoints/000002"), copy / "best", copy / "model"]:
+            there = {path.name for path in model.glob("*")}
+            whole = {path.name for path in (run / model.relative_to(copy)).glob("*")}
+            assert there in (set(), whole), f"half of {model} has its name"
+        if state_files(copy):
+            assert before - files(copy) <= {"state/000002.safetensors"}
+            ends.append("goes on")
+        elif has_begun(copy):
+            with pytest.raises(RunError, match=r"holds no state to go on from.*--start-over"):
+                Trainer.resume(copy)
+            ends.append("asks")
+        else:
+            ends.append("begins")
+        if next(left, None) is not None:
+            break
+        shutil.rmtree(copy)
+    assert ends == sorted(ends, key=["goes on", "asks", "begins"].index)
+    assert set(ends) == {"goes on", "asks", "begins"}
 
 
 def test_state_of_another_run_is_not_used(run: Path, make_config: Make) -> None:
@@ -331,6 +444,45 @@ def test_start_that_failed_before_any_work_does_not_stand_in_the_way(
     assert "seed: 0" in (Path(config.output) / "config.yaml").read_text()
     with pytest.raises(RunError, match="holds a run already"):
         Trainer(config, quiet=True)
+
+
+def test_of_two_trainers_of_one_folder_the_first_does_not_run(make_config: Make) -> None:
+    """Its states would be another run's to every resume."""
+    config = make_config("rounds=1", "guard.enabled=false")
+    first, second = Trainer(config, quiet=True), Trainer(config, quiet=True)
+    with pytest.raises(RunError, match=r"another run was begun in .* since this one was"):
+        first.run()
+    second.run()
+    assert Trainer.resume(config.output, quiet=True).run()["rounds"] == 1
+
+
+PIPES = {
+    "versions.json": "versions.json: not a regular file",
+    "config.yaml": "no config.yaml",
+    "metrics.jsonl": "metrics.jsonl: not a regular file",
+    "data/inputs.json": "inputs.json: not a regular file",
+    "data/dropped.jsonl": "dropped.jsonl: not a regular file",
+    "state/000003.safetensors": "",
+    "rounds/000003/sample.safetensors": "",
+    "summary.json": "",
+    ".suder": ".suder is not a regular file",
+}
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_pipes_in_a_run_keep_nobody_waiting(
+    run: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are named, or gone round as any other damage."""
+    if name.startswith("rounds"):
+        state_files(run)[-1].unlink()
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    signal.alarm(30)  # ends the test's process
+    code = main(["train", "--resume", str(run), "--quiet"])
+    signal.alarm(0)
+    assert code == (2 if PIPES[name] else 0)
+    assert PIPES[name] in " ".join(capsys.readouterr().err.split())
 
 
 def test_second_trainer_is_refused(run: Path) -> None:

@@ -33,6 +33,7 @@ PLACES = {
     "step": (Updater, "step", 2, {1: 1, 9: 2}),
     "look": (Watch, "look", 2, {1: 2, 9: 3}),
     "state": (trainer, "save_state", 2, {1: 0, 9: 3}),
+    "state written": (trainer, "drop_rounds", 2, {1: 2, 9: 4}),
     "model": (trainer, "write_folder", 2, {1: 4, 9: 4}),
 }
 
@@ -71,7 +72,8 @@ def test_signal_in_every_phase(
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, signalled)
-        with pytest.raises(Stopped, match=r"stopped by SIGTERM .*suder train --resume ") as stopped:
+        said = rf"stopped by SIGTERM after round {states[every]}, .*suder train --resume "
+        with pytest.raises(Stopped, match=said) as stopped:
             Trainer(config, quiet=True).run()
     assert stopped.value.exit_code == 0
     assert signal.getsignal(signal.SIGTERM) is before
@@ -92,6 +94,26 @@ def test_long_phase_is_given_up(make_config: Make, monkeypatch: pytest.MonkeyPat
         trainer.run()
     assert time.perf_counter() - began < 10
     assert stopped.value.exit_code == 130  # type: ignore[attr-defined]
+
+
+def test_stopped_before_there_is_a_state(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("rounds=1")
+    look = Watch.look
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return look(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "look", signalled)
+        with pytest.raises(
+            Stopped, match=r"SIGTERM before the first state was written; .*--resume"
+        ):
+            Trainer(config, quiet=True).run()
+    assert not state_files(Path(config.output))
+    assert Trainer.resume(config.output, quiet=True).run()["rounds"] == 1
 
 
 def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,32 @@ def flipped(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", [lying, objects, lying_size, truncated, flipped])
+def unfinished(path: Path) -> None:
+    """A header whose Python ends in the middle of a bracket."""
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1,"
+    header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pictures.npy", header)
+
+
+def packed(path: Path, method: int) -> None:
+    """Bytes out of a few: numpy packs by deflate, which bounds how many."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("pictures.npy", npy((1000,), bytes(1000)))
+
+
+def lzma(path: Path) -> None:
+    packed(path, zipfile.ZIP_LZMA)
+
+
+def bzip2(path: Path) -> None:
+    packed(path, zipfile.ZIP_BZIP2)
+
+
+DAMAGES = [lying, objects, lying_size, truncated, flipped, unfinished, lzma, bzip2]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_named_and_asks_for_no_memory(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
