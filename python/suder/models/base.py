@@ -43,18 +43,36 @@ class Hidden(NamedTuple):
 
 
 class Decoding(Protocol):
-    """R sequences being written one token at a time, their common prefixes already read."""
+    """C * n sequences being written one token at a time, their common prefixes already read.
 
-    def logits(self) -> Tensor:
-        """float32 `[R, V]` of the next token; guidance is in them, temperature is not."""
+    `features` and `advance` read and write tensors that keep their shapes and places, and wait for
+    none of them, so that a step can be recorded and run again.
+
+    Attributes:
+        weight: `[V, D]` of the last linear layer, in the dtype of the products.
+        bias: `[V]`, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def features(self) -> Tensor:
+        """`[C * n, D]` into the last linear layer for the next tokens; guidance is in them."""
         ...
 
-    def advance(self, tokens: Tensor) -> None:
-        """Appends int64 `[R]`, one token to each sequence."""
+    def advance(self, tokens: Tensor, columns: int) -> None:
+        """Appends int64 `[C * n]`, one token to each sequence.
+
+        `columns`: a number of tokens, no less than will then be written, that attention runs over.
+        """
         ...
 
-    def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows only (int64 `[K]`), in this order."""
+    def take(self, conditions: Tensor, rows: Tensor) -> Decoding:
+        """Another that goes on with sequences `rows[C' * n']` only, of conditions `[C']`."""
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """All that a step reads or writes, but the model's weights."""
         ...
 
 

@@ -245,11 +245,9 @@ class Janus(nn.Module):
         with self.computing():
             prefix = self.prompts.prefix(parts, direction, condition)
             check_positions(prefix, steps, self.positions, condition)
-            rows = torch.arange(len(condition)).repeat_interleave(n)
             if guidance != 1.0:
                 prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
-                rows = torch.cat([rows, rows + len(condition)])
-            return JanusDecoding(parts, direction, *prefix, rows, steps, guidance, self.computing)
+            return JanusDecoding(parts, direction, prefix, n, steps, guidance, self.computing)
 
     # ---- copies and adapters
 
