@@ -11,9 +11,13 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from suder.engine.board import Board
+from suder.engine.graphs import graphs_of
+from suder.engine.head import Head
 from suder.engine.noise import Noise
 from suder.engine.rules import Rules
-from suder.engine.step import Board
+from suder.engine.step import Batch
+from suder.engine.weights import places, to_sample_with
 from suder.engine.writing import write
 from suder.models.base import Condition, Direction, UnifiedModel, inference, name_of
 
@@ -92,6 +96,8 @@ def sample(
     # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
     # written outside of it, so that it may take part in a loss.
     with inference(model), torch.inference_mode(), bar as move:
+        writer = to_sample_with(model)
+        graphs, where = graphs_of(writer), places(writer)
         for number, (conditions, each) in enumerate(batches):
             part = condition[conditions.start : conditions.stop]
             numbers = range(first + conditions.start, first + conditions.stop)
@@ -99,7 +105,9 @@ def sample(
             end = model.eos_token_id if direction == "understanding" else None
             board = Board(uniform, (len(part) * each, steps), end, model.device)
             with model.computing():
-                write(model.start(direction, part, each, steps, guidance), board, each, rules, move)
+                decoding = writer.start(direction, part, each, steps, guidance)
+                batch = Batch(decoding, Head(decoding.weight, decoding.bias), board, rules)
+                write(batch, each, move, graphs, where)
             tokens, logprob = board.tokens.T, board.logprob.T
             _check_finite(model, direction, part, logprob)
             written.append((tokens, logprob))

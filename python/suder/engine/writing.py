@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from suder.engine.head import Head
-from suder.engine.rules import Rules
-from suder.engine.step import Board, draw, step
-from suder.models.base import Decoding
+from suder.engine.graphs import Graphs
+from suder.engine.step import Batch
 
 # Steps between two looks at which texts have ended: a look makes a GPU wait.
 STEPS_BETWEEN_LOOKS = 4
@@ -18,33 +17,48 @@ STEPS_BETWEEN_LOOKS = 4
 COLUMNS = 64
 
 
-def write(decoding: Decoding, board: Board, n: int, rules: Rules, move: Callable[[], None]) -> None:
-    """Fills the board of C * n candidates; stops when all have ended."""
-    steps = len(board.tokens)
-    whole, place = board, torch.arange(board.tokens.shape[1], device=board.tokens.device)
-    head = Head(decoding.weight, decoding.bias)
-    draw(decoding, head, board, rules)
+def write(
+    batch: Batch,
+    n: int,
+    move: Callable[[], None],
+    graphs: Graphs | None = None,
+    weights: Hashable = None,
+) -> None:
+    """Fills the board of C * n candidates; stops when all have ended.
+
+    Args:
+        batch: whose prefixes have been read.
+        n: candidates of each condition.
+        move: called after every step.
+        graphs: recorded steps to run; weights: where theirs are.
+    """
+    whole, end, steps = batch.board, batch.board.end, len(batch.board.tokens)
+    place = torch.arange(whole.tokens.shape[1], device=whole.tokens.device)
+
+    def begun(batch: Batch) -> tuple[Batch, Callable[[int], None]]:
+        if graphs is None:
+            batch.decoding.make_room()
+            return batch, batch.step
+        key, batch = graphs.settled(batch, weights)
+        return batch, partial(graphs.step, key, batch)
+
+    batch, step = begun(batch)
+    batch.draw()
     move()
     for written in range(1, steps):
-        if board.end is not None and written % STEPS_BETWEEN_LOOKS == 0:
-            ended = board.ended.view(-1, n).cpu()
+        if end is not None and written % STEPS_BETWEEN_LOOKS == 0:
+            ended = batch.board.ended.view(-1, n).cpu()
             if ended.all():
                 break
             kept = _still_going(ended)
             if kept is not None:
                 conditions, rows = (part.to(place.device) for part in kept)
-                if board is not whole:
-                    whole.put(place, board)
-                decoding, board, place = (
-                    decoding.take(conditions, rows),
-                    board.take(rows),
-                    place[rows],
-                )
-                n = len(rows) // len(conditions)
-        step(decoding, head, board, rules, min(steps - 1, -(-written // COLUMNS) * COLUMNS))
+                whole.put(place, batch.board)
+                batch, step = begun(batch.take(conditions, rows))
+                place, n = place[rows], len(rows) // len(conditions)
+        step(min(steps - 1, -(-written // COLUMNS) * COLUMNS))
         move()
-    if board is not whole:
-        whole.put(place, board)
+    whole.put(place, batch.board)
 
 
 def _still_going(ended: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -8,7 +8,7 @@ Two directions, named after what the model does:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -49,12 +49,18 @@ class Decoding(Protocol):
     none of them, so that a step can be recorded and run again.
 
     Attributes:
+        guidance: the scale of classifier-free guidance; 1 for none.
         weight: `[V, D]` of the last linear layer, in the dtype of the products.
         bias: `[V]`, or None.
     """
 
+    guidance: float
     weight: Tensor
     bias: Tensor | None
+
+    def make_room(self) -> None:
+        """Allocates what steps will write to, all at once; until then `tensors` has zeros there."""
+        ...
 
     def features(self) -> Tensor:
         """`[C * n, D]` into the last linear layer for the next tokens; guidance is in them."""
@@ -117,9 +123,12 @@ class UnifiedModel(Protocol):
 
     def computing(self) -> AbstractContextManager[Any]: ...
     def frozen_copy(self) -> UnifiedModel: ...
+    def inference_copy(self, dtype: torch.dtype) -> tuple[UnifiedModel, Callable[[], None]]: ...
     def add_lora(self, settings: Lora, seed: int) -> None: ...
     def has_adapters(self) -> bool: ...
     def without_adapters(self) -> AbstractContextManager[None]: ...
+    def modules(self) -> Iterator[torch.nn.Module]: ...
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
     def trainable_parameters(self) -> list[torch.nn.Parameter]: ...
     def save(self, path: Any) -> None: ...
     def save_description(self, path: Any) -> None: ...

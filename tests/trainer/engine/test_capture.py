@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import suder_ext
+from suder.engine.board import Board
 from suder.engine.head import Head
 from suder.engine.rules import Rules
-from suder.engine.step import Board, draw, step
+from suder.engine.step import Batch
 from suder.models.base import inference
 from tests.trainer.engine.recorder import Recorder, Waits
 
@@ -41,18 +42,19 @@ class Started:
         self, model: Any, direction: Any, guidance: float, rules: Rules, given: Any
     ) -> None:
         self.decoding = model.start(direction, given, N, STEPS, guidance)
-        self.head = Head(self.decoding.weight, self.decoding.bias)
-        self.rules = rules
+        self.decoding.make_room()
         rows, make = len(given) * N, torch.Generator().manual_seed(1)
         uniform = torch.rand(rows, STEPS, generator=make, dtype=torch.float64)
         end = model.eos_token_id if direction == "understanding" else None
         uniform = None if rules.greedy else uniform
         self.board = Board(uniform, (rows, STEPS), end, model.device)
-        draw(self.decoding, self.head, self.board, rules)
+        head = Head(self.decoding.weight, self.decoding.bias)
+        self.batch = Batch(self.decoding, head, self.board, rules)
+        self.batch.draw()
         self.step()  # the first step of a shape is not recorded
 
     def step(self) -> None:
-        step(self.decoding, self.head, self.board, self.rules, STEPS - 1)
+        self.batch.step(STEPS - 1)
 
     def recorded(self) -> Recorder:
         with Recorder() as recorder:

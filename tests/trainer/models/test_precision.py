@@ -57,6 +57,7 @@ def test_logits_and_residuals_while_drawing(
     condition = prompts if direction == "generation" else model.pixels(pictures)
     with region, inference(model):
         steps = model.start(direction, condition, 4, 16, guidance)
+        steps.make_room()
         steps.advance(torch.arange(16), 15)
         head = Head(steps.weight, steps.bias)
         logits = head.logits(steps.features())

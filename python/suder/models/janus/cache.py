@@ -17,8 +17,8 @@ class KeyValues:
     """Of every layer: prefixes `[C, H, P, d]`, and what C * n sequences wrote `[C * n, H, S, d]`.
 
     transformers' attention layers call `update(key, value, layer, ...)` while the prefixes are
-    read; `make_room` allocates all the rest, once. What changes from step to step is in tensors,
-    which keep their shapes and places.
+    read; after `plan`, `make_room` allocates all the rest, once. What changes from step to step is
+    in tensors, which keep their shapes and places.
 
     Args:
         products: dtype that attention multiplies in.
@@ -46,8 +46,8 @@ class KeyValues:
         self.prefix.append((self._rounded(key).contiguous(), self._rounded(value).contiguous()))
         return key, value
 
-    def make_room(self, length: Tensor, n: int, steps: int) -> None:
-        """For n sequences of `steps` tokens each behind every prefix; their lengths are `[C]`."""
+    def plan(self, length: Tensor, n: int, steps: int) -> None:
+        """Room for n sequences of `steps` tokens behind each prefix, whose lengths are `[C]`."""
         like = self.prefix[0][0]
         count, heads, past, width = like.shape
         column = torch.arange(past + steps, device=like.device)
@@ -56,9 +56,12 @@ class KeyValues:
         unseen = column >= length.unsqueeze(1)
         self.mask.masked_fill_(unseen[:, None, None, None], -torch.inf)
         self.written = torch.zeros(1, dtype=torch.int64, device=like.device)
-        # Zeros, for what is masked is multiplied all the same.
-        shape = (count * n, heads, steps, width)
-        self.own = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in self.prefix]
+        # Zeros, for what is masked is multiplied all the same; as yet a single one.
+        zeros = like.new_zeros(()).expand(count * n, heads, steps, width)
+        self.own = [(zeros, zeros) for _ in self.prefix]
+
+    def make_room(self) -> None:
+        self.own = [(keys.contiguous(), values.contiguous()) for keys, values in self.own]
 
     def begin(self) -> None:
         """A token more can be seen from now on: the one that `append` is about to write."""

@@ -17,6 +17,9 @@ from suder.models.janus.parts import Parts
 from suder.models.janus.prefix import Prefix
 from suder.models.precision import guided, product_dtype
 
+# On a GPU prefixes have a multiple of so many columns, for every shape of a step is recorded.
+COLUMNS = 32
+
 
 class JanusDecoding:
     """R = C * n sequences, condition-major; with guidance another R behind them, unconditional.
@@ -52,6 +55,8 @@ class JanusDecoding:
         self.bias = None if bias is None else bias.to(dtype)
         self.guidance = guidance
         self.cache = KeyValues(dtype)
+        if prefix.embeddings.is_cuda:
+            prefix = prefix.widened(COLUMNS)
         device, columns = prefix.embeddings.device, prefix.embeddings.shape[1]
         length = torch.tensor(prefix.lengths, device=device)
         hidden = _read_prefixes(parts.language_model, prefix.embeddings, self.cache)
@@ -59,13 +64,16 @@ class JanusDecoding:
         self.hidden = last.repeat_interleave(n, 0)
         self.position = length.repeat_interleave(n)
         # The last token written is never read.
-        self.cache.make_room(length, n, steps - 1)
+        self.cache.plan(length, n, steps - 1)
         self.step = LlamaStep(parts.language_model, columns + steps)
         self.embed = parts.target_embedding(direction)
         self.table = None
         if direction == "generation" and parts.image_vocab_size <= len(self.hidden) * steps:
             # Cheaper to embed the whole codebook once than every token that is drawn.
             self.table = self.embed(torch.arange(parts.image_vocab_size, device=device))
+
+    def make_room(self) -> None:
+        self.cache.make_room()
 
     def features(self) -> Tensor:
         with self.computing():

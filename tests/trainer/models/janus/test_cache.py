@@ -22,7 +22,8 @@ def written(dtype, group, steps):
     query = torch.randn(C * N, H * group, D, generator=make)
     cache = KeyValues(dtype)
     cache.update(*prefix, 0)
-    cache.make_room(torch.tensor(LENGTHS), N, STEPS)
+    cache.plan(torch.tensor(LENGTHS), N, STEPS)
+    cache.make_room()
     for step in range(steps):
         cache.begin()
         cache.append(0, *(part[:, :, step] for part in own))

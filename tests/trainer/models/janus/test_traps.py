@@ -164,6 +164,8 @@ def test_attention_stops_behind_what_is_written(shared_janus, prompts):
     with inference(shared_janus):
         steps = shared_janus.start("generation", prompts, 3, 16)
         whole = shared_janus.start("generation", prompts, 3, 16)
+        steps.make_room()
+        whole.make_room()
         for tokens in torch.arange(36).view(3, 12):
             steps.advance(tokens, 4)
             whole.advance(tokens, 15)
