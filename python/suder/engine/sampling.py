@@ -7,24 +7,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from suder.engine.distribution import Distribution, sample_token
+from suder.engine.board import Board
+from suder.engine.graphs import graphs_of
+from suder.engine.head import Head
+from suder.engine.noise import Noise
+from suder.engine.rules import Rules
+from suder.engine.step import Batch
+from suder.engine.weights import places, to_sample_with
+from suder.engine.writing import write
 from suder.models.base import (
     Condition,
-    Decoding,
     Direction,
     NotFinite,
     UnifiedModel,
     inference,
     name_of,
 )
-
-# Steps between two looks at which texts have ended: a look makes a GPU wait.
-STEPS_BETWEEN_LOOKS = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def sample(
     Raises:
         ValueError: an option out of its range; `NotFinite` where logits are not finite.
     """
-    rules = Distribution(temperature, top_k, top_p, greedy)
+    rules = Rules(temperature, top_k, top_p, greedy)
     if not math.isfinite(guidance):
         raise ValueError(f"guidance: takes a finite number, got {guidance}")
     if n < 1 or max_new_tokens < 1 or batch_size < 1:
@@ -95,63 +97,29 @@ def sample(
         )
     steps = model.num_image_tokens if direction == "generation" else max_new_tokens
     batches = list(_batches(len(condition), n, batch_size))
-    noise = None if greedy else _Noise(seed, steps)
+    noise = None if greedy else Noise(seed, steps)
     written: list[tuple[Tensor, Tensor]] = []
     bar = _bar(f"sampling ({direction})", len(batches) * steps, progress)
     # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
     # written outside of it, so that it may take part in a loss.
     with inference(model), torch.inference_mode(), bar as move:
+        writer = to_sample_with(model)
+        graphs, where = graphs_of(writer), places(writer)
         for number, (conditions, each) in enumerate(batches):
             part = condition[conditions.start : conditions.stop]
             numbers = range(first + conditions.start, first + conditions.stop)
-            uniform = None if noise is None else noise.draw(numbers, each).to(model.device)
+            uniform = None if noise is None else noise.draw(numbers, each)
             end = model.eos_token_id if direction == "understanding" else None
+            board = Board(uniform, (len(part) * each, steps), end, model.device)
             with model.computing():
-                decoding = model.start(direction, part, each, steps, guidance)
-                rows = len(part) * each
-                tokens, logprob = _write(decoding, rows, steps, end, rules, uniform, move)
+                decoding = writer.start(direction, part, each, steps, guidance)
+                batch = Batch(decoding, Head(decoding.weight, decoding.bias), board, rules)
+                write(batch, each, move, graphs, where)
+            tokens, logprob = board.tokens.T, board.logprob.T
             _check_finite(model, direction, part, logprob)
             written.append((tokens, logprob))
             move((number + 1) * steps)
     return _samples(model, direction, written)
-
-
-def _write(
-    decoding: Decoding,
-    count: int,
-    steps: int,
-    end: int | None,
-    rules: Distribution,
-    noise: Tensor | None,
-    move: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    """One batch's tokens and log-probabilities, both `[count, steps]`; what follows EOS is void."""
-    logits = decoding.logits()
-    device = logits.device
-    tokens = torch.full((count, steps), 0 if end is None else end, device=device)
-    logprob = torch.zeros(count, steps, device=device)
-    rows: Tensor | slice = slice(None)  # the candidates still being written
-    ended = torch.zeros(count, dtype=torch.bool, device=device)
-    for step in range(steps):
-        token, value = sample_token(logits, rules, None if noise is None else noise[rows, step])
-        tokens[rows, step] = token
-        logprob[rows, step] = value
-        move()
-        if step + 1 == steps:
-            break
-        if end is not None:
-            ended |= token == end
-            if (step + 1) % STEPS_BETWEEN_LOOKS == 0:
-                going = (~ended).nonzero().flatten()
-                if not len(going):
-                    break
-                if 2 * len(going) <= len(token):
-                    decoding.keep(going)
-                    rows = torch.arange(count, device=device)[rows][going]
-                    ended, token = ended[going], token[going]
-        decoding.advance(token)
-        logits = decoding.logits()
-    return tokens, logprob
 
 
 @contextmanager
@@ -187,29 +155,6 @@ def _batches(count: int, n: int, size: int) -> Iterator[tuple[range, int]]:
     for condition in range(count):
         for part in range(parts):
             yield range(condition, condition + 1), n // parts + (part < n % parts)
-
-
-class _Noise:
-    """Uniform numbers in [0, 1), one stream a condition, which goes on from batch to batch.
-
-    Drawn on the CPU, so that a seed means the same on every device.
-    """
-
-    def __init__(self, seed: int, steps: int) -> None:
-        self.seed, self.steps = seed, steps
-        self.condition = -1
-        self.stream = torch.Generator()
-
-    def draw(self, conditions: range, each: int) -> Tensor:
-        """The next `each` candidates' numbers, float64 `[len(conditions) * each, steps]`."""
-        return torch.cat([self._draw(condition, each) for condition in conditions])
-
-    def _draw(self, condition: int, each: int) -> Tensor:
-        if condition != self.condition:
-            self.condition = condition
-            state = np.random.SeedSequence([self.seed, condition]).generate_state(1, np.uint64)[0]
-            self.stream.manual_seed(int(state) >> 1)
-        return torch.rand(each, self.steps, generator=self.stream, dtype=torch.float64)
 
 
 def _check_finite(

@@ -8,7 +8,7 @@ Two directions, named after what the model does:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -43,18 +43,42 @@ class Hidden(NamedTuple):
 
 
 class Decoding(Protocol):
-    """R sequences being written one token at a time, their common prefixes already read."""
+    """C * n sequences being written one token at a time, their common prefixes already read.
 
-    def logits(self) -> Tensor:
-        """float32 `[R, V]` of the next token; guidance is in them, temperature is not."""
+    `features` and `advance` read and write tensors that keep their shapes and places, and wait for
+    none of them, so that a step can be recorded and run again.
+
+    Attributes:
+        guidance: the scale of classifier-free guidance; 1 for none.
+        weight: `[V, D]` of the last linear layer, in the dtype of the products.
+        bias: `[V]`, or None.
+    """
+
+    guidance: float
+    weight: Tensor
+    bias: Tensor | None
+
+    def make_room(self) -> None:
+        """Allocates what steps will write to, all at once; until then `tensors` has zeros there."""
         ...
 
-    def advance(self, tokens: Tensor) -> None:
-        """Appends int64 `[R]`, one token to each sequence."""
+    def features(self) -> Tensor:
+        """`[C * n, D]` into the last linear layer for the next tokens; guidance is in them."""
         ...
 
-    def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows only (int64 `[K]`), in this order."""
+    def advance(self, tokens: Tensor, columns: int) -> None:
+        """Appends int64 `[C * n]`, one token to each sequence.
+
+        `columns`: a number of tokens, no less than will then be written, that attention runs over.
+        """
+        ...
+
+    def take(self, conditions: Tensor, rows: Tensor) -> Decoding:
+        """Another that goes on with sequences `rows[C' * n']` only, of conditions `[C']`."""
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """All that a step reads or writes, but the model's weights."""
         ...
 
 
@@ -111,9 +135,12 @@ class UnifiedModel(Protocol):
 
     def computing(self) -> AbstractContextManager[Any]: ...
     def frozen_copy(self) -> UnifiedModel: ...
+    def inference_copy(self, dtype: torch.dtype) -> tuple[UnifiedModel, Callable[[], None]]: ...
     def add_lora(self, settings: Lora, seed: int) -> None: ...
     def has_adapters(self) -> bool: ...
     def without_adapters(self) -> AbstractContextManager[None]: ...
+    def modules(self) -> Iterator[torch.nn.Module]: ...
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
     def trainable_parameters(self) -> list[torch.nn.Parameter]: ...
     def save(self, path: Any) -> None: ...
     def save_description(self, path: Any) -> None: ...

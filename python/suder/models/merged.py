@@ -31,7 +31,7 @@ def plain_state(core: Any) -> dict[str, Tensor]:
     state: dict[str, Tensor] = dict(core.state_dict())
     for name, layer in replaced_layers(core):
         state = {key: value for key, value in state.items() if not key.startswith(name + ".")}
-        plain = _unwrapped(name, layer).state_dict()
+        plain = unwrapped(name, layer).state_dict()
         state |= {f"{name}.{key}": value for key, value in plain.items()}
     return state
 
@@ -51,8 +51,12 @@ def replaced_layers(core: nn.Module) -> list[tuple[str, Any]]:
     return found
 
 
-def _unwrapped(name: str, layer: Any) -> nn.Module:
-    """The plain layer that computes what `layer` computes."""
+def unwrapped(name: str, layer: Any) -> nn.Module:
+    """The plain layer that computes what `layer`, one of `replaced_layers`, computes.
+
+    Raises:
+        ValueError: its adapters are turned off, or no plain weights can stand for them.
+    """
     if layer.disable_adapters:
         raise ValueError(
             f"save: the adapters at {name} are turned off; turn them on or remove them"

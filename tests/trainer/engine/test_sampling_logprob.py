@@ -153,7 +153,7 @@ def test_logits_that_are_not_finite_are_an_error(
 def test_dropping_ended_rows_changes_nothing(shared_janus, pictures, monkeypatch):
     pixels = shared_janus.pixels(pictures)
     dropped = sample(shared_janus, "understanding", pixels, 8, seed=10)
-    monkeypatch.setattr("suder.engine.sampling.STEPS_BETWEEN_LOOKS", 1000)
+    monkeypatch.setattr("suder.engine.writing.STEPS_BETWEEN_LOOKS", 1000)
     kept = sample(shared_janus, "understanding", pixels, 8, seed=10)
     assert all(map(torch.equal, dropped.tokens, kept.tokens))
     for ours, theirs in zip(dropped.logprob, kept.logprob, strict=True):

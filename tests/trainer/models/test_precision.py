@@ -8,6 +8,7 @@ import copy
 import pytest
 import torch
 
+from suder.engine.head import Head
 from suder.engine.sampling import sample
 from suder.models.base import inference
 from suder_ext import linear_logprob
@@ -56,8 +57,10 @@ def test_logits_and_residuals_while_drawing(
     condition = prompts if direction == "generation" else model.pixels(pictures)
     with region, inference(model):
         steps = model.start(direction, condition, 4, 16, guidance)
-        steps.advance(torch.arange(16))
-        logits = steps.logits()
+        steps.make_room()
+        steps.advance(torch.arange(16), 15)
+        head = Head(steps.weight, steps.bias)
+        logits = head.logits(steps.features())
     assert logits.dtype == torch.float32
     assert (logits != logits.bfloat16().float()).float().mean() > 0.9
     assert steps.hidden.dtype == model.dtype  # the residual stream, after its norm

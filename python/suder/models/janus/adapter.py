@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.base import Condition, Direction, Hidden, Targets
+from suder.models.inference_copy import InferenceCopy
 from suder.models.janus import pictures
 from suder.models.janus.decoding import JanusDecoding
 from suder.models.janus.layout import QUESTION
@@ -270,11 +272,10 @@ class Janus(nn.Module):
         with self.computing():
             prefix = self.prompts.prefix(parts, direction, condition)
             check_positions(prefix, steps, self.positions, condition)
-            rows = torch.arange(len(condition)).repeat_interleave(n)
             if guidance != 1.0:
                 prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
-                rows = torch.cat([rows, rows + len(condition)])
-            return JanusDecoding(parts, direction, *prefix, rows, steps, guidance, self.computing)
+            region = partial(computing, self.device, self.compute)
+            return JanusDecoding(parts, direction, prefix, n, steps, guidance, region)
 
     # ---- copies and adapters
 
@@ -286,6 +287,18 @@ class Janus(nn.Module):
         twin.__dict__ = dict(self.__dict__)
         twin._modules = {"model": copy.deepcopy(self.model, shared)}
         return twin.requires_grad_(False).eval()
+
+    def inference_copy(self, dtype: torch.dtype) -> tuple[Janus, Callable[[], None]]:
+        """A model to sample with, and what brings it up to date with this one, in place.
+
+        It shares this one's tensors, but its linear layers are of `dtype`, adapters merged.
+        Pictures are encoded and decoded as by this one.
+        """
+        made = InferenceCopy(self.core, dtype, [self.parts.vqmodel])
+        twin = copy.copy(self)
+        twin.__dict__ = dict(self.__dict__)
+        twin._modules = {"model": made.core}
+        return twin.eval(), made.refresh
 
     def add_lora(self, settings: Lora, seed: int) -> None:
         """Puts adapters into the language model; from now on only they are trained."""

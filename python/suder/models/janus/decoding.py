@@ -1,55 +1,37 @@
-"""One token at a time for many sequences: prefixes read once, then copied to their candidates."""
+"""One token at a time for many sequences: prefixes read once, for all that continue them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from suder.models.base import Direction
-from suder.models.janus.llama_step import KeyValues, LlamaStep
+from suder.models.janus.cache import KeyValues
+from suder.models.janus.llama_step import LlamaStep
 from suder.models.janus.parts import Parts
-from suder.models.precision import exactly, guided, product_dtype
+from suder.models.janus.prefix import Prefix
+from suder.models.precision import guided, product_dtype
 
-
-class Head:
-    """The last linear layer: float32 sums of what teacher forcing multiplies, factor for factor.
-
-    No logit is rounded to 16 bits before it is used.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.dtype = product_dtype(weight)
-        weight = weight.to(self.dtype)
-        bias = None if bias is None else bias.to(self.dtype)
-        self.float_bias = None if bias is None else bias.float()
-        self.native = weight.dtype != torch.float32 and weight.is_cuda
-        # On a GPU the product of 16-bit factors can be written out in float32 as it is summed;
-        # elsewhere the weight is converted, once for all steps.
-        self.weight = weight if self.native else weight.float()
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        hidden = hidden.to(self.dtype)
-        with exactly(hidden.device):
-            if not self.native:
-                return F.linear(hidden.float(), self.weight, self.float_bias)
-            logits = torch.mm(hidden, self.weight.T, out_dtype=torch.float32)
-            return logits if self.float_bias is None else logits + self.float_bias
+# On a GPU prefixes have a multiple of so many columns, for every shape of a step is recorded.
+COLUMNS = 32
 
 
 class JanusDecoding:
     """R = C * n sequences, condition-major; with guidance another R behind them, unconditional.
 
+    `advance` is one function of tensors that keep their shapes and places: a step can be recorded
+    and run again. All its products are those of teacher forcing, factor for factor.
+
     Args:
         parts: of the model.
         direction: "understanding" or "generation".
-        prefix: embeddings `[C, P, D]`, right-padded; with guidance null prefixes follow them.
-        lengths: lengths of the prefixes.
-        rows: int64 `[R]` or `[2R]`, which prefix each sequence continues.
+        prefix: of C conditions; with guidance their null prefixes follow.
+        n: sequences that continue each prefix.
         steps: tokens that will be written at most.
         guidance: s of uncond + s * (cond - uncond).
         computing: the region that each step's products run in; this is made in one, too.
@@ -59,60 +41,74 @@ class JanusDecoding:
         self,
         parts: Parts,
         direction: Direction,
-        prefix: Tensor,
-        lengths: Sequence[int],
-        rows: Tensor,
+        prefix: Prefix,
+        n: int,
         steps: int,
         guidance: float,
         computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.computing = computing
         self.before_head = parts.before_head(direction)
-        self.head = Head(*parts.last_layer(direction))
+        weight, bias = parts.last_layer(direction)
+        dtype = product_dtype(weight)
+        self.weight = weight.to(dtype)
+        self.bias = None if bias is None else bias.to(dtype)
         self.guidance = guidance
-        self.cache = KeyValues()
-        device, columns = prefix.device, prefix.shape[1]
-        rows, length = rows.to(device), torch.tensor(lengths, device=device)
-        hidden = _read_prefixes(parts.language_model, prefix, self.cache)
-        self.hidden = hidden[torch.arange(len(lengths), device=device), length - 1][rows]
+        self.cache = KeyValues(dtype)
+        if prefix.embeddings.is_cuda:
+            prefix = prefix.widened(COLUMNS)
+        device, columns = prefix.embeddings.device, prefix.embeddings.shape[1]
+        length = torch.tensor(prefix.lengths, device=device)
+        hidden = _read_prefixes(parts.language_model, prefix.embeddings, self.cache)
+        last = hidden[torch.arange(len(length), device=device), length - 1]
+        self.hidden = last.repeat_interleave(n, 0)
+        self.position = length.repeat_interleave(n)
         # The last token written is never read.
-        self.cache.expand(rows, columns + steps - 1, self.head.dtype)
-        self.position = length[rows]
+        self.cache.plan(length, n, steps - 1)
         self.step = LlamaStep(parts.language_model, columns + steps)
-        embed = parts.target_embedding(direction)
-        if direction == "generation" and parts.image_vocab_size <= len(rows) * steps:
+        self.embed = parts.target_embedding(direction)
+        self.table = None
+        if direction == "generation" and parts.image_vocab_size <= len(self.hidden) * steps:
             # Cheaper to embed the whole codebook once than every token that is drawn.
-            embed = embed(torch.arange(parts.image_vocab_size, device=device)).__getitem__
-        # The residual stream keeps the prefix's dtype: under autocast some embeddings are rounded.
-        self.embed = lambda tokens: embed(tokens).to(prefix.dtype)
-        self.mask = None
-        if min(lengths) < columns:
-            self.mask = _padding_mask(self.position, columns, steps, prefix.dtype)
+            self.table = self.embed(torch.arange(parts.image_vocab_size, device=device))
 
-    def logits(self) -> Tensor:
+    def make_room(self) -> None:
+        self.cache.make_room()
+
+    def features(self) -> Tensor:
         with self.computing():
             hidden = self.before_head(self.hidden)
         if self.guidance != 1.0:
             cond, uncond = hidden.chunk(2)
             hidden = guided(cond, uncond, self.guidance)
-        return self.head(hidden)
+        return hidden.to(self.weight.dtype)
 
-    def advance(self, tokens: Tensor) -> None:
-        mask = None if self.mask is None else self.mask[..., : self.cache.length + 1]
+    def advance(self, tokens: Tensor, columns: int) -> None:
+        self.cache.look_at(columns)
         with self.computing():
-            embeddings = self.embed(tokens)
+            if self.table is None:
+                embeddings = self.embed(tokens)
+            else:
+                embeddings = self.table.index_select(0, tokens)
+            # The residual stream keeps its dtype: under autocast some embeddings are rounded.
+            embeddings = embeddings.to(self.hidden.dtype)
             if self.guidance != 1.0:
                 embeddings = embeddings.repeat(2, 1)
-            self.hidden = self.step(embeddings, self.position, self.cache, mask)
-        self.position = self.position + 1
+            self.hidden.copy_(self.step(embeddings, self.position, self.cache))
+        self.position.add_(1)
 
-    def keep(self, rows: Tensor) -> None:
+    def take(self, conditions: Tensor, rows: Tensor) -> JanusDecoding:
+        taken = copy.copy(self)
         if self.guidance != 1.0:
-            rows = torch.cat([rows, rows + self.hidden.shape[0] // 2])
-        self.cache.keep(rows)
-        self.hidden = self.hidden[rows]
-        self.position = self.position[rows]
-        self.mask = None if self.mask is None else self.mask[rows]
+            conditions = torch.cat([conditions, conditions + len(self.cache.mask) // 2])
+            rows = torch.cat([rows, rows + len(self.hidden) // 2])
+        taken.cache = self.cache.take(conditions, rows)
+        taken.hidden, taken.position = self.hidden[rows], self.position[rows]
+        return taken
+
+    def tensors(self) -> list[Tensor]:
+        table = [] if self.table is None else [self.table]
+        return [self.hidden, self.position, *table, *self.cache.tensors()]
 
 
 def _read_prefixes(language_model: Any, prefix: Tensor, cache: KeyValues) -> Tensor:
@@ -127,12 +123,3 @@ def _read_prefixes(language_model: Any, prefix: Tensor, cache: KeyValues) -> Ten
     output = language_model(None, mask, positions, cache, prefix, use_cache=True)
     hidden: Tensor = output.last_hidden_state
     return hidden
-
-
-def _padding_mask(length: Tensor, columns: int, steps: int, dtype: torch.dtype) -> Tensor:
-    """`[R, 1, 1, P + steps - 1]`: each row sees its own prefix and all that it wrote."""
-    column = torch.arange(columns + steps - 1, device=length.device)
-    unseen = (column >= length.unsqueeze(1)) & (column < columns)
-    mask = torch.zeros(unseen.shape, dtype=dtype, device=length.device)
-    mask.masked_fill_(unseen, torch.finfo(dtype).min)
-    return mask[:, None, None, :]

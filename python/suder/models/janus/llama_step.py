@@ -1,70 +1,25 @@
 """One token a sequence through a Llama whose earlier keys and values are at hand.
 
 The same sums as transformers' forward, with none of its work that repeats at every step: a small
-model spends most of a step there. Linear layers are called as modules, so adapters and quantised
-layers stay in force.
+model spends most of a step there. Adapters, quantised layers and hooks stay in force: what is not
+just a linear layer is called as the module it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaMLP
 
-
-class KeyValues:
-    """Keys and values of every layer, in memory allocated once.
-
-    transformers' attention layers call `update(key, value, layer, ...)` while the prefixes are
-    read; after `expand`, `append` adds a token to every sequence.
-    """
-
-    def __init__(self) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.length = 0
-
-    def update(
-        self, key: Tensor, value: Tensor, layer: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        assert layer == len(self.keys), "prefixes are read in one pass"
-        self.keys.append(key)
-        self.values.append(value)
-        return key, value
-
-    def expand(self, rows: Tensor, capacity: int, dtype: torch.dtype) -> None:
-        """Row r becomes a copy of row `rows[r]`, with room for `capacity` positions in all.
-
-        `dtype` is that of attention's products, which would round them at every step.
-        """
-
-        def widened(old: Tensor) -> Tensor:
-            shape = (len(rows), old.shape[1], capacity, old.shape[3])
-            new = old.new_empty(shape, dtype=dtype)
-            new[:, :, : old.shape[2]] = old.index_select(0, rows)
-            return new
-
-        self.length = self.keys[0].shape[2]
-        self.keys = [widened(key) for key in self.keys]
-        self.values = [widened(value) for value in self.values]
-
-    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes `[R, H, d]` at the current position; returns all `[R, H, T, d]` up to it."""
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, self.length] = key
-        values[:, :, self.length] = value
-        end = self.length + 1
-        return keys[:, :, :end], values[:, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        self.keys = [key.index_select(0, rows) for key in self.keys]
-        self.values = [value.index_select(0, rows) for value in self.values]
+from suder.models.janus.cache import KeyValues
 
 
 class LlamaStep:
-    """`step(embeddings[R, D], position[R], cache, mask)`: hidden states `[R, D]` after the norm.
+    """`step(embeddings[R, D], position[R], cache)`: hidden states `[R, D]` after the norm.
 
     Args:
         llama: transformers' `LlamaModel`.
@@ -72,7 +27,8 @@ class LlamaStep:
     """
 
     def __init__(self, llama: Any, positions: int) -> None:
-        self.llama = llama
+        self.norm = llama.norm
+        self.layers = [_Layer(index, layer) for index, layer in enumerate(llama.layers)]
         weight = llama.embed_tokens.weight
         every = torch.arange(positions, device=weight.device).unsqueeze(0)
         cos, sin = llama.rotary_emb(weight, every)
@@ -81,57 +37,65 @@ class LlamaStep:
         # Of x * cos + (-x2, x1) * sin, the sign is put into the table.
         self.sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
-    def __call__(
-        self, embeddings: Tensor, position: Tensor, cache: KeyValues, mask: Tensor | None
-    ) -> Tensor:
-        cos, sin = self.cos[position].unsqueeze(1), self.sin[position].unsqueeze(1)
+    def __call__(self, embeddings: Tensor, position: Tensor, cache: KeyValues) -> Tensor:
+        cos = self.cos.index_select(0, position).unsqueeze(1)
+        sin = self.sin.index_select(0, position).unsqueeze(1)
+        cache.begin()
         hidden = embeddings
-        for index, layer in enumerate(self.llama.layers):
-            normed = _norm(layer.input_layernorm, hidden)
-            hidden = hidden + _attend(layer.self_attn, index, normed, cos, sin, cache, mask)
-            hidden = hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
-        cache.length += 1
-        return _norm(self.llama.norm, hidden)
+        for layer in self.layers:
+            hidden = layer(hidden, cos, sin, cache)
+        cache.written.add_(1)
+        return _norm(self.norm, hidden)
 
 
-def _attend(
-    attention: Any,
-    index: int,
-    normed: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    cache: KeyValues,
-    mask: Tensor | None,
-) -> Tensor:
-    heads = (len(normed), -1, attention.head_dim)
-    query = attention.q_proj(normed).view(heads)
-    queries = query.shape[1]
-    turned = torch.cat([query, attention.k_proj(normed).view(heads)], 1)
-    half = attention.head_dim // 2
-    swapped = torch.cat([turned[..., half:], turned[..., :half]], -1)
-    turned = turned * cos + swapped * sin
-    value = attention.v_proj(normed).view(heads)
-    keys, values = cache.append(index, turned[:, queries:], value)
-    seen = _look(
-        turned[:, :queries].unsqueeze(2).to(keys.dtype), keys, values, mask, attention.scaling
-    )
-    output: Tensor = attention.o_proj(seen.flatten(1))
-    return output
-
-
-def _look(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of one query a sequence, `[R, H, 1, d]`."""
-    grouped = keys.shape[1] != query.shape[1]
-    if query.dtype != torch.float32 or query.is_cuda or grouped:
-        return F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, scale=scale, enable_gqa=grouped
+class _Layer:
+    def __init__(self, index: int, layer: Any) -> None:
+        self.index = index
+        self.before_attention, self.before_mlp = (
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
         )
-    # The CPU's fused kernel is made for many queries; for one, the plain products take two thirds
-    # of its time.
-    scores = torch.matmul(query * scale, keys.transpose(-1, -2))
-    if mask is not None:
-        scores += mask
-    return torch.matmul(scores.softmax(-1), values)
+        attention = layer.self_attn
+        self.width, self.scaling = attention.head_dim, attention.scaling
+        self.query, self.key = _product(attention.q_proj), _product(attention.k_proj)
+        self.value, self.output = _product(attention.v_proj), _product(attention.o_proj)
+        self.mlp = _mlp(layer.mlp)
+
+    def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
+        hidden = hidden + self._attend(_norm(self.before_attention, hidden), cos, sin, cache)
+        return hidden + self.mlp(_norm(self.before_mlp, hidden))
+
+    def _attend(self, normed: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
+        heads = (len(normed), -1, self.width)
+        query = self.query(normed).view(heads)
+        queries, half = query.shape[1], self.width // 2
+        turned = torch.cat([query, self.key(normed).view(heads)], 1)
+        swapped = torch.cat([turned[..., half:], turned[..., :half]], -1)
+        turned = turned * cos + swapped * sin
+        cache.append(self.index, turned[:, queries:], self.value(normed).view(heads))
+        seen = cache.attend(self.index, turned[:, :queries], self.scaling)
+        return self.output(seen.to(normed.dtype))
+
+
+def _product(layer: Any) -> Callable[[Tensor], Tensor]:
+    """A linear layer without what a module's call costs, which is half of a small product."""
+    if type(layer) is not nn.Linear or not _bare(layer):
+        return layer
+    weight, bias = layer.weight, layer.bias
+    return lambda given: F.linear(given, weight, bias)
+
+
+def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
+    if type(module) is not LlamaMLP or not _bare(module):
+        return module
+    gate, up, down = (_product(one) for one in (module.gate_proj, module.up_proj, module.down_proj))
+    act = module.act_fn
+    return lambda given: down(act(gate(given)) * up(given))
+
+
+def _bare(module: nn.Module) -> bool:
+    """Whether its class's forward is all that happens in a call."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _norm(module: Any, hidden: Tensor) -> Tensor:

@@ -30,6 +30,11 @@ class Prefix(NamedTuple):
     def take(self, rows: Tensor) -> Prefix:
         return Prefix(self.embeddings[rows], [self.lengths[row] for row in rows.tolist()])
 
+    def widened(self, multiple: int) -> Prefix:
+        """Padded to a multiple of so many columns."""
+        columns = -self.embeddings.shape[1] % multiple
+        return Prefix(F.pad(self.embeddings, (0, 0, 0, columns)), self.lengths)
+
     def followed_by(self, other: Prefix) -> Prefix:
         width = max(self.embeddings.shape[1], other.embeddings.shape[1])
         both = [

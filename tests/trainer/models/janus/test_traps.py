@@ -159,14 +159,34 @@ def test_prompts_of_different_lengths_do_not_touch(shared_janus, prompts, guidan
         )
 
 
-def test_only_the_positions_in_use_are_attended_to(shared_janus, prompts):
+def test_attention_stops_behind_what_is_written(shared_janus, prompts):
     """transformers' static cache attends to its whole length at every step."""
     with inference(shared_janus):
         steps = shared_janus.start("generation", prompts, 3, 16)
-        steps.advance(torch.zeros(12, dtype=torch.int64))
+        whole = shared_janus.start("generation", prompts, 3, 16)
+        steps.make_room()
+        whole.make_room()
+        for tokens in torch.arange(36).view(3, 12):
+            steps.advance(tokens, 4)
+            whole.advance(tokens, 15)
     longest = max(len(shared_janus.prompts.prompt_ids(prompt)) for prompt in prompts)
-    assert steps.cache.length == longest + 1
-    assert steps.cache.keys[0].shape[:3] == (12, 2, longest + 15)
+    assert steps.cache.mask_seen.shape[-1] == longest + 4
+    assert steps.cache.own[0][0].shape == (12, 2, 15, 16)
+    assert steps.cache.written == 3
+    torch.testing.assert_close(
+        steps.hidden, whole.hidden, **TOLERANCES["model", "cpu", torch.float32]
+    )
+
+
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_a_prefix_is_kept_once_for_all_that_continue_it(shared_janus, pictures, prompts, direction):
+    condition = prompts if direction == "generation" else shared_janus.pixels(pictures)
+    with inference(shared_janus):
+        few, many = (shared_janus.start(direction, condition, n, 16) for n in (1, 50))
+    for one, other in zip(few.cache.prefix, many.cache.prefix, strict=True):
+        assert one[0].shape == other[0].shape
+        assert len(one[0]) == 4
+        assert torch.equal(one[0], other[0])
 
 
 @torch.no_grad()

@@ -1,0 +1,67 @@
+"""A transformers model that shares every tensor with another but those of its linear layers.
+
+They are its own, in 16 bits, with every adapter merged: the roundings are those of torch's
+autocast, made once instead of at every step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from suder.models.merged import replaced_layers, unwrapped
+
+
+class InferenceCopy:
+    """Made once; `refresh` brings it up to date in place.
+
+    Args:
+        core: the model; it may hold PEFT adapters.
+        dtype: of its products.
+        exact: parts of it that compute in their own dtype; they are the same in both.
+
+    Attributes:
+        core: the copy.
+    """
+
+    def __init__(self, core: Any, dtype: torch.dtype, exact: Sequence[nn.Module]) -> None:
+        shared: dict[int, Any] = {id(part): part for part in exact}
+        shared |= {id(tensor): tensor for tensor in (*core.parameters(), *core.buffers())}
+        self.core = copy.deepcopy(core, shared).eval()
+        self.layers: list[tuple[str, Any, nn.Linear]] = []
+        outside = {id(module) for part in exact for module in part.modules()}
+        adapted = dict(replaced_layers(core))
+        for layer in adapted.values():
+            outside |= {id(module) for module in layer.modules() if module is not layer}
+        for name, layer in core.named_modules():
+            if id(layer) in outside:
+                continue
+            plain = _plain(name, layer) if name in adapted else layer
+            if type(plain) is not nn.Linear:
+                continue
+            weight, bias = plain.weight, plain.bias
+            after, before = weight.shape
+            own = nn.Linear(before, after, bias is not None, weight.device, dtype)
+            self.core.set_submodule(name, own.requires_grad_(False))
+            self.layers.append((name, layer, own))
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        for name, layer, own in self.layers:
+            plain = layer if type(layer) is nn.Linear else _plain(name, layer)
+            for mine, new in zip(own.parameters(), plain.parameters(), strict=True):
+                mine.copy_(new)
+
+
+def _plain(name: str, layer: Any) -> Any:
+    """An adapted layer without adapters, merged if they are on; the layer if no plain one is it."""
+    if getattr(layer, "disable_adapters", False):
+        return layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+    try:
+        return unwrapped(name, layer)
+    except ValueError:
+        return layer
