@@ -32,6 +32,14 @@ inline int multiprocessors() {
   return count;
 }
 
+// That a block may have, of the current device.
+inline std::size_t most_shared_bytes() {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "device");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device");
+  return static_cast<std::size_t>(bytes);
+}
+
 // Puts the kernel on the stream and returns; nothing here waits for the device, so that launches
 // can be captured into a CUDA graph. Arguments are converted to the kernel's parameter types. Every
 // `cluster` neighbouring blocks form a cluster, and `grid` is a multiple of it.

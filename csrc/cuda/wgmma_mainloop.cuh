@@ -149,14 +149,14 @@ class WgmmaMainloop {
     const int shared_column = rank_ * kSharedColumns;
     for (std::int64_t index = first_part(); index < task.parts(); index += part_step()) {
       const auto part = task.part(index, rank_);
-      for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
+      for (int tile = part.first_tile; tile < part.end_tile; ++tile) {
         for (int step = 0; step < steps; ++step, at.advance()) {
           std::uint64_t* full = full_ + at.stage;
           mbarrier_wait(empty_ + at.stage, at.parity ^ 1);
           mbarrier_arrive_expect(full, kStageBytes);  // what the other block loads is among them
           tma_load(a_place(at.stage), &p_.a, full, part.first_row, step * kDepth);
           tma_load_to(kWholeCluster, b_place(at.stage) + shared_column * kRowBytes, &p_.b, full,
-                      tile * kColumns + shared_column, step * kDepth);
+                      std::int64_t{tile} * kColumns + shared_column, step * kDepth);
         }
       }
     }
@@ -169,7 +169,7 @@ class WgmmaMainloop {
     for (std::int64_t index = first_part(); index < task.parts(); index += part_step()) {
       const auto part = task.part(index, rank_);
       task.begin(part, *this);
-      for (std::int64_t tile = part.first_tile; tile < part.end_tile; ++tile) {
+      for (int tile = part.first_tile; tile < part.end_tile; ++tile) {
         multiply_tile(sums, at, steps);
         task.add(part, tile, sums, *this);
       }

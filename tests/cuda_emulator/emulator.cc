@@ -6,6 +6,7 @@
 
 #include "async_copy.h"
 #include "async_order.h"
+#include "bank_log.h"
 #include "machine.h"
 #include "mbarriers.h"
 #include "race_log.h"
@@ -115,6 +116,7 @@ void run_cluster() {
     if (!give_turns()) machine.error = describe_stuck_cluster();
     if (!machine.error.empty()) return;
   }
+  for (unsigned i = 0; i < machine.warps.size(); ++i) bank_log::end_interval(i);
   machine.error = mbarriers::end_cluster();
   if (machine.error.empty()) machine.error = warp_groups::end_cluster();
 }

@@ -239,6 +239,7 @@ int main(int count, char** arguments) {
   test_hopper();
   test_clusters();
   test_shared_loads();
+  test_banks();
   std::printf("%s: %d failures\n",
               suder::emulator::race_log::enabled() ? "race log" : "no race log", failures);
   return failures != 0;

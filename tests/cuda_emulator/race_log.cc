@@ -13,6 +13,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bank_log.h"
+
 // The writable data of this library, where `static` (emulated __shared__) arrays live: it lies
 // between these two symbols of the linker.
 extern "C" {
@@ -122,7 +124,13 @@ void access(const void* address, std::size_t bytes, bool write) {
 
 // The instrumentation's interface (gcc/sanitizer.def). Only what compiled kernels call.
 #ifdef SUDER_EMULATOR_RACES
-using suder::emulator::race_log::access;
+namespace {
+// Inlined, or every access would come from here.
+[[gnu::always_inline]] inline void access(void* p, std::size_t bytes, bool write) {
+  suder::emulator::race_log::access(p, bytes, write);
+  suder::emulator::bank_log::access(__builtin_return_address(0), p, bytes);
+}
+}  // namespace
 extern "C" {
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "async_order.h"
+#include "bank_log.h"
 #include "machine.h"
 
 namespace suder::emulator {
@@ -29,6 +30,7 @@ bool last_to_come(unsigned first, unsigned threads, State state, unsigned& waiti
   }
   waiting = 0;
   async_order::join(first, threads);
+  for (unsigned i = first; i < first + threads; i += kWarp) bank_log::end_interval(i / kWarp);
   for (unsigned i = first; i < first + threads; ++i) machine.threads[i].state = State::kReady;
   return true;
 }
@@ -97,6 +99,7 @@ void sync_warp(unsigned mask, WarpOp op, void* payload, void (*combine)(void* co
     return;
   }
   if (combine) combine(pending.payloads);
+  if (mask == 0xFFFFFFFFu) bank_log::end_interval(machine.position.warp);
   if (op == WarpOp::kSync) {
     machine.position.warp_interval = ++warp.interval;
     async_order::join_warp(machine.position.warp, mask);

@@ -53,3 +53,4 @@ inline float value_b(int j, int k) { return static_cast<float>((j * 5 + k) % 7 -
 void test_hopper();        // hopper_test.cu
 void test_clusters();      // cluster_test.cu
 void test_shared_loads();  // shared_loads_test.cu
+void test_banks();         // bank_test.cu

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 
 #include "cuda/vec.cuh"
@@ -29,7 +30,8 @@ inline Splits splits_of(std::int64_t vocab) {
 
 // What a block computes in one go: the mainloop's kRows tokens, and tiles of one split.
 struct BlockPart {
-  std::int64_t first_row, split, first_tile, end_tile;
+  std::int64_t first_row;
+  int split, first_tile, end_tile;
 };
 
 // A part for every cluster of row blocks and split.
@@ -41,7 +43,12 @@ struct BlockParts {
   static BlockParts of(std::int64_t tokens, std::int64_t vocab) {
     static_assert(Mainloop::kColumns == kTileColumns);
     constexpr std::int64_t rows = Mainloop::kCluster * Mainloop::kRows;
-    return {splits_of(vocab), (tokens + rows - 1) / rows};
+    const BlockParts parts = {splits_of(vocab), (tokens + rows - 1) / rows};
+    constexpr std::int64_t most = std::numeric_limits<int>::max();
+    if (parts.count() > most || parts.splits.tiles > most) {
+      throw std::invalid_argument("fused kernels: more than 2^31 parts or tiles");
+    }
+    return parts;
   }
 
   __host__ __device__ std::int64_t count() const { return row_clusters * splits.count; }
@@ -49,18 +56,22 @@ struct BlockParts {
   // What the cluster's block `rank` does of a part; its rows may all lie past the end. Parts
   // computed at the same time share splits: row clusters of one group first, then splits, then
   // groups.
+  // In 32 bits: a division of 64 is a call, with registers of its own.
   template <typename Mainloop>
   __device__ BlockPart part(std::int64_t index, int rank) const {
-    constexpr std::int64_t most_rows = kRowGroup / Mainloop::kCluster;
-    const std::int64_t group = index / (most_rows * splits.count);
-    const std::int64_t within = index % (most_rows * splits.count);
-    const std::int64_t left = row_clusters - group * most_rows;
-    const std::int64_t group_rows = left < most_rows ? left : most_rows;
-    const std::int64_t row_cluster = group * most_rows + within % group_rows;
-    const std::int64_t split = within / group_rows, first_tile = split * splits.tiles_each;
-    const std::int64_t end_tile = first_tile + splits.tiles_each;
-    return {(row_cluster * Mainloop::kCluster + rank) * Mainloop::kRows, split, first_tile,
-            end_tile < splits.tiles ? end_tile : splits.tiles};
+    constexpr unsigned most_rows = kRowGroup / Mainloop::kCluster;
+    const auto count = static_cast<unsigned>(splits.count);
+    const unsigned group = static_cast<unsigned>(index) / (most_rows * count);
+    const unsigned within = static_cast<unsigned>(index) % (most_rows * count);
+    const unsigned left = static_cast<unsigned>(row_clusters) - group * most_rows;
+    const unsigned group_rows = left < most_rows ? left : most_rows;
+    const unsigned row_cluster = group * most_rows + within % group_rows;
+    const unsigned split = within / group_rows;
+    const int first_tile = static_cast<int>(split * static_cast<unsigned>(splits.tiles_each));
+    const int end_tile = first_tile + static_cast<int>(splits.tiles_each);
+    const int tiles = static_cast<int>(splits.tiles);
+    return {(std::int64_t{row_cluster} * Mainloop::kCluster + rank) * Mainloop::kRows,
+            static_cast<int>(split), first_tile, end_tile < tiles ? end_tile : tiles};
   }
 };
 

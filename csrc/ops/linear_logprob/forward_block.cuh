@@ -23,7 +23,7 @@ struct ForwardTask {
   const ForwardArguments<typename Mainloop::Operands>& a;
   BlockStates<Mainloop>& states;
 
-  __device__ std::int64_t parts() const { return a.parts.count(); }
+  __device__ unsigned parts() const { return static_cast<unsigned>(a.parts.count()); }
   __device__ BlockPart part(std::int64_t index, int rank) const {
     return a.parts.template part<Mainloop>(index, rank);
   }
@@ -31,7 +31,7 @@ struct ForwardTask {
   __device__ void begin(const BlockPart& part, const Mainloop& mainloop) const {
     for (int i = mainloop.sharer(); i < Mainloop::kSharedRows; i += Mainloop::kSharers) {
       const int row = mainloop.first_shared_row() + i;
-      for (int warp = 0; warp < Mainloop::kColumnWarps; ++warp) states.lse[row][warp] = OnlineLse{};
+      for (int warp = 0; warp < Mainloop::kColumnWarps; ++warp) states.lse[warp][row] = OnlineLse{};
       states.target_logit[row] = NAN;
       const bool real = part.first_row + row < a.operands.rows;
       const std::int64_t target = real ? a.target[part.first_row + row] : -1;
@@ -53,9 +53,9 @@ struct ForwardTask {
     for (int i = mainloop.sharer(); i < Mainloop::kSharedRows; i += Mainloop::kSharers) {
       const int row = mainloop.first_shared_row() + i;
       if (part.first_row + row >= a.operands.rows) return;
-      OnlineLse lse = states.lse[row][0];
+      OnlineLse lse = states.lse[0][row];
       for (int warp = 1; warp < Mainloop::kColumnWarps; ++warp) {
-        lse = merge(lse, states.lse[row][warp], a.final_logit.inverse_temperature);
+        lse = merge(lse, states.lse[warp][row], a.final_logit.inverse_temperature);
       }
       a.state[part.split * a.operands.rows + part.first_row + row] = {lse,
                                                                       states.target_logit[row]};

@@ -25,9 +25,10 @@ struct ForwardArguments {
 };
 
 // What a block knows of its 128 tokens: one state per warp that reads a token's logits.
+// Neighbouring rows are twelve bytes apart, in other banks.
 template <typename Mainloop>
 struct BlockStates {
-  OnlineLse lse[Mainloop::kRows][Mainloop::kColumnWarps];
+  OnlineLse lse[Mainloop::kColumnWarps][Mainloop::kRows];
   float target_logit[Mainloop::kRows];
   std::int64_t target[Mainloop::kRows];
 };
@@ -87,7 +88,7 @@ __device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop:
         }
       }
       const OnlineLse part = row_lse(sums[m], half, inverse_temperature);
-      OnlineLse& place = states.lse[row][warp_column];
+      OnlineLse& place = states.lse[warp_column][row];
       if (threadIdx.x % 4 == 0) place = merge(place, part, inverse_temperature);
     }
   }

@@ -7,17 +7,19 @@
 namespace suder::cuda {
 namespace {
 
-template <typename T>
-__global__ void __launch_bounds__(MmaMainloop<T>::kThreads, 1)
+template <typename T, int kRing>
+__global__ void __launch_bounds__(MmaMainloop<T, kRing>::kThreads, 1)
     fused_forward_kernel(const __grid_constant__ ForwardArguments<MmaOperands<T>> a) {
-  forward_block<MmaMainloop<T>>(a);
+  forward_block<MmaMainloop<T, kRing>>(a);
 }
 
 template <typename T>
 void run(const FusedForward& p, Stream stream) {
-  static_assert(kForwardShared<MmaMainloop<T>> <= 101376,
-                "more shared memory than a block has on sm_86, sm_89 and sm_120");
-  run_forward<MmaMainloop<T>, T>(fused_forward_kernel<T>, p, stream);
+  dispatch_ring([&]<int kRing>() {
+    using Mainloop = MmaMainloop<T, kRing>;
+    static_assert(kForwardShared<Mainloop> <= kMostShared<kRing>);
+    run_forward<Mainloop, T>(fused_forward_kernel<T, kRing>, p, stream);
+  });
 }
 
 }  // namespace

@@ -7,23 +7,26 @@
 namespace suder::cuda {
 namespace {
 
-template <typename T>
-__global__ void __launch_bounds__(MmaMainloop<T>::kThreads, 1)
+template <typename T, int kRing>
+__global__ void __launch_bounds__(MmaMainloop<T, kRing>::kThreads, 1)
     fused_grad_kernel(const __grid_constant__ FusedGradArguments<MmaOperands<T>, T> a) {
-  grad_block<MmaMainloop<T>, T>(a);
+  grad_block<MmaMainloop<T, kRing>, T>(a);
 }
 
 template <typename T>
 void run(const FusedGrad& p, Stream stream) {
-  static_assert(kGradShared<MmaMainloop<T>> <= 101376,
-                "more shared memory than a block has on sm_86, sm_89 and sm_120");
-  run_grad<MmaMainloop<T>, T>(fused_grad_kernel<T>, p, stream);
+  dispatch_ring([&]<int kRing>() {
+    using Mainloop = MmaMainloop<T, kRing>;
+    static_assert(kGradShared<Mainloop> <= kMostShared<kRing>);
+    run_grad<Mainloop, T>(fused_grad_kernel<T, kRing>, p, stream);
+  });
 }
 
 }  // namespace
 
 std::int64_t fused_grad_row_parts(std::int64_t tokens, bool hopper) {
-  return hopper ? hopper_grad_row_parts(tokens) : grad_row_parts<MmaMainloop<__half>>(tokens);
+  return hopper ? hopper_grad_row_parts(tokens)
+                : grad_row_parts<MmaMainloop<__half, kShallowRing>>(tokens);
 }
 
 void fused_grad(const FusedGrad& p, Stream stream) {

@@ -23,7 +23,7 @@ struct GradTask {
   const FusedGradArguments<typename Mainloop::Operands, T>& a;
   RowFactors* rows;  // shared; targets are counted from the first column
 
-  __device__ std::int64_t parts() const { return a.parts.count(); }
+  __device__ unsigned parts() const { return static_cast<unsigned>(a.parts.count()); }
   __device__ BlockPart part(std::int64_t index, int rank) const {
     return a.parts.template part<Mainloop>(index, rank);
   }

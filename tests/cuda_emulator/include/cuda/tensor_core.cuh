@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "async_copy.h"
+#include "bank_log.h"
 #include "race_log.h"
 
 namespace suder::cuda {
@@ -21,6 +22,7 @@ inline void cp_async_16(void* shared, const void* global, bool valid, Site site 
   if (valid && reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
     suder::emulator::fail("cp.async reads from an address that is not a multiple of 16", site);
   }
+  suder::emulator::bank_log::access(site, shared, 16);
   suder::emulator::async_copy::issue(shared, global, valid);
 }
 inline void cp_async_commit() { suder::emulator::async_copy::commit(); }
@@ -49,6 +51,7 @@ struct LoadMatrixPayload {
 inline void ldmatrix_x4(std::uint32_t (&result)[4], const void* row, Site site = Site::current()) {
   suder::emulator::check_shared(row, 16, 16, site);
   suder::emulator::race_log::access(row, 16, false);
+  suder::emulator::bank_log::access(site, row, 16);
   LoadMatrixPayload payload{row, {}};
   suder::emulator::sync_warp(0xFFFFFFFFu, suder::emulator::WarpOp::kLoadMatrix, &payload,
                              combine_load_matrix, site);
