@@ -44,7 +44,7 @@ def as_meant(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: takes a finite number, got {value}")
 
 
-def new_file(path: Path, option: str, force: bool = False) -> Path:
+def new_file(path: Path, option: str, overwrite: bool = False) -> Path:
     """The path, fit to be written, before any work is done for what goes there.
 
     Raises:
@@ -54,9 +54,9 @@ def new_file(path: Path, option: str, force: bool = False) -> Path:
         raise ValueError(f"{option}: {path} is a folder; it takes a file's name")
     if not path.parent.is_dir():
         raise ValueError(f"{option}: there is no folder {path.parent}; make it first")
-    if os.path.lexists(path) and not force:
+    if os.path.lexists(path) and not overwrite:
         raise ValueError(
-            f"{option}: {path} is there already; another name, or --force to replace it"
+            f"{option}: {path} is there already; another name, or --overwrite to replace it"
         )
     return path
 

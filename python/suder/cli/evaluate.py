@@ -37,7 +37,7 @@ def add_parser(
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the items here (.npz)")
     parser.add_argument(
-        "--force", action="store_true",
+        "--overwrite", action="store_true",
         help="replace what is there: the file of --out, or a run's evaluation of other inputs",
     )  # fmt: skip
     return parser
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if (Path(args.model) / "config.yaml").is_file():  # a run
         if args.base or args.sampled or args.out:
             raise ValueError("a run is compared with its start model, greedy and sampled, as it is")
-        found = judge_run(Path(args.model), **where, replace=args.force)["evaluation"]
+        found = judge_run(Path(args.model), **where, replace=args.overwrite)["evaluation"]
         for decoding in ("greedy", "sampled"):
             print_comparison(found[decoding], f"{args.split}, {decoding}")
         kept = read_json(Path(args.model) / "summary.json")["evaluation"]
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
             print(
                 f"the run keeps its evaluation of {kept['n']} ({kept['split']}, seed "
                 f"{kept['seed']}); this one is in {args.model}/evaluation, "
-                "and --force puts it in the other's place"
+                "and --overwrite puts it in the other's place"
             )
         return 0
     if args.out:
-        new_file(args.out, "--out", args.force)
+        new_file(args.out, "--out", args.overwrite)
     tuned = _judged(args, args.model)
     if args.out:
         tuned.save(args.out)

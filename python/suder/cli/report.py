@@ -22,7 +22,7 @@ def add_parser(
     parser = add_command(subparsers, "report", SUMMARY, EXAMPLE)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
-    parser.add_argument("--force", action="store_true", help="replace a file that is no report")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is no report")
     return parser
 
 
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     from suder.report import write_report
     from suder.storage.shown import shown
 
-    print(shown(str(write_report(args.folder, args.out, replace=args.force))))
+    print(shown(str(write_report(args.folder, args.out, replace=args.overwrite))))
     return 0

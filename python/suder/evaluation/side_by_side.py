@@ -13,7 +13,7 @@ from suder.evaluation.result import Evaluation, load_evaluation
 from suder.evaluation.task import Task
 from suder.evaluation.worlds import task_of
 from suder.settings.config_file import load_config
-from suder.storage.files import finite, read_json, write_json
+from suder.storage.files import finite, read_object, write_json
 
 DECODINGS = ("greedy", "sampled")
 SIDES = ("base", "tuned")
@@ -48,7 +48,7 @@ def judge_run(
         )
     config = load_config(run / "config.yaml")
     about = {"world": world, "split": split, "n": n, "seed": seed}
-    known: dict[str, Any] = read_json(run / "summary.json")
+    known: dict[str, Any] = read_object(run / "summary.json")
     the_runs = replace or _is_same(known.get("evaluation"), about)
     folder = run / "evaluation"
     if not the_runs:
@@ -70,7 +70,7 @@ def judge_run(
     told: dict[str, Any] = dict(about)
     for decoding in DECODINGS:
         told[decoding] = compare(found["base", decoding], found["tuned", decoding])
-    summary: dict[str, Any] = read_json(run / "summary.json") | {"evaluation": told}
+    summary: dict[str, Any] = read_object(run / "summary.json") | {"evaluation": told}
     if the_runs:
         write_json(run / "summary.json", finite(summary))  # older runs wrote infinities
     else:

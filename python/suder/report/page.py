@@ -37,7 +37,7 @@ def write_report(folder: Path, out: Path | None = None, *, replace: bool = False
     run = read_run(folder)
     if os.path.lexists(path) and not replace and not _is_ours(path):
         raise FileExistsError(
-            f"{path} is there and is no report of suder's; take another --out, or --force "
+            f"{path} is there and is no report of suder's; take another --out, or --overwrite "
             "to replace it"
         )
     write_text(path, _page(run))

@@ -142,6 +142,9 @@ def test_every_command_teaches_with_an_example(
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert f"suder {command}" in shown.partition("example")[2]
+    # One word for replacing what is there.
+    assert "--force" not in shown
+    assert ("--overwrite" in shown) == (command in ("sample", "score", "evaluate", "report"))
 
 
 def test_help_config_lists_every_section(capsys: pytest.CaptureFixture[str]) -> None:

@@ -340,7 +340,7 @@ def test_command(shared_janus: Janus, tmp_path: Path, capsys: pytest.CaptureFixt
         assert main([*model, "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
     assert mine.read_text() == "a red circle"
-    assert main([*model, "--out", str(tmp_path / "items.npz"), "--force"]) == 0
+    assert main([*model, "--out", str(tmp_path / "items.npz"), "--overwrite"]) == 0
     assert load_evaluation(tmp_path / "items.npz").settings["greedy"]
     assert main([*model, "--base", str(folder)]) == 0
     assert "+0.0 to +0.0" in capsys.readouterr().out

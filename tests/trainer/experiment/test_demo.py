@@ -150,7 +150,7 @@ def test_a_second_evaluation_and_a_resume_leave_the_runs_own(
     beside = out / "evaluation" / "shapes.test.n2.seed0"
     assert json.loads((beside / "comparison.json").read_text())["n"] == 2
     assert len(list(beside.glob("*.npz"))) == 4
-    assert main(["evaluate", str(out), "--n", "2", "--force"]) == 0
+    assert main(["evaluate", str(out), "--n", "2", "--overwrite"]) == 0
     assert json.loads((out / "summary.json").read_text())["evaluation"]["n"] == 2
 
 

@@ -313,5 +313,5 @@ def test_only_a_report_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture
     linked.unlink()
     for _ in range(2):
         assert main(["report", str(run)]) == 0
-    assert main(["report", str(run), "--out", str(mine), "--force"]) == 0
+    assert main(["report", str(run), "--out", str(mine), "--overwrite"]) == 0
     assert mine.read_text() == linked.read_text()
