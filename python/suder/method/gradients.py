@@ -176,8 +176,8 @@ def _forward_input(
     if generation:
         targets = rollouts.pictures()[index]
     else:
-        sequences = rollouts.sequences()
-        targets = [sequences[i] for i in index.tolist()]
+        begin, end = rollouts.cu_seqlens[index].tolist(), rollouts.cu_seqlens[index + 1].tolist()
+        targets = [rollouts.tokens[i:j] for i, j in zip(begin, end, strict=True)]
     guided = generation and config.sampling.policy == "cfg"
     guidance = config.sampling.guidance if guided else 1.0
     return _Input(rollouts.direction, part, targets, block.index.shape[1], guidance)
