@@ -28,7 +28,6 @@ from suder.models.base import (
     name_of,
 )
 
-
 # Candidates of a part: matrix products of fewer rows round otherwise (measured on x86, MKL and
 # one thread: 1 to 3 rows do, 4 to 256 all have the same bits).
 FEWEST = 4

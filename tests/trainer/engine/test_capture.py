@@ -101,6 +101,20 @@ def test_a_recorded_step_run_again_writes_the_same(start, draws, direction, guid
     assert rules.greedy or len(plain.board.tokens.unique()) > 5
 
 
+def test_logits_of_a_large_vocabulary_are_not_held(start, monkeypatch):
+    """They were allocated, copied and scanned several times a step, and mapped anew each time."""
+
+    def widest(held):
+        monkeypatch.setattr("suder.engine.head.HELD", held)
+        batch = start("understanding")
+        vocabulary = len(batch.decoding.weight)
+        sizes = {size[0] for call in batch.recorded().record for size in call[1] if len(size) == 5}
+        return (len(batch.board.token), vocabulary) in sizes
+
+    assert widest(8192)
+    assert not widest(8)
+
+
 def reading_a_number(decoding, board):
     return lambda: decoding.position.add_(int(board.token[0]) * 0)
 

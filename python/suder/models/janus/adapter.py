@@ -255,8 +255,8 @@ class Janus(nn.Module):
         hidden = _hidden(parts, direction, prefix, rows, group)
         if guidance != 1.0:
             null = self.prompts.null(parts, direction, prefix.lengths)
-            each = torch.arange(count).repeat_interleave(group)
-            uncond = _hidden(parts, direction, null.take(each), rows, 1)
+            each = null.take([row for row in range(count) for _ in range(group)])
+            uncond = _hidden(parts, direction, each, rows, 1)
             hidden = guided(hidden, uncond, guidance)
         sizes = torch.tensor([0, *map(len, rows)], device=self.device)
         weight, bias = parts.last_layer(direction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from suder.inputs.as_seen import WHITE, Colour, as_seen
 
-# Pixels that go through the VQ model at once: bounds the memory of its first layers.
-AT_ONCE = 1 << 22
+# Pixels of the pictures that pass through the VQ model at once: bounds its memory. A layer of 128
+# channels at full resolution, the widest of Janus-Pro's, is 0.5 GB then.
+AT_ONCE = 1 << 20
 
 
 def to_pixels(images: Any, image_processor: Any, size: int) -> Tensor:
@@ -46,40 +47,51 @@ def encode(vqmodel: Any, pixels: Tensor) -> Tensor:
 
     Codes and features are l2-normalised before they are compared, as in DeepSeek's own VQ model
     (`codebook_l2_norm`) and as decoding does; transformers' quantiser compares them raw.
+
+    However many pictures there are, few are encoded at once. How many changes the last bit of the
+    features (the convolutions' products are cut differently), so a code changes only where two are
+    equally near but for that.
     """
+    if pixels.shape[0] == 0:
+        return torch.zeros(
+            0, vqmodel.config.num_patches**2, dtype=torch.int64, device=pixels.device
+        )
     codebook = F.normalize(vqmodel.quantize.embedding.weight.float(), dim=-1)
-    codes = []
-    for part in _parts(pixels, pixels.shape[-1]):
-        features = vqmodel.quant_conv(vqmodel.encoder(part.to(vqmodel.dtype)))
+
+    def codes(pixels: Tensor) -> Tensor:
+        features = vqmodel.quant_conv(vqmodel.encoder(pixels.to(vqmodel.dtype)))
         features = F.normalize(features.float().flatten(2).transpose(1, 2), dim=-1)
-        codes.append((features @ codebook.T).argmax(-1))
-    return torch.cat(codes)
+        return (features @ codebook.T).argmax(-1)
+
+    return _in_parts(codes, pixels, pixels.shape[-1])
 
 
 def decode(vqmodel: Any, image_processor: Any, tokens: Tensor, size: int) -> Tensor:
-    """uint8 `[B, S, S, 3]`; equal rows are decoded once."""
+    """uint8 `[B, S, S, 3]`; equal rows are decoded once, few at once.
+
+    As in `encode`, a level changes with the number decoded at once only where the value before
+    rounding is half a level but for its last bit.
+    """
     if tokens.shape[0] == 0:
         return torch.zeros(0, size, size, 3, dtype=torch.uint8, device=tokens.device)
     rows, place = torch.unique(tokens, dim=0, return_inverse=True)
+    pixels = _in_parts(vqmodel.decode, rows, size).float()
+    mean, deviation = _statistics(image_processor, pixels.device)
+    levels = ((pixels * deviation + mean) / image_processor.rescale_factor).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()[place]
+
+
+def _in_parts(run: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """`run` of pictures of this size, few at once but never a single one.
+
+    A batch of one takes another convolution path, whose rounding differs more.
+    """
     count = rows.shape[0]
     if count == 1:
-        # A batch of one takes another convolution path, whose rounding differs: a picture must not
-        # depend on what it is decoded with.
-        rows = rows.expand(2, -1)
-    mean, deviation = _statistics(image_processor, tokens.device)
-    pictures = []
-    for part in _parts(rows, size):
-        pixels = vqmodel.decode(part).float() * deviation + mean
-        levels = (pixels / image_processor.rescale_factor).round_().clamp_(0, 255)
-        pictures.append(levels.to(torch.uint8).permute(0, 2, 3, 1))
-    return torch.cat(pictures)[:count].contiguous()[place]
-
-
-def _parts(rows: Tensor, size: int) -> Sequence[Tensor]:
-    """Slices of about `AT_ONCE` pixels, a row being a picture of that size; none has one alone."""
-    at_once = max(2, AT_ONCE // (size * size))
-    parts = max(1, min(-(-rows.shape[0] // at_once), rows.shape[0] // 2))
-    return rows.tensor_split(parts)
+        rows = torch.cat([rows, rows])
+    most = max(2, AT_ONCE // (size * size))
+    parts = min(-(-len(rows) // most), len(rows) // 2)
+    return torch.cat([run(part) for part in rows.tensor_split(parts)])[:count]
 
 
 def background_of(image_processor: Any) -> Colour:

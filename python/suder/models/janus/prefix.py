@@ -27,8 +27,9 @@ class Prefix(NamedTuple):
     embeddings: Tensor
     lengths: list[int]
 
-    def take(self, rows: Tensor) -> Prefix:
-        return Prefix(self.embeddings[rows], [self.lengths[row] for row in rows.tolist()])
+    def take(self, rows: Sequence[int]) -> Prefix:
+        index = torch.tensor(rows, dtype=torch.int64, device=self.embeddings.device)
+        return Prefix(self.embeddings[index], [self.lengths[row] for row in rows])
 
     def widened(self, multiple: int) -> Prefix:
         """Padded to a multiple of so many columns."""
@@ -98,7 +99,7 @@ class Prompts:
             sizes = sorted(set(lengths))
             place = [sizes.index(length) for length in lengths]
         ids = [torch.cat([frame[:1], frame[1:2].expand(n - 2), frame[-1:]]) for n in sizes]
-        return _of_ids(parts, ids).take(torch.tensor(place))
+        return _of_ids(parts, ids).take(place)
 
     def _of_pictures(self, parts: Parts, pixels: Tensor) -> Prefix:
         weight = parts.core.get_input_embeddings().weight
