@@ -31,6 +31,7 @@ from suder.models.base import (
 # Candidates of a part: matrix products of fewer rows round otherwise (measured on x86, MKL and
 # one thread: 1 to 3 rows do, 4 to 256 all have the same bits).
 FEWEST = 4
+AT_ONCE = 256  # candidates
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def sample(
     max_new_tokens: int = 32,
     seed: int = 0,
     progress: bool = False,
-    batch_size: int = 256,
+    batch_size: int = AT_ONCE,
     first: int = 0,
 ) -> Samples:
     """Writes `n` candidates for each condition.

@@ -20,6 +20,7 @@ from suder.models.base import (
 )
 from suder_ext import linear_sequence_logprob
 
+PAIRS_AT_ONCE = 128
 CONDITION_EXTRA = 8  # template tokens around a condition, roughly; only a batch's size uses it
 
 
@@ -48,7 +49,7 @@ class DualReward:
         self,
         model: UnifiedModel,
         scorer: Literal["live", "frozen"] = "live",
-        batch_size: int = 128,
+        batch_size: int = PAIRS_AT_ONCE,
         include_eos: bool = True,
         tokens_per_batch: int | None = None,
     ) -> None:

@@ -55,10 +55,11 @@ def load_model(
         trust_remote_code=False,
     )
     options.setdefault("saved", dtype_of(tensors))
-    return Janus(model, _processor(folder), **options).to(device).eval()
+    return Janus(model, read_processor(folder), **options).to(device).eval()
 
 
-def _processor(folder: Path) -> Any:
+def read_processor(folder: Path) -> Any:
+    """The checkpoint's tokenizer and picture processor; no code of it is run."""
     try:
         # Of a folder nothing is fetched; `local_files_only` would be saved with the tokenizer.
         return JanusProcessor.from_pretrained(folder, trust_remote_code=False)

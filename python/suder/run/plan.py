@@ -1,0 +1,172 @@
+"""What a run will hold in memory, phase by phase: run dry, before any of it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suder.engine.sampling import AT_ONCE as DRAWN_AT_ONCE
+from suder.inputs.texts import read_prompts
+from suder.method.directions import active, trained
+from suder.method.rewards import CONDITION_EXTRA, PAIRS_AT_ONCE
+from suder.models.base import DIRECTIONS, Condition, Direction
+from suder.models.janus.adapter import Janus
+from suder.models.janus.pictures import AT_ONCE as PIXELS_AT_ONCE
+from suder.run.dry import dry_model, peak_of
+from suder.settings.config import TrainConfig
+from suder.settings.objective import PAIRED, preference_of
+from suder_ext import linear_logprob, linear_logprob_stats
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of a run.
+
+    Attributes:
+        held: what is on the device all the time.
+        phases: what comes on top while one phase runs; only one does at a time.
+        host: what is in the host's memory instead (optimizer.offload).
+    """
+
+    held: dict[str, int]
+    phases: dict[str, int]
+    host: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.held.values()) + max(self.phases.values())
+
+
+def plan(config: TrainConfig) -> Plan:
+    """Runs the phases of a round without weights, and counts.
+
+    Tensors count as they are asked for; what an allocator keeps beyond that does not.
+
+    Raises:
+        DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
+    """
+    longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
+    with dry_model(config) as model:
+        weights = sum(one.nbytes for one in model.state_dict().values())
+        learnt = sum(one.nbytes for one in model.trainable_parameters())
+        waiting = learnt * (len(active(config, 1)) - 1)  # the gradient of the other direction
+        away = config.optimizer.offload
+        dry = _Round(config, model, longest)
+        optimise = max(map(dry.optimise, trained(config)))
+        return Plan(
+            held={
+                "weights": weights,
+                "start model": 0 if config.lora.rank else learnt,
+                "averaged weights": 0 if away else learnt,
+                "Adam's moments": 2 * learnt,
+                "16-bit copy": _copied(model) if config.dtype == "bfloat16" else 0,
+            },
+            phases={
+                "sample": max(map(dry.sample, DIRECTIONS)),
+                "pictures": dry.pictures(),
+                "score": max(map(dry.score, DIRECTIONS)),
+                "optimise": optimise + (0 if away else waiting),
+            },
+            host=learnt + waiting if away else 0,
+        )
+
+
+def _copied(model: Janus) -> int:
+    """Bytes of the linear layers' weights in 16 bits, which sampling reads: engine/weights.py."""
+    exact = {id(one) for one in model.parts.vqmodel.modules()}
+    layers = [one for one in model.modules() if id(one) not in exact and type(one) is nn.Linear]
+    return sum(2 * one.weight.numel() for one in layers)
+
+
+class _Round:
+    """The largest call of each phase; `longest` is the longest prompt."""
+
+    def __init__(self, config: TrainConfig, model: Janus, longest: str) -> None:
+        self.config, self.model, self.longest = config, model, longest
+        self.text = len(model.tokenize([longest])[0])
+
+    def optimise(self, direction: Direction) -> int:
+        """Of a direction: its gradient, and what the largest block's forward keeps for it."""
+        config, model = self.config, self.model
+        group = {"expert": 1, "grpo": config.candidates}.get(config.objective.name, 2)
+        target = config.sampling.max_new_tokens
+        cost = model.num_image_tokens + CONDITION_EXTRA
+        cost += target if direction == "understanding" else self.text
+        fits = config.optimizer.tokens_per_batch // cost
+        rows = min(max(1, fits // group), config.inputs_per_round)
+        if fits < group and config.objective.name not in PAIRED:
+            group = max(1, fits)
+        given = direction, self._condition(direction, rows), self._targets(direction, rows * group)
+        guided = direction == "generation" and config.sampling.policy == "cfg"
+        guidance = config.sampling.guidance if guided else 1.0
+        preference = preference_of(config.objective)
+        with_start = config.objective.kl > 0 or bool(preference and preference.with_reference)
+
+        def block() -> None:
+            hidden = model(*given, group, guidance)
+            stats = linear_logprob_stats(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
+            if with_start:
+                with torch.no_grad():
+                    frozen = model(*given, group, guidance)
+                    linear_logprob(frozen.hidden, frozen.weight, frozen.target, frozen.bias)
+            (stats.logprob.mean() + 0.0 * stats.entropy.mean()).backward()
+
+        model.zero_grad(set_to_none=True)
+        return peak_of(block)
+
+    @torch.no_grad()
+    def score(self, direction: Direction) -> int:
+        """Of pairs that are read at once; `direction` is the model's."""
+        cost = self.model.num_image_tokens + CONDITION_EXTRA + self.text
+        limit = self.config.optimizer.tokens_per_batch // cost
+        candidates = self.config.inputs_per_round * self.config.candidates
+        pairs = max(1, min(limit, PAIRS_AT_ONCE, candidates))
+        given = self._condition(direction, pairs), self._targets(direction, pairs)
+        return peak_of(lambda: self.model(direction, *given))
+
+    @torch.no_grad()
+    def sample(self, direction: Direction) -> int:
+        """Of the candidates that are drawn at once: the prefixes, and room for all that follows."""
+        config = self.config
+        group = min(config.candidates, DRAWN_AT_ONCE)
+        rows = max(1, min(DRAWN_AT_ONCE // group, config.inputs_per_round))
+        generation = direction == "generation"
+        steps = self.model.num_image_tokens if generation else config.sampling.max_new_tokens
+        guidance = config.sampling.guidance if generation else 1.0
+        condition = self._condition(direction, rows)
+
+        def drawn_at_once() -> Any:
+            decoding = self.model.start(direction, condition, group, steps, guidance)
+            decoding.make_room()
+            return decoding
+
+        return peak_of(drawn_at_once)
+
+    @torch.no_grad()
+    def pictures(self) -> int:
+        """Of those that go through the VQ model at once, either way."""
+        size = self.model.image_size
+        count = max(2, PIXELS_AT_ONCE // (size * size))
+        count = min(count, self.config.inputs_per_round * self.config.candidates)
+        tokens = torch.zeros(count, self.model.num_image_tokens, dtype=torch.int64)
+        pixels = torch.zeros(count, 3, size, size)
+        return max(
+            peak_of(lambda: self.model.parts.vqmodel.decode(tokens)),
+            peak_of(lambda: self.model.encode(pixels)),
+        )
+
+    def _condition(self, direction: Direction, rows: int) -> Condition:
+        if direction == "generation":
+            return [self.longest] * rows
+        size = self.model.image_size
+        return torch.zeros(rows, 3, size, size, dtype=self.model.dtype)
+
+    def _targets(self, direction: Direction, rows: int) -> Tensor | list[Tensor]:
+        model = self.model
+        if direction == "generation":
+            return torch.zeros(rows, model.num_image_tokens, dtype=torch.int64)
+        length = max(self.config.sampling.max_new_tokens, self.text)
+        return [torch.zeros(length, dtype=torch.int64)] * rows
