@@ -139,8 +139,9 @@ def sample_rollouts(
     if condition is None:
         inputs, condition, lost = read_conditions(model, direction, inputs)
     if lost and not inputs:
-        kind = "pictures" if direction == "understanding" else "prompts"
-        raise DataError(f"none of the round's {kind} can be used any more: {lost[0][1]}")
+        seen = direction == "understanding"
+        what = "pictures can be read any more" if seen else "prompts fits the model"
+        raise DataError(f"none of the round's {what}: {lost[0][1]}")
     samples = sample(
         model,
         direction,
