@@ -28,6 +28,7 @@ BUDGETS = {
     "hopper_forward_kernel": (168, 0),
     "fused_grad_kernel": (255, 0),
     "hopper_grad_kernel": (168, 0),
+    "kept_grad_kernel": (64, 1280),
     "logits_stats_kernel": (64, 128),
     "logits_grad_kernel": (64, 32),
     "column_sum_kernel": (40, 1024),
@@ -62,10 +63,11 @@ WGMMA = (
 )
 # file -> instructions its machine code must contain
 INSTRUCTIONS = {
-    "fused_forward_cuda.cu": MMA_SYNC,
-    "hopper_forward_cuda.cu": WGMMA,
+    "fused_forward_cuda.cu": (*MMA_SYNC, "STG.E.128"),
+    "hopper_forward_cuda.cu": (*WGMMA, "STG.E.128"),
     "fused_grad_cuda.cu": (*MMA_SYNC, "STG.E.128"),
     "hopper_grad_cuda.cu": (*WGMMA, "STG.E.128"),
+    "kept_grad_cuda.cu": ("LDG.E.128", "STG.E.128"),
     "logits_stats_cuda.cu": (r"LDG.E.128", "MUFU.EX2"),
     "sample_token_cuda.cu": ("LDG.E.128", "MUFU.EX2"),
     "logits_grad_cuda.cu": (r"LDG.E.128", r"STG.E.128"),

@@ -78,7 +78,7 @@ BARE_ROWS = 64  # of cuBLAS's tiles where the last wave is small, by what 576 ro
 SPLIT_COLUMNS = 65536  # of a row of logits that one block reads
 CLUSTER = 2  # blocks of the wgmma forward that share what they load of the weight
 EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is not unrolled
-# Of the fused backward (suder_ext/_ops/cuda/fused_backward.py). An element: 16 in the machine code
+# Of the fused backward (suder_ext/_ops/cuda/logit_gradients.py). An element: 16 in the machine code
 # for the gradient; what adds up a column, rounds, exchanges and stores comes to about 6.
 CHUNK_TOKENS, SLICE_COLUMNS = 8192, 16384
 GRADIENT_INSTRUCTIONS = 22

@@ -7,6 +7,7 @@ build serves every torch version; without a build, or for float64, the plain PyT
 
 from suder_ext import functional, reference
 from suder_ext._build_info import __version__, build_info
+from suder_ext._workspace import set_workspace
 from suder_ext.functional import *  # noqa: F403
 from suder_ext.types import LogprobStats, PreferenceLoss, Rewards, SampledToken
 
@@ -20,4 +21,5 @@ __all__ = [
     "build_info",
     "functional",
     "reference",
+    "set_workspace",
 ]

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cuda/kept_exps.h"
 #include "suder/types.h"
 
 namespace suder::cuda {
@@ -24,6 +25,7 @@ struct FusedForward {
   float* logprob = nullptr;
   float* lse = nullptr;
   float* entropy = nullptr;  // or absent
+  KeptExps kept;             // room for those of the first tokens, or for none
   bool hopper = false;       // by wgmma: compute capability 9.0 only, where hopper_compiled()
 };
 

@@ -16,12 +16,16 @@ struct RowResults {
   float* lse;
   float* entropy;  // or absent
   float inverse_temperature;
+  float* kept_logprob = nullptr;  // of the first kept_tokens rows, once more
+  std::int64_t kept_tokens = 0;
 
   // Ignored rows give 0, whatever they hold. A target outside the vocabulary was never met: its
   // logit is NaN, and so is its log-probability.
   __device__ void write(std::int64_t row, const RowState& state) const {
     const bool ignored = target[row] == ignore_index;
-    logprob[row] = ignored ? 0.0f : log_probability(state.target, state.lse, inverse_temperature);
+    const float value = log_probability(state.target, state.lse, inverse_temperature);
+    logprob[row] = ignored ? 0.0f : value;
+    if (row < kept_tokens) kept_logprob[row] = value;
     lse[row] = ignored ? 0.0f : suder::lse(state.lse, inverse_temperature);
     if (entropy != nullptr) entropy[row] = ignored ? 0.0f : suder::entropy(state.lse);
   }

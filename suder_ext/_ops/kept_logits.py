@@ -1,8 +1,13 @@
-"""How many float32 logits the CPU's forward keeps for its backward, which computes again only what
-did not fit.
+"""How much a forward keeps for its backward, which computes again only what did not fit.
+
+The CPU keeps float32 logits; other devices add themselves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
 
 from suder_ext._load import compiled
 
@@ -18,3 +23,11 @@ def size(tokens: int, vocab: int) -> int:
 def room(tokens: int, vocab: int, most: int) -> int:
     """Floats for all of them, or for as many as `most` holds."""
     return min(most, size(tokens, vocab))
+
+
+def _room_on_cpu(hidden: Tensor, weight: Tensor, most_on_cpu: int) -> int:
+    return room(hidden.shape[0], weight.shape[0], most_on_cpu)
+
+
+# Device -> floats to keep, of hidden, weight and the most that a CPU's forward may keep.
+rooms: dict[str, Callable[[Tensor, Tensor, int], int]] = {"cpu": _room_on_cpu}

@@ -29,9 +29,10 @@ def linear_logprob(
     The logits are `z = hidden @ weight.T + bias`, then, if a softcap is given,
     `z = softcap * tanh(z / softcap)` (Gemma 2, arXiv 2408.00118, section 2), then
     `z = z / temperature`; the result is `z[target] - logsumexp(z)`, never above 0. Products
-    accumulate in float32 and no logit is rounded to 16 bits. Extra memory is a fixed workspace plus
-    O(tokens), forward and backward; the backward computes the logits again, tile by tile, but for
-    the 24 MiB of them that the CPU's forward keeps for it.
+    accumulate in float32 and no logit is rounded to 16 bits before a result is taken from it. Extra
+    memory is a fixed workspace plus O(tokens), forward and backward; the backward computes the
+    logits again, tile by tile, but for what the forward keeps for it: 24 MiB of them on the CPU,
+    `set_workspace` on a GPU.
 
     Args:
         hidden: float32, bfloat16 or float16 `[..., D]`; float64 runs on the reference.
@@ -233,13 +234,14 @@ def _stats(
     return wanted if target.dim() == 1 else [result.view(target.shape) for result in wanted]
 
 
-def room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, most: int) -> int:
-    """How many logits to keep for the backward: none where there will be no backward."""
-    if not torch.is_grad_enabled() or hidden.device.type != "cpu":
+def room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, most_on_cpu: int) -> int:
+    """How many floats to keep for the backward: none where there will be no backward."""
+    room = kept_logits.rooms.get(hidden.device.type)
+    if room is None or not torch.is_grad_enabled():
         return 0
     if not any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         return 0
-    return kept_logits.room(hidden.shape[0], weight.shape[0], most)
+    return room(hidden, weight, most_on_cpu)
 
 
 def _is_plain(logits: Tensor, target: Tensor) -> bool:

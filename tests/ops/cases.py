@@ -127,7 +127,7 @@ def oracle(case: Case, upstream: dict[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def product_terms(case: Case, upstream: dict[str, Tensor]) -> dict[str, float]:
-    """Of the products that make the gradients of a linear case: the largest sum of sizes of terms.
+    """Of the sums that make the gradients of a linear case: the largest sum of sizes of terms.
 
     Rounding the gradient of each logit changes an element by a fraction of this, whatever cancels.
     """
@@ -135,5 +135,9 @@ def product_terms(case: Case, upstream: dict[str, Tensor]) -> dict[str, float]:
     logits = hidden @ weight.t() + case.floats.get("bias", torch.zeros(1)).double()
     _, grads = oracle(replace(case, floats={"logits": logits}), upstream)
     sizes = grads["logits"].abs()
-    sums = {"hidden": sizes @ weight.abs(), "weight": sizes.t() @ hidden.abs()}
+    sums = {
+        "hidden": sizes @ weight.abs(),
+        "weight": sizes.t() @ hidden.abs(),
+        "bias": sizes.sum(0),
+    }
     return {name: float(t.max()) if t.numel() else 0.0 for name, t in sums.items()}

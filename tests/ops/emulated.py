@@ -18,8 +18,17 @@ from unittest import mock
 
 import torch
 
-from suder_ext._ops import eager
-from suder_ext._ops.cuda import call, fused_backward, ops, sampling, tensor_cores, tiles
+from suder_ext import _workspace
+from suder_ext._ops import eager, kept_logits
+from suder_ext._ops.cuda import (
+    call,
+    kept_exps,
+    logit_gradients,
+    ops,
+    sampling,
+    tensor_cores,
+    tiles,
+)
 
 FOLDER = Path(
     os.environ.get("SUDER_EMULATED", Path(__file__).parents[2] / "build/emulated")
@@ -43,6 +52,7 @@ def load(name: str) -> ModuleType | None:
 KERNELS = load("_C_emulated")
 # Backend -> the way through the linear head (suder_ext/_ops/cuda/tensor_cores.py).
 WAYS = {"emulated-tiles": "tiles", "emulated-fused": "mma", "emulated-hopper": "wgmma"}
+KEPT_BYTES = {"emulated-tiles": 2**29, "emulated-fused": 2**16, "emulated-hopper": 2**29}
 EMULATED = list(WAYS) if KERNELS is not None else []
 
 
@@ -54,12 +64,16 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
         mock.patch.object(call, "kernels", kernels),
         mock.patch.object(tensor_cores, "chosen", WAYS[name]),
         mock.patch.dict(eager.kernels, clear=True),  # the CPU's, which would go past the dispatcher
+        mock.patch.dict(kept_logits.rooms, cpu=kept_exps.room),
+        # One way keeps what fits, mostly a part; the other everything.
+        mock.patch.object(_workspace, "kept_bytes", KEPT_BYTES[name]),
+        mock.patch.object(kept_exps, "WHOLE_ROWS", 16),
         # Small tiles: every loop over them is taken more than once.
         mock.patch.object(tiles, "TILE_TOKENS", 16),
         mock.patch.object(tiles, "TILE_VOCAB", 512),
         mock.patch.object(sampling, "HEIGHT", 16),
-        mock.patch.object(fused_backward, "CHUNK_TOKENS", 48),
-        mock.patch.object(fused_backward, "SLICE_COLUMNS", 512),
+        mock.patch.object(logit_gradients, "CHUNK_TOKENS", 48),
+        mock.patch.object(logit_gradients, "SLICE_COLUMNS", 512),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says that kernels are overridden

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import suder_ext
-from suder_ext._ops.cuda import fused_backward, ops
+from suder_ext._ops.cuda import logit_gradients, ops
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
 from tests.ops.cases import (
@@ -158,7 +158,7 @@ def test_no_races() -> None:
         pytest.skip("this build logs no accesses")
     for name in EMULATED:
         # Chunks of two blocks of rows, the second not full; more columns than blocks at a time.
-        sizes = mock.patch.multiple(fused_backward, CHUNK_TOKENS=136, SLICE_COLUMNS=2048)
+        sizes = mock.patch.multiple(logit_gradients, CHUNK_TOKENS=136, SLICE_COLUMNS=2048)
         with use_emulated(name, kernels), sizes:
             for dtype in DTYPES:
                 for case in (

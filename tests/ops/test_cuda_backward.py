@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import suder_ext
-from suder_ext._ops.cuda import call, fused_backward, tensor_cores
+from suder_ext import _workspace
+from suder_ext._ops.cuda import call, logit_gradients, tensor_cores
 from tests.ops.backends import use_backend
 from tests.ops.cases import gradients, linear_case, oracle, product_terms, upstream_for
 from tests.ops.compare import assert_close, grad_kind
@@ -33,19 +33,23 @@ def hopper(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 # Blocks have 128 rows and 256 columns, clusters 256 rows: parts of one, several, all that there is.
+# And all tokens computed again, the first 64 kept (2.3 kB each), or all.
 @pytest.mark.parametrize("sizes", [(48, 512), (272, 256), (8192, 16384)], ids=str)
+@pytest.mark.parametrize("kept", [0, 64 * 2400, 2**29])
 @pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "temperature": 0.7}], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_slices_and_chunks(
     hopper: bool,
     sizes: tuple[int, int],
+    kept: int,
     options: dict[str, float],
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With NaN hidden states in ignored rows, which must not reach any gradient."""
-    monkeypatch.setattr(fused_backward, "CHUNK_TOKENS", sizes[0])
-    monkeypatch.setattr(fused_backward, "SLICE_COLUMNS", sizes[1])
+    monkeypatch.setattr(_workspace, "kept_bytes", kept)
+    monkeypatch.setattr(logit_gradients, "CHUNK_TOKENS", sizes[0])
+    monkeypatch.setattr(logit_gradients, "SLICE_COLUMNS", sizes[1])
     case = linear_case(TOKENS, FEATURES, VOCAB, dtype, **options)
     upstream = upstream_for(case)
     _, expected = oracle(case, upstream)
@@ -115,22 +119,3 @@ def _logits_gradients(
     assert bool((grad[tokens] == 7.0).all())
     assert bool((sums[parts] == 7.0).all())
     return grad[:tokens, :vocab], sums[:parts, :vocab].sum(0)
-
-
-def test_memory_does_not_grow_with_tokens_times_vocabulary(
-    hopper: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-
-    def floats(like: Tensor, *size: int, **options: Any) -> Tensor:
-        result = call.floats(like, *size, **options)
-        sizes.append(result.numel())
-        return result
-
-    monkeypatch.setattr(fused_backward, "floats", floats)
-    monkeypatch.setattr(fused_backward, "CHUNK_TOKENS", 64)
-    monkeypatch.setattr(fused_backward, "SLICE_COLUMNS", 256)
-    case = linear_case(TOKENS, FEATURES, VOCAB, torch.bfloat16)
-    gradients(case, suder_ext.linear_logprob_stats, upstream_for(case))
-    results = TOKENS * FEATURES + VOCAB * FEATURES + VOCAB
-    assert sum(sizes) <= results + 64 * 256 + 256 * FEATURES + 64 // 16 * 256

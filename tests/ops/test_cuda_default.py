@@ -178,10 +178,11 @@ def test_a_compiled_function_asks_without_a_break() -> None:
     ],
 )
 def test_the_way_through_the_head(capability: tuple[int, int], hopper: bool, way: str) -> None:
-    hidden = SimpleNamespace(shape=(3, 64), dtype=torch.bfloat16, is_cuda=True, device="cuda:0")
+    hidden = SimpleNamespace(shape=(3, 64), dtype=torch.bfloat16, get_device=lambda: 0)
     weight = torch.empty(40, 64, device="meta")
     with (
         mock.patch.object(call, "kernels", SimpleNamespace(hopper=hopper)),
+        mock.patch.object(torch.cuda, "is_available", return_value=True),
         mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
         mock.patch.object(tensor_cores, "chosen", "auto"),
     ):

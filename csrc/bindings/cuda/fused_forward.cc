@@ -11,7 +11,8 @@ using py::arg;
 void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_stride, Address weight,
              Int vocab, Int weight_stride, Address bias, int bias_dtype, Address target,
              Int ignore_index, float temperature, float softcap, Address workspace, Address logprob,
-             Address lse, Address entropy, bool hopper, Stream stream) {
+             Address lse, Address entropy, Address kept, Int kept_tokens, bool hopper,
+             Stream stream) {
   FusedForward p;
   p.dtype = static_cast<DType>(dtype);
   p.hidden = {pointer<const void>(hidden), tokens, features, hidden_stride};
@@ -26,6 +27,7 @@ void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_str
   p.logprob = pointer<float>(logprob);
   p.lse = pointer<float>(lse);
   p.entropy = pointer<float>(entropy);
+  if (kept_tokens > 0) p.kept = KeptExps::at(pointer<float>(kept), kept_tokens, vocab);
   p.hopper = hopper;
   py::gil_scoped_release release;
   fused_forward(p, stream);
@@ -39,7 +41,8 @@ void bind_fused_forward(py::module_& module) {
              arg("features"), arg("hidden_stride"), arg("weight"), arg("vocab"),
              arg("weight_stride"), arg("bias"), arg("bias_dtype"), arg("target"),
              arg("ignore_index"), arg("temperature"), arg("softcap"), arg("workspace"),
-             arg("logprob"), arg("lse"), arg("entropy"), arg("hopper"), arg("stream"));
+             arg("logprob"), arg("lse"), arg("entropy"), arg("kept"), arg("kept_tokens"),
+             arg("hopper"), arg("stream"));
 }
 
 }  // namespace suder::cuda

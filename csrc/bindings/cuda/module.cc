@@ -11,6 +11,7 @@ PYBIND11_MODULE(SUDER_CUDA_MODULE, module, py::mod_gil_not_used()) {
   suder::cuda::bind_logits(module);
   suder::cuda::bind_fused_forward(module);
   suder::cuda::bind_fused_grad(module);
+  suder::cuda::bind_kept_grad(module);
   suder::cuda::bind_sequences(module);
   suder::cuda::bind_losses(module);
   suder::cuda::bind_sample_token(module);

@@ -41,11 +41,18 @@ struct ForwardTask {
     mainloop.sync_sharers();
   }
 
-  __device__ void add(const BlockPart&, std::int64_t tile, typename Mainloop::Sums& sums,
+  __device__ void add(const BlockPart& part, std::int64_t tile, typename Mainloop::Sums& sums,
                       const Mainloop& mainloop) const {
     const std::int64_t column = tile * Mainloop::kColumns + mainloop.column();
+    const float inverse_temperature = a.final_logit.inverse_temperature;
     finish_logits<Mainloop>(sums, a, column);
-    add_tile(states, sums, mainloop.row(), column, a.final_logit.inverse_temperature);
+    if (part.first_row < a.kept.tokens) {
+      add_tile<true>(states, sums, mainloop.row(), column, inverse_temperature, a.kept,
+                     part.first_row);
+    } else {
+      add_tile<false>(states, sums, mainloop.row(), column, inverse_temperature, a.kept,
+                      part.first_row);
+    }
   }
 
   __device__ void end(const BlockPart& part, const Mainloop& mainloop) const {
@@ -85,11 +92,13 @@ void run_forward(Kernel kernel, const FusedForward& p, Stream stream) {
       p.target,
       FinalLogit(p.temperature, p.softcap),
       parts,
-      state};
+      state,
+      p.kept};
   launch_clusters(kernel, Mainloop::kCluster, {Mainloop::blocks(parts.count())},
                   {Mainloop::kThreads}, kForwardShared<Mainloop>, stream, arguments);
   merge_row_states({state, parts.splits.count, p.hidden.rows},
-                   {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature},
+                   {p.target, p.ignore_index, p.logprob, p.lse, p.entropy, 1.0f / p.temperature,
+                    p.kept.logprob, p.kept.tokens},
                    stream);
 }
 

@@ -9,6 +9,7 @@
 #include "cuda/reduce.cuh"
 #include "cuda/tensor_core.cuh"
 #include "ops/linear_logprob/block_parts.cuh"
+#include "ops/linear_logprob/kept_epilogue.cuh"
 #include "ops/linear_logprob/tile_logits.cuh"
 #include "ops/logprob/final_logit.cuh"
 
@@ -22,6 +23,7 @@ struct ForwardArguments {
   FinalLogit final_logit;
   BlockParts parts;
   RowState* state;  // [splits, tokens]
+  KeptExps kept;    // or nothing
 };
 
 // What a block knows of its 128 tokens: one state per warp that reads a token's logits.
@@ -36,8 +38,9 @@ struct BlockStates {
 // One row of a warp's tile: this thread's values, then the four lanes that share the row. Where the
 // tensor cores are fast this is what they wait for, so an element costs seven instructions, one of
 // them a power of two. Sums are of differences to the maximum, rounded once: see online_lse.h.
-template <int kTiles>
-__device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inverse_temperature) {
+// With kKeep the exponentials take the place of the logits, and the result is the same.
+template <bool kKeep, int kTiles>
+__device__ OnlineLse row_lse(float (&sums)[kTiles][4], int half, float inverse_temperature) {
   OnlineLse s;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
@@ -53,9 +56,11 @@ __device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inv
   for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float bits = (sums[n][2 * half + i] - max) * scale, e = exp2_approx(bits);
+      float& z = sums[n][2 * half + i];
+      const float bits = (z - max) * scale, e = exp2_approx(bits);
       s.sum += e;
       s.weighted = fmaf(e, fmaxf(bits, -200.0f), s.weighted);  // 0 * -inf is not 0
+      if constexpr (kKeep) z = e * kKeptScale;
     }
   }
   s.weighted *= kLn2;
@@ -66,10 +71,13 @@ __device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inv
   return s;
 }
 
-template <typename Mainloop>
-__device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop::Sums& sums,
-                         int first_row, std::int64_t column, float inverse_temperature) {
+// `first_row` is the thread's within the block, whose own is `block_row`.
+template <bool kKeep, typename Mainloop>
+__device__ void add_tile(BlockStates<Mainloop>& states, typename Mainloop::Sums& sums,
+                         int first_row, std::int64_t column, float inverse_temperature,
+                         const KeptExps& kept, std::int64_t block_row) {
   const int warp_column = static_cast<int>(threadIdx.x) / kWarpSize % Mainloop::kColumnWarps;
+  const std::int64_t tile_column = column - threadIdx.x % 4 * 2;
 #pragma unroll
   for (int m = 0; m < Mainloop::kRowTiles; ++m) {
 #pragma unroll
@@ -87,11 +95,15 @@ __device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop:
           }
         }
       }
-      const OnlineLse part = row_lse(sums[m], half, inverse_temperature);
+      const OnlineLse part = row_lse<kKeep>(sums[m], half, inverse_temperature);
+      if constexpr (kKeep) {
+        keep_maximum<Mainloop>(kept, block_row + row, tile_column, part.max);
+      }
       OnlineLse& place = states.lse[warp_column][row];
       if (threadIdx.x % 4 == 0) place = merge(place, part, inverse_temperature);
     }
   }
+  if constexpr (kKeep) keep_exps<Mainloop>(kept, sums, block_row + first_row, tile_column);
 }
 
 }  // namespace suder::cuda

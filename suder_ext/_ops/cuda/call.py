@@ -25,6 +25,7 @@ ENTRY_POINTS = (
     "column_sum",
     "fused_forward",
     "fused_grad",
+    "kept_grad",
     "sequence_reduce",
     "group_advantage",
     "preference_loss",

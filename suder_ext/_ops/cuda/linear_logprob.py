@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from suder_ext._ops.cuda import call
+from suder_ext._ops.cuda import call, kept_exps
 from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
 from suder_ext._ops.cuda.tensor_cores import bias_arguments, for_tensor_cores, way_of
 from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
@@ -182,6 +182,7 @@ def linear_logprob(
     hidden, weight = for_tensor_cores(hidden), for_tensor_cores(weight)
     tokens, vocab = hidden.shape[0], weight.shape[0]
     logprob, lse, entropy = results(hidden, tokens, with_entropy)
+    kept = floats(hidden, keep_logits)
     assert call.kernels is not None
     run(
         "fused_forward",
@@ -201,9 +202,11 @@ def linear_logprob(
         logprob=logprob,
         lse=lse,
         entropy=entropy if with_entropy else None,
+        kept=kept,
+        kept_tokens=kept_exps.tokens_in(kept, hidden, weight),
         hopper=way == "wgmma",
     )
-    return logprob, lse, entropy, floats(hidden, keep_logits)
+    return logprob, lse, entropy, kept
 
 
 OPS: Ops = {"linear_logprob": linear_logprob}

@@ -36,7 +36,7 @@ def way_of(hidden: Tensor, weight: Tensor) -> str:
     """tiles, mma or wgmma. Asks nothing that differs from batch to batch."""
     if not _tensor_cores_take(hidden, weight):
         return "tiles"
-    return _best(hidden) if chosen == "auto" else chosen
+    return _best(hidden.get_device()) if chosen == "auto" else chosen
 
 
 def _tensor_cores_take(hidden: Tensor, weight: Tensor) -> bool:
@@ -45,16 +45,20 @@ def _tensor_cores_take(hidden: Tensor, weight: Tensor) -> bool:
     return sizes and hidden.dtype in (torch.bfloat16, torch.float16)
 
 
-def _best(hidden: Tensor) -> str:
-    """By the device's compute capability, which torch looks up once."""
-    if not hidden.is_cuda:
+def _best(index: int) -> str:
+    """By the compute capability of a CUDA device, which torch looks up once."""
+    if index < 0 or not torch.cuda.is_available():  # emulated; without data, for tracing
         return "mma"
-    major, minor = torch.cuda.get_device_capability(hidden.device)
+    major, minor = torch.cuda.get_device_capability(index)
     # On an H200, 8192 x 2048 x 16384: wgmma 1.2, tiles 1.8, mma 2.7 times a bare product.
     if (major, minor) == (9, 0):
         return "wgmma" if getattr(call.kernels, "hopper", False) else "tiles"
     # Of what these cards' products reach, mma.sync has a small part only (data sheets; not run).
     return "tiles" if major == 10 else "mma"
+
+
+# For torch.compile, as in cards.py.
+vars(_best)["_dynamo_marked_constant"] = True
 
 
 def for_tensor_cores(matrix: Tensor) -> Tensor:

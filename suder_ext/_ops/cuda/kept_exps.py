@@ -1,0 +1,36 @@
+"""What the CUDA forward keeps for its backward in the place of a product: csrc/cuda/kept_exps.h.
+
+16 bits for each logit of the first tokens, as many as `suder_ext.set_workspace` has room for; the
+backward computes the others again.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from suder_ext import _workspace
+from suder_ext._ops.cuda.tensor_cores import way_of
+from suder_ext._ops.cuda.tiles import round_up
+
+MAXIMUM_OF = 64  # columns, as in kept_exps.h
+# Where not all tokens fit, a multiple of the rows that blocks and products take at a time.
+WHOLE_ROWS = 256
+
+
+def floats_of(vocab: int) -> int:
+    """For a token: its exponentials, their maxima, and log p of the target."""
+    return round_up(vocab, 8) // 2 + -(-vocab // MAXIMUM_OF) + 1
+
+
+def room(hidden: Tensor, weight: Tensor, most_on_cpu: int) -> int:
+    """Floats to keep for as many tokens as fit."""
+    if way_of(hidden, weight) == "tiles":
+        return 0
+    each = floats_of(weight.shape[0])
+    fit, tokens = _workspace.kept_bytes // 4 // each, hidden.shape[0]
+    return each * (tokens if tokens <= fit else fit // WHOLE_ROWS * WHOLE_ROWS)
+
+
+def tokens_in(kept: Tensor, hidden: Tensor, weight: Tensor) -> int:
+    """How many of the tokens have room there."""
+    return min(kept.shape[0] // floats_of(weight.shape[0]), hidden.shape[0])
