@@ -61,6 +61,7 @@ class Kernels:
     logit_instructions: float  # of the forward from logits
     row_instructions: float  # of a block that reads one split of a row, all threads together
     logits_issue: float  # the share of issue slots that these get
+    kept: float = 0.0  # bytes that a forward may keep for its backward
 
 
 # The first run: commit ea9eaf4. Its row kernel filled 85% of the issue slots (Nsight); what rows of
@@ -69,7 +70,7 @@ FIRST_RUN = Kernels(57e-6, 0.15e-6, 0.4e12, 36, 2.0e5, 0.85)
 # The merge: 8 warps share a row's parts, 8 loads under way each. A logit: 9 in the machine code; a
 # row: about 150 of each of 256 threads. The host's part less a cast of the bias, a device context
 # and two look-ups of the driver, an estimate.
-NOW = Kernels(35e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75)
+NOW = Kernels(35e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75, kept=512 * 2.0**20)
 
 # Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/*_mainloop.cuh).
 TILE_TOKENS, TILE_VOCAB = 512, 16384
@@ -82,6 +83,10 @@ EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is 
 # for the gradient; what adds up a column, rounds, exchanges and stores comes to about 6.
 CHUNK_TOKENS, SLICE_COLUMNS = 8192, 16384
 GRADIENT_INSTRUCTIONS = 22
+# What the forward keeps for it (kept_exps.py): 16 bits an element and 4 bytes for 64 of them. An
+# element is scaled, rounded, exchanged and stored. Kept tokens are a multiple of KEPT_ROWS.
+KEEP_INSTRUCTIONS, KEPT_ROWS, KEPT_SUM_ROWS = 3, 256, 32
+SMALL_LAUNCHES = 15  # of the pairs' losses, both ways
 
 
 @dataclass(frozen=True)
@@ -195,33 +200,47 @@ def fused_forward(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: b
     return Work(name, f"{n}x{d}x{v}", 2.0 * n * d * v, dram, 0.0, seconds)
 
 
-def fused_both(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool) -> Work:
-    """Forward; the products again, to 16-bit gradients of logits in DRAM; two products with those.
+def kept_tokens(code: Kernels, n: int, v: int) -> int:
+    """How many of n tokens leave their exponentials for the backward."""
+    fit = int(code.kept / (2.0 * v + 4.0 * math.ceil(v / 64) + 4))
+    return n if n <= fit else fit // KEPT_ROWS * KEPT_ROWS
 
-    So do count the float32 sums that both products add to, their rounding, the copy of the hidden
-    states without ignored rows, and the sums for a bias, one row for 16 tokens (64 by mma.sync).
-    The gradients' own way to DRAM hides behind the products.
+
+def fused_both(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool) -> Work:
+    """Forward; 16-bit gradients of logits in DRAM; two products with those.
+
+    They come from what the forward kept, one read and one write of each, or from the products
+    again. So do count the float32 sums that both products add to, their rounding, the copy of the
+    hidden states without ignored rows, and the sums for a bias, one row for 16 tokens (64 by
+    mma.sync, 32 of what was kept). What kernels with products write hides behind those.
     """
     forward = fused_forward(card, code, n, d, v, wgmma=wgmma)
-    slices, chunks = math.ceil(v / SLICE_COLUMNS), math.ceil(n / CHUNK_TOKENS)
-    seconds, dram = forward.seconds, forward.dram
-    for first in range(0, v, SLICE_COLUMNS):
-        width = min(SLICE_COLUMNS, v - first)
-        for start in range(0, n, CHUNK_TOKENS):
-            height = min(CHUNK_TOKENS, n - start)
-            again, _ = products_in_registers(
+    kept = kept_tokens(code, n, v)
+    chunks = [min(CHUNK_TOKENS, kept - start) for start in range(0, kept, CHUNK_TOKENS)]
+    again = [min(CHUNK_TOKENS, n - start) for start in range(kept, n, CHUNK_TOKENS)]
+    slices = [min(SLICE_COLUMNS, v - first) for first in range(0, v, SLICE_COLUMNS)]
+    seconds, dram = forward.seconds + 1.0 * kept * v * KEEP_INSTRUCTIONS / card.issue, forward.dram
+    dram += 2.0 * kept * v
+    for width in slices:
+        for height in chunks:
+            moved = 4.0 * height * width + 8.0 * height * width / KEPT_SUM_ROWS
+            seconds += moved / card.copy + card.launch
+            dram += moved
+        for height in again:
+            seconds += products_in_registers(
                 card, height, d, width, wgmma=wgmma, instructions=GRADIENT_INSTRUCTIONS
-            )
+            )[0]
             written = 2.0 * height * width + 8.0 * height * width / (16 if wgmma else 64)
-            seconds += again
             dram += 2.0 * (height + width) * d + written
+        for height in chunks + again:
             for rows, columns, depth in ((height, d, width), (width, d, height)):
                 operands = 2.0 * (rows + columns) * depth
                 product = 2.0 * rows * columns * depth / card.product
                 seconds += max(product, operands / card.copy) + card.launch
                 dram += operands
     # Written, then read and written for each further slice or chunk; read, rounded and written.
-    sums = (8.0 * slices - 4 + 6) * n * d + (8.0 * chunks - 4 + 6) * v * d
+    count = len(chunks + again)
+    sums = (8.0 * len(slices) - 4 + 6) * n * d + (8.0 * count - 4 + 6) * v * d
     rest = sums + 4.0 * n * d
     seconds += rest / card.copy + 3 * card.launch
     name = f"fused, both ways, {'wgmma' if wgmma else 'mma.sync'}"
@@ -241,11 +260,10 @@ def logits_backward(card: Card, code: Kernels, n: int, v: int) -> Work:
 
 
 def pair_loss(card: Card, code: Kernels, n: int, d: int, v: int) -> Work:
-    """Reduction "mean": `tiles_both` less a product, but the logits wait in DRAM, not in L2."""
-    both, again = tiles_both(card, code, n, d, v), 2.0 * n * d * v / card.product_float32
-    logits = 8.0 * n * v  # written back, read again
-    seconds, dram = both.seconds - again + logits / card.copy, both.dram + logits
-    return Work("pair loss, mean, with gradients", both.shape, both.flops, dram, 0.0, seconds)
+    """The mean over pairs: `fused_both`, and the small kernels of sums and losses."""
+    both = fused_both(card, code, n, d, v, wgmma=True)
+    seconds = both.seconds + SMALL_LAUNCHES * card.launch
+    return Work("pair loss, mean, with gradients", both.shape, both.flops, both.dram, 0.0, seconds)
 
 
 SHAPES = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 2048, 16384)]
@@ -261,7 +279,9 @@ def predictions(card: Card, code: Kernels = NOW) -> list[Work]:
         works += [m(card, code, *shape) for m in (*forward, tiles_forward, *both, tiles_both)]
     for v in (16384, 102400):
         works += [logits_forward(card, code, 8192, v), logits_backward(card, code, 8192, v)]
-    works += [pair_loss(card, code, 8192, 2048, v) for v in (16384, 102400)]
+    for pairs in (16, 64):  # of images, 576 tokens each
+        shape = 2 * 576 * pairs, 2048, 16384
+        works += [bare_product(card, *shape), pair_loss(card, code, *shape)]
     return works
 
 
@@ -274,6 +294,8 @@ MEASURED = {
     "fused, both ways, mma.sync": (7.43, 7.92),
     "tiles, forward and backward": (7.78, 7.97),
 }
+# Of the pairs' losses and their mean, which "mean" is now.
+MEASURED_PAIRS = {64: 4.33}
 MEASURED_MS = {
     ("bare product, bf16 out", "8192x2048x16384"): 0.717,
     ("bare product, bf16 out", "8192x2048x102400"): 4.405,
@@ -295,6 +317,11 @@ def calibration() -> list[tuple[str, str, float, float]]:
             shape = f"{n}x{d}x{v}"
             bare = works["bare product, bf16 out", shape]
             rows.append((name, shape, measured, works[name, shape] / bare))
+    for pairs, measured in MEASURED_PAIRS.items():
+        shape = f"{2 * 576 * pairs}x2048x16384"
+        name = "pair loss, mean, with gradients"
+        modelled = works[name, shape] / works["bare product, bf16 out", shape]
+        rows.append((name, shape, measured, modelled))
     for (name, shape), measured in MEASURED_MS.items():
         rows.append((f"{name}, ms", shape, measured, works[name, shape] * 1e3))
     return rows

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from benchmarks import model
 from benchmarks.gpu import peers
 from benchmarks.gpu.timing import milliseconds, peak_memory
-from suder_ext._ops.cuda import fused_backward, tensor_cores
+from suder_ext._ops.cuda import fused_backward, kept_exps, tensor_cores
 from suder_ext._ops.cuda import linear_logprob as ours
 from suder_ext._ops.cuda import logprob as ours_logits
 
@@ -89,18 +90,22 @@ def forward(n: int, d: int, v: int) -> list[Row]:
 
 
 def both(n: int, d: int, v: int) -> list[Row]:
-    """Forward and backward; ours with an upstream gradient of its own for every token."""
+    """Forward and backward; ours with an upstream gradient of its own for every token.
+
+    With what the forward keeps by default, and without (set_workspace(0)).
+    """
     leaves = [x.requires_grad_() for x in inputs(n, d, v)]
     hidden, weight, bias = leaves
     target = torch.randint(v, (n,), device="cuda")
     upstream = torch.randn(n, device="cuda")
     empty = upstream.new_empty(0)
 
-    def run_ours() -> None:
+    def run_ours(*, keep: bool) -> None:
         with torch.no_grad():
             arguments = (hidden, weight, bias, target)
-            _, lse, *_ = ours.linear_logprob(*arguments, *OPTIONS, 0)
-            saved = lse, empty, empty
+            room = kept_exps.room(hidden, weight, 0) if keep else 0
+            _, lse, _, kept = ours.linear_logprob(*arguments, *OPTIONS, room)
+            saved = lse, empty, kept
             fused_backward.linear_logprob_backward(
                 *(upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True)
             )
@@ -112,8 +117,11 @@ def both(n: int, d: int, v: int) -> list[Row]:
 
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden.detach() @ weight.detach().t(),
-        **{name: by(way, run_ours) for name, way in ways().items()},
+        **{name: by(way, partial(run_ours, keep=True)) for name, way in ways().items()},
     }
+    for name, way in ways().items():
+        if way != "tiles":
+            candidates[f"{name}, 0 bytes kept"] = by(way, partial(run_ours, keep=False))
     for name, loss in peers.available()[0].items():
         candidates[name] = lambda loss=loss: run_peer(loss)
     return rows("forward+backward", f"{n}x{d}x{v}", candidates, 6.0 * n * d * v)

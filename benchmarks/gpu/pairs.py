@@ -13,6 +13,7 @@ import torch
 
 import suder_ext
 from benchmarks.gpu.timing import milliseconds, peak_memory
+from suder_ext import _workspace
 
 LENGTH, FEATURES, VOCAB = 576, 2048, 16384
 PAIRS = (16, 64)
@@ -25,23 +26,33 @@ def table(pairs: int) -> list[str]:
     hidden.requires_grad_()
     weight.requires_grad_()
     target = torch.randint(VOCAB, (tokens,), device="cuda")
-    cu_seqlens = torch.arange(0, tokens + 1, LENGTH)
+    offsets = torch.arange(0, tokens + 1, LENGTH, device="cuda")
 
     def loss(reduction: str) -> None:
         result = suder_ext.linear_preference_loss(
             hidden,
             weight,
             target,
-            cu_seqlens if reduction == "mean" else cu_seqlens.cuda(),
+            offsets,
             loss_type="simpo",
             beta=2.0,
             reduction=reduction,
         )
         torch.autograd.grad(result.loss.mean(), (hidden, weight))
 
+    def mean_with(kept: int) -> None:
+        before = _workspace.kept_bytes
+        suder_ext.set_workspace(kept)
+        try:
+            loss("mean")
+        finally:
+            suder_ext.set_workspace(before)
+
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden.detach() @ weight.detach().t(),
         'reduction="mean"': lambda: loss("mean"),
+        "the same, 0 bytes kept": lambda: mean_with(0),
+        "the same, 4 GiB": lambda: mean_with(2**32),
         "per pair, then .mean()": lambda: loss("none"),
     }
     times = milliseconds(candidates, rounds=7)

@@ -1,7 +1,8 @@
 """The mean preference loss of linear_preference_loss with its gradients, one chunk of pairs after
 another: logits, loss coefficients and both products of a chunk while its logits are at hand.
 
-What differs from device to device is the head: `cpu/chunked_head.py`, `cuda/chunked_head.py`.
+The head is `cpu/chunked_head.py`. Other devices do without: their forward keeps what saves the
+product (`suder_ext.set_workspace`), and float32 sums of gradients would cost them more than that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from suder_ext.preference_options import SORTING
 
 _ops = torch.ops.suder
 
+# Where there is such a head.
+DEVICES = frozenset({"cpu"})
 # 256 MiB of float32 logits on the CPU: three pairs of 576 image tokens of 16384, or eleven of 30
 # words each of 102400. With half of that, prompts take up to 9% longer; images do not.
 CPU_WORKSPACE = 64 * 2**20

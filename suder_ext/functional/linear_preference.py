@@ -35,21 +35,22 @@ def linear_preference_loss(
     over the scored tokens, and the lengths that some losses need are their counts. Extra memory is
     that of `linear_logprob`: a fixed workspace plus O(T).
 
-    With reduction "mean" the logits are computed once, not twice: the forward goes through the
-    pairs in chunks and makes the gradients as well, which the backward multiplies by the one
-    upstream gradient. They are float32 until then, whatever the dtype, so that a loss scale comes
-    before the rounding; beside them there is a workspace of 256 MiB on the CPU and 512 MiB on CUDA.
-    Logits of a pair that does not fit there are computed twice, as are all where nothing is gained
-    (few tokens on the CPU), where a loss ranks the whole batch and does not fit (aot,
-    aot_unpaired), and on CUDA in 16 bits or unless cu_seqlens is on the CPU.
+    On a GPU the logits are computed once where `set_workspace` has room for what the forward keeps
+    of them, 2 V bytes a token, and a second time where it has not.
+
+    On the CPU reduction "mean" computes them once, not twice: the forward goes through the pairs in
+    chunks and makes the gradients as well, which the backward multiplies by the one upstream
+    gradient. They are float32 until then, whatever the dtype, so that a loss scale comes before the
+    rounding; beside them there is a workspace of 256 MiB. Logits of a pair that does not fit there
+    are computed twice, as are all where nothing is gained (few tokens) and where a loss ranks the
+    whole batch and does not fit (aot, aot_unpaired).
 
     Args:
         hidden: `[T, D]`; weight, bias, ignore_index, temperature, softcap: as in `linear_logprob`.
         target: an integer dtype, `[T]`.
         cu_seqlens: int64 or int32 `[2P + 1]`, sorted from 0 to T, on the device of hidden. With
-            reduction "mean" it may be on the CPU instead: only there are the ends of the pairs
-            known without waiting for the device. It is copied there without waiting; while a CUDA
-            graph is captured it must be there.
+            reduction "mean" it may be on the CPU instead. It is copied without waiting; while a
+            CUDA graph is captured it must be on the device.
         ref_logprob: float `[2P]`, the reference model's sums in the same order, or None; not taken
             by simpo, cpo and orpo.
         loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.

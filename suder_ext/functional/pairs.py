@@ -123,17 +123,14 @@ def _goes_in_chunks(
     offsets: Tensor,
 ) -> bool:
     """Whether a gradient is wanted, can be made in chunks, and is cheaper so."""
-    if not torch.is_grad_enabled() or offsets.device.type != "cpu":
+    if hidden.device.type not in pair_chunks.DEVICES or offsets.device.type != "cpu":
+        return False
+    if not torch.is_grad_enabled():
         return False
     if not any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         return False
     if not has_kernel("linear_logprob", hidden, weight, ref_logprob):
         return False
-    if hidden.device.type != "cpu":
-        # Chunks go by tiles, which for 16 bits are slower than the fused kernels by more than the
-        # product that they save (H200, 64 pairs: 56 ms, not 28). And in float16 the gradients of
-        # logits vanish unless a loss scale comes first.
-        return hidden.dtype == torch.float32
     few_tokens = FEW_TOKENS if weight.requires_grad else 0
     return (hidden.shape[0] - few_tokens) * weight.shape[0] > pair_chunks.CPU_WORKSPACE
 

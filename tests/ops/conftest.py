@@ -65,7 +65,7 @@ NOT_EMULATED = {
         "test_sequence_reduce.py::test_bad_offsets",
         "test_policy_loss.py::test_bad_cu_seqlens",
     ),
-    "on CUDA 16 bits do not go in chunks, and the device of these tensors is the CPU": (
+    "on CUDA pairs do not go in chunks, which keep float32 gradients": (
         "test_linear_preference.py::test_a_loss_scale_comes_before_the_rounding",
     ),
     "the emulator's matrix products are torch's, which look at the layout": (

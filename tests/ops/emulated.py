@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 
 from suder_ext import _workspace
-from suder_ext._ops import eager, kept_logits
+from suder_ext._ops import eager, kept_logits, pair_chunks
 from suder_ext._ops.cuda import (
     call,
     kept_exps,
@@ -64,6 +64,7 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
         mock.patch.object(call, "kernels", kernels),
         mock.patch.object(tensor_cores, "chosen", WAYS[name]),
         mock.patch.dict(eager.kernels, clear=True),  # the CPU's, which would go past the dispatcher
+        mock.patch.object(pair_chunks, "DEVICES", frozenset()),
         mock.patch.dict(kept_logits.rooms, cpu=kept_exps.room),
         # One way keeps what fits, mostly a part; the other everything.
         mock.patch.object(_workspace, "kept_bytes", KEPT_BYTES[name]),

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from suder_ext import PreferenceLoss, reference
 from suder_ext._ops import pair_chunks
-from suder_ext._ops.cuda import chunked_head
 from suder_ext.functional import pairs
 from suder_ext.preference_options import (
     REFERENCE_FREE,
@@ -32,7 +31,6 @@ def workspace(floats: int) -> Iterator[None]:
     with (
         mock.patch.object(pairs, "FEW_TOKENS", -(10**12)),
         mock.patch.object(pair_chunks, "CPU_WORKSPACE", floats),
-        mock.patch.object(chunked_head, "WORKSPACE", floats),
     ):
         yield
 

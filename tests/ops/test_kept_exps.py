@@ -77,8 +77,8 @@ def sizes_of_terms(case: Case, upstream: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 @emulated
-@pytest.mark.parametrize("spread", [0.2, 1.0, 6.0])
-@pytest.mark.parametrize("outputs", [("logprob",), ("lse",), ("entropy",), OUTPUTS], ids=str)
+@pytest.mark.parametrize("spread", [0.2, 6.0])
+@pytest.mark.parametrize("outputs", [("logprob",), ("entropy",), OUTPUTS], ids=str)
 @pytest.mark.parametrize(
     "options", [{}, {"temperature": 0.5}, {"softcap": 30.0}, {"softcap": 3.0, "temperature": 1.5}]
 )

@@ -122,7 +122,7 @@ def add_gradients(
     """
     dtype = tiles.padded.dtype
     for rows in tiles.rows():
-        tile, arguments = tiles.compute_again(rows, columns)
+        tile, arguments = tiles.compute(rows, columns)
         grad = tile if d_bias is not None else tiles.narrowed(tile, dtype)
         run(
             "logits_grad",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from suder_ext._ops.cuda import (
-    chunked_head,
     fused_backward,
     linear_logprob,
     logprob,
@@ -15,14 +14,6 @@ from suder_ext._ops.cuda.call import Ops
 
 OPS: Ops = {
     name: function
-    for module in (
-        logprob,
-        losses,
-        sequences,
-        sampling,
-        linear_logprob,
-        fused_backward,
-        chunked_head,
-    )
+    for module in (logprob, losses, sequences, sampling, linear_logprob, fused_backward)
     for name, function in module.OPS.items()
 }

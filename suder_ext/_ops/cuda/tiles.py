@@ -38,11 +38,7 @@ def product(out: Tensor, a: Tensor, b: Tensor, *, add: bool = False) -> None:
 
 
 class Tiles:
-    """Walks over the logits of `hidden @ weight.T`; each tile overwrites the one before.
-
-    With `kept`, float32 `[round_up(tokens, TILE_TOKENS), round_up(vocab, 8)]`, each has its own
-    place there.
-    """
+    """Walks over the logits of `hidden @ weight.T`; each tile overwrites the one before."""
 
     def __init__(
         self,
@@ -50,7 +46,6 @@ class Tiles:
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
-        kept: Tensor | None = None,
     ) -> None:
         self.tokens, self.vocab = hidden.shape[0], weight.shape[0]
         self.weight, self.target = rows(weight), target.contiguous()
@@ -63,9 +58,7 @@ class Tiles:
             )
             self.padded[: self.tokens].copy_(hidden)
         # Rows 16-byte aligned, in float32 and as 16-bit elements.
-        self.kept = kept
-        if kept is None:
-            self.memory = floats(hidden, TILE_TOKENS, round_up(min(TILE_VOCAB, self.vocab), 8))
+        self.memory = floats(hidden, TILE_TOKENS, round_up(min(TILE_VOCAB, self.vocab), 8))
 
     def columns(self) -> list[slice]:
         """The parts of the vocabulary, in order."""
@@ -83,20 +76,8 @@ class Tiles:
 
     def compute(self, rows: slice, columns: slice) -> tuple[Tensor, dict[str, Any]]:
         """The products `[TILE_TOKENS, columns]`, and the arguments that tell a kernel of them."""
-        product(self._place(rows, columns), self.padded_rows(rows), self.weight[columns].t())
-        return self._told(rows, columns)
-
-    def compute_again(self, rows: slice, columns: slice) -> tuple[Tensor, dict[str, Any]]:
-        """The same after all tiles were computed once: a product only where they are not kept."""
-        return (self.compute if self.kept is None else self._told)(rows, columns)
-
-    def _place(self, rows: slice, columns: slice) -> Tensor:
-        if self.kept is None:
-            return self.memory[:, : columns.stop - columns.start]
-        return self.kept[rows.start : rows.start + TILE_TOKENS, columns]
-
-    def _told(self, rows: slice, columns: slice) -> tuple[Tensor, dict[str, Any]]:
-        tile = self._place(rows, columns)
+        tile = self.memory[:, : columns.stop - columns.start]
+        product(tile, self.padded_rows(rows), self.weight[columns].t())
         return tile, {
             **tile_arguments(tile, self.target[rows]),
             "first_column": columns.start,
