@@ -23,8 +23,9 @@ struct RowResults {
   // logit is NaN, and so is its log-probability.
   __device__ void write(std::int64_t row, const RowState& state) const {
     const bool ignored = target[row] == ignore_index;
-    const float value = log_probability(state.target, state.lse, inverse_temperature);
-    logprob[row] = ignored ? 0.0f : value;
+    const float value =
+        ignored ? 0.0f : log_probability(state.target, state.lse, inverse_temperature);
+    logprob[row] = value;
     if (row < kept_tokens) kept_logprob[row] = value;
     lse[row] = ignored ? 0.0f : suder::lse(state.lse, inverse_temperature);
     if (entropy != nullptr) entropy[row] = ignored ? 0.0f : suder::entropy(state.lse);

@@ -236,3 +236,21 @@ def test_the_setting_takes_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _workspace.kept_bytes == ALL
     suder_ext.set_workspace(12)
     assert _workspace.kept_bytes == 12
+
+
+@emulated
+@pytest.mark.parametrize("tokens", [16, 40])
+def test_the_operators_pass_torchs_own_checks(way: str, tokens: int) -> None:
+    """With a part of the tokens kept, and all of them."""
+    case = linear_case(40, 16, 300, torch.bfloat16)
+    floats = [tensor.requires_grad_() for tensor in case.floats.values()]
+    keep = tokens * kept_exps.floats_of(300)
+    arguments = (*floats, case.target, -100, 0.7, 5.0, True, keep)
+    torch.library.opcheck(torch.ops.suder.linear_logprob.default, arguments)
+    _, lse, entropy, kept = torch.ops.suder.linear_logprob(*arguments)
+    saved = (tensor.detach() for tensor in (lse, entropy, kept))
+    backward = (torch.ones(40), None, torch.ones(40), *arguments[:4], *saved, -100, 0.7, 5.0)
+    torch.library.opcheck(
+        torch.ops.suder.linear_logprob_backward.default,
+        tuple(x.detach() if isinstance(x, Tensor) else x for x in (*backward, True, True, True)),
+    )
