@@ -14,7 +14,8 @@ def set_workspace(bytes: int) -> None:
     as fit: their backward takes two products and not three. Gradients keep their accuracy and
     log-probabilities their bits. The memory is free again with the graph of that call. 512 MiB at
     first; for the whole process, from the next forward on. Nothing is kept where the head goes by
-    tiles (float32, compute capability 10); the CPU keeps its 24 MiB whatever is set here.
+    tiles (float32, compute capability 10) or by mma.sync on a card with less than 163 KiB of
+    shared memory a block (8.6, 8.9, 12); the CPU keeps its 24 MiB whatever is set here.
 
     Raises:
         TypeError: not an integer.

@@ -31,6 +31,8 @@ struct FusedForward {
 
 std::int64_t fused_forward_workspace(std::int64_t tokens, std::int64_t vocab);
 void fused_forward(const FusedForward& params, Stream stream);
+// Whether `kept` may have tokens on the current device.
+bool fused_forward_keeps(bool hopper);
 
 bool hopper_compiled();
 void hopper_forward(const FusedForward& params, Stream stream);

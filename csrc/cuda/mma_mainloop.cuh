@@ -45,6 +45,8 @@ template <typename T, int kStageDepth>
 class MmaMainloop {
  public:
   using Element = T;
+  // The shallow ring's addresses leave no registers for what a forward keeps.
+  static constexpr bool kKeepsExps = kStageDepth == kDeepRing;
   using Operands = MmaOperands<T>;
   static constexpr int kRows = 128, kColumns = 256, kThreads = 256;
   static constexpr int kRowWarps = 2, kColumnWarps = 4;             // warps by rows and by columns

@@ -36,6 +36,7 @@ template <typename T>
 class WgmmaMainloop {
  public:
   using Element = T;
+  static constexpr bool kKeepsExps = true;
   using Operands = WgmmaOperands;
   static constexpr int kGroups = 2, kGroupThreads = 128;      // warp groups that multiply
   static constexpr int kRows = 64 * kGroups, kColumns = 256;  // of a block

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import suder_ext
-from suder_ext._ops.cuda import fused_backward
+from suder_ext._ops.cuda import logit_gradients
 from tests.ops.cases import OUTPUTS, Case, gradients, linear_case, upstream_for
 from tests.ops.emulated import EMULATED, load, use_emulated
 
@@ -72,7 +72,7 @@ def test_gradient_conflicts_only_over_the_factors_of_rows(way: str, logging: Mod
     case = _case()
     with (
         use_emulated(way, logging),
-        mock.patch.multiple(fused_backward, CHUNK_TOKENS=136, SLICE_COLUMNS=2048),
+        mock.patch.multiple(logit_gradients, CHUNK_TOKENS=136, SLICE_COLUMNS=2048),
     ):
         case.run(suder_ext.linear_logprob_stats)
         _conflicts(logging)

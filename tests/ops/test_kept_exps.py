@@ -218,6 +218,8 @@ def test_room_is_for_whole_rows_of_what_needs_a_gradient(monkeypatch: pytest.Mon
     weight = torch.empty(1000, 16, dtype=torch.bfloat16)
     each = 4 * kept_exps.floats_of(1000)
     assert each == 2 * 1000 + 4 * 16 + 4
+    monkeypatch.setattr(_workspace, "kept_bytes", ALL)
+    monkeypatch.setattr(kept_exps, "_keeps", lambda *_: True)
     monkeypatch.setattr(kept_exps, "way_of", lambda *_: "mma")
     for given, tokens in ((0, 0), (600 * each, 512), (700 * each, 700), (10**9, 700)):
         suder_ext.set_workspace(given)

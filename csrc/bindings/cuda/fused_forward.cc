@@ -37,6 +37,7 @@ void forward(int dtype, Address hidden, Int tokens, Int features, Int hidden_str
 
 void bind_fused_forward(py::module_& module) {
   module.def("fused_forward_workspace", &fused_forward_workspace, arg("tokens"), arg("vocab"));
+  module.def("fused_forward_keeps", &fused_forward_keeps, arg("hopper"));
   module.def("fused_forward", &forward, py::kw_only(), arg("dtype"), arg("hidden"), arg("tokens"),
              arg("features"), arg("hidden_stride"), arg("weight"), arg("vocab"),
              arg("weight_stride"), arg("bias"), arg("bias_dtype"), arg("target"),

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <stdexcept>
 
 #include "cuda/fused_forward.h"
 #include "cuda/launch.cuh"
@@ -46,9 +47,9 @@ struct ForwardTask {
     const std::int64_t column = tile * Mainloop::kColumns + mainloop.column();
     const float inverse_temperature = a.final_logit.inverse_temperature;
     finish_logits<Mainloop>(sums, a, column);
-    if (part.first_row < a.kept.tokens) {
-      add_tile<true>(states, sums, mainloop.row(), column, inverse_temperature, a.kept,
-                     part.first_row);
+    if (Mainloop::kKeepsExps && part.first_row < a.kept.tokens) {
+      add_tile<Mainloop::kKeepsExps>(states, sums, mainloop.row(), column, inverse_temperature,
+                                     a.kept, part.first_row);
     } else {
       add_tile<false>(states, sums, mainloop.row(), column, inverse_temperature, a.kept,
                       part.first_row);
@@ -84,6 +85,9 @@ inline constexpr std::size_t kForwardShared =
 // Starts `kernel`, whose blocks call forward_block, and the merge of its states.
 template <typename Mainloop, typename T, typename Kernel>
 void run_forward(Kernel kernel, const FusedForward& p, Stream stream) {
+  if (!Mainloop::kKeepsExps && p.kept.tokens > 0) {
+    throw std::invalid_argument("fused_forward: nothing is kept on this card");
+  }
   const auto parts = BlockParts::of<Mainloop>(p.hidden.rows, p.weight.rows);
   auto* state = reinterpret_cast<RowState*>(p.workspace);
   const ForwardArguments<typename Mainloop::Operands> arguments = {

@@ -38,9 +38,10 @@ struct BlockStates {
 // One row of a warp's tile: this thread's values, then the four lanes that share the row. Where the
 // tensor cores are fast this is what they wait for, so an element costs seven instructions, one of
 // them a power of two. Sums are of differences to the maximum, rounded once: see online_lse.h.
-// With kKeep the exponentials take the place of the logits, and the result is the same.
+// With kKeep the exponentials go to `kept`, too, and the result is the same.
 template <bool kKeep, int kTiles>
-__device__ OnlineLse row_lse(float (&sums)[kTiles][4], int half, float inverse_temperature) {
+__device__ OnlineLse row_lse(const float (&sums)[kTiles][4], int half, float inverse_temperature,
+                             const KeptRow& kept) {
   OnlineLse s;
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
@@ -52,15 +53,20 @@ __device__ OnlineLse row_lse(float (&sums)[kTiles][4], int half, float inverse_t
   }
   constexpr float kLog2E = 1.44269504f, kLn2 = 0.69314718f;
   const float max = s.max == -INFINITY ? 0.0f : s.max, scale = inverse_temperature * kLog2E;
+  [[maybe_unused]] std::uint32_t words[4];
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
+    [[maybe_unused]] float exps[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      float& z = sums[n][2 * half + i];
-      const float bits = (z - max) * scale, e = exp2_approx(bits);
+      const float bits = (sums[n][2 * half + i] - max) * scale, e = exp2_approx(bits);
       s.sum += e;
       s.weighted = fmaf(e, fmaxf(bits, -200.0f), s.weighted);  // 0 * -inf is not 0
-      if constexpr (kKeep) z = e * kKeptScale;
+      exps[i] = e;
+    }
+    if constexpr (kKeep) {
+      words[n % 4] = kept_pair(exps[0], exps[1]);
+      if (n % 4 == 3) kept.store((n - 3) * 8, words);
     }
   }
   s.weighted *= kLn2;
@@ -73,7 +79,7 @@ __device__ OnlineLse row_lse(float (&sums)[kTiles][4], int half, float inverse_t
 
 // `first_row` is the thread's within the block, whose own is `block_row`.
 template <bool kKeep, typename Mainloop>
-__device__ void add_tile(BlockStates<Mainloop>& states, typename Mainloop::Sums& sums,
+__device__ void add_tile(BlockStates<Mainloop>& states, const typename Mainloop::Sums& sums,
                          int first_row, std::int64_t column, float inverse_temperature,
                          const KeptExps& kept, std::int64_t block_row) {
   const int warp_column = static_cast<int>(threadIdx.x) / kWarpSize % Mainloop::kColumnWarps;
@@ -95,7 +101,9 @@ __device__ void add_tile(BlockStates<Mainloop>& states, typename Mainloop::Sums&
           }
         }
       }
-      const OnlineLse part = row_lse<kKeep>(sums[m], half, inverse_temperature);
+      KeptRow kept_row = {};
+      if constexpr (kKeep) kept_row = KeptRow::of(kept, block_row + row, tile_column);
+      const OnlineLse part = row_lse<kKeep>(sums[m], half, inverse_temperature, kept_row);
       if constexpr (kKeep) {
         keep_maximum<Mainloop>(kept, block_row + row, tile_column, part.max);
       }
@@ -103,7 +111,6 @@ __device__ void add_tile(BlockStates<Mainloop>& states, typename Mainloop::Sums&
       if (threadIdx.x % 4 == 0) place = merge(place, part, inverse_temperature);
     }
   }
-  if constexpr (kKeep) keep_exps<Mainloop>(kept, sums, block_row + first_row, tile_column);
 }
 
 }  // namespace suder::cuda

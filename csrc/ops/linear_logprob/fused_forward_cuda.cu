@@ -29,6 +29,12 @@ std::int64_t fused_forward_workspace(std::int64_t tokens, std::int64_t vocab) {
   return splits_of(vocab).count * tokens * 4;
 }
 
+bool fused_forward_keeps(bool hopper) {
+  bool keeps = hopper;
+  dispatch_ring([&]<int kRing>() { keeps = keeps || MmaMainloop<__half, kRing>::kKeepsExps; });
+  return keeps;
+}
+
 void fused_forward(const FusedForward& p, Stream stream) {
   if (p.hidden.rows == 0) return;
   if (p.weight.rows == 0 || p.hidden.cols == 0) {

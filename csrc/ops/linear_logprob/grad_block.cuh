@@ -59,8 +59,8 @@ struct GradTask {
                                     columns);
       }
       if (a.grad != nullptr) {
-        store_rounded<Mainloop>(sums, first, a.grad + first_row * a.stride + group_column, a.stride,
-                                a.operands.rows - first_row, columns);
+        store_gradients<Mainloop>(sums, first, a.grad + first_row * a.stride + group_column,
+                                  a.stride, a.operands.rows - first_row, columns);
       }
     }
   }

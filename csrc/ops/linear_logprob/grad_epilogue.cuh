@@ -5,11 +5,12 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "cuda/quad.cuh"
 #include "cuda/tensor_core.cuh"
+#include "cuda/vec.cuh"
 #include "ops/linear_logprob/block_parts.cuh"
-#include "ops/linear_logprob/store_tile.cuh"
 #include "ops/linear_logprob/tile_logits.cuh"
 #include "ops/logprob/final_logit.cuh"
 #include "ops/logprob/logit_derivative.cuh"
@@ -27,6 +28,10 @@ struct FusedGradArguments {
   T* grad;             // or absent
   float* column_sums;  // or absent
 };
+
+// Tiles of eight columns that are taken to the end together: the registers of the sums become free
+// one group after the other.
+inline constexpr int kGroupTiles = 8;
 
 // Turns a thread's logits into their gradients, in place. A float32 log-sum-exp may be off by
 // |lse| 2^-24, and so may each p. For large ones logits_grad_cuda.cu reads the row again
@@ -82,6 +87,34 @@ __device__ void store_column_sums(const typename Mainloop::Sums& sums, int first
   const float2 sum = add_columns(values);
   const int column = lane / 4 * 8 + lane % 4 * 2;
   if (column < columns) *reinterpret_cast<float2*>(column_sums + column) = sum;
+}
+
+// Rounds and stores 16 bytes at a time. A lane has 4 bytes of each of four neighbouring chunks;
+// four lanes exchange them for a whole chunk each. `grad` is the place of the thread's first row in
+// the group's first column, `rows` and `columns` are left from there.
+template <typename Mainloop, typename T>
+__device__ void store_gradients(const typename Mainloop::Sums& sums, int first, T* grad,
+                                std::int64_t stride, std::int64_t rows, std::int64_t columns) {
+#pragma unroll
+  for (int m = 0; m < Mainloop::kRowTiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = m * 16 + half * 8;
+#pragma unroll
+      for (int part = 0; part < kGroupTiles; part += 4) {
+        std::uint32_t words[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const float (&z)[4] = sums[m][first + part + k];
+          const T pair[2] = {from_float<T>(z[2 * half]), from_float<T>(z[2 * half + 1])};
+          std::memcpy(&words[k], pair, sizeof(pair));
+        }
+        transpose_quad(words);
+        const int column = (part + static_cast<int>(threadIdx.x) % 4) * 8;
+        if (row < rows && column < columns) store_16(grad + row * stride + column, words);
+      }
+    }
+  }
 }
 
 }  // namespace suder::cuda
