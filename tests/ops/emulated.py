@@ -52,7 +52,6 @@ def load(name: str) -> ModuleType | None:
 KERNELS = load("_C_emulated")
 # Backend -> the way through the linear head (suder_ext/_ops/cuda/tensor_cores.py).
 WAYS = {"emulated-tiles": "tiles", "emulated-fused": "mma", "emulated-hopper": "wgmma"}
-KEPT_BYTES = {"emulated-tiles": 2**29, "emulated-fused": 2**16, "emulated-hopper": 2**29}
 EMULATED = list(WAYS) if KERNELS is not None else []
 
 
@@ -66,8 +65,7 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
         mock.patch.dict(eager.kernels, clear=True),  # the CPU's, which would go past the dispatcher
         mock.patch.object(pair_chunks, "DEVICES", frozenset()),
         mock.patch.dict(kept_logits.rooms, cpu=kept_exps.room),
-        # One way keeps what fits, mostly a part; the other everything.
-        mock.patch.object(_workspace, "kept_bytes", KEPT_BYTES[name]),
+        mock.patch.object(_workspace, "kept_bytes", 2**29),
         mock.patch.object(kept_exps, "WHOLE_ROWS", 16),
         # Small tiles: every loop over them is taken more than once.
         mock.patch.object(tiles, "TILE_TOKENS", 16),

@@ -33,7 +33,7 @@ def linear_logprob_backward(
 
     A product is of all of a chunk's tokens, in whatever kernel cuBLAS has for so many: the bits of
     a token's gradient may depend on their number, unlike those of its log p. Equal inputs give
-    equal bits.
+    equal bits. Whether a token's exponentials were kept decides its gradient's last bits, too.
     """
     grads = upstream(grad_logprob, grad_lse, grad_entropy)
     way = way_of(hidden, weight)
