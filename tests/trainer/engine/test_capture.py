@@ -9,8 +9,7 @@ import torch
 
 import suder_ext
 from suder.engine.board import Board
-from suder.engine.head import Head
-from suder.engine.rules import Rules
+from suder.engine.head import Head, Rules
 from suder.engine.step import Batch
 from suder.models.base import inference
 from tests.trainer.engine.recorder import Recorder, Waits
