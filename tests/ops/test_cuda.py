@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import suder_ext
+from suder_ext import _ops
+from suder_ext._ops import eager
 from suder_ext._ops.cuda import fused_backward, ops
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
@@ -149,6 +151,34 @@ def test_rows_that_overlap_are_taken(emulated: str) -> None:
         for hidden in (row.expand(5, 16), row.repeat(5, 1))
     )
     assert torch.equal(same, copied)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_short_way_gives_the_same_bits(emulated: str, dtype: torch.dtype) -> None:
+    """An eager call goes past the dispatcher, and makes no more than what is asked for."""
+    linear, logits = linear_case(20, 16, 300, dtype), logits_case(20, 70, dtype)
+    functions = (
+        (linear, suder_ext.linear_logprob),
+        (linear, suder_ext.linear_logprob_stats),
+        (logits, suder_ext.logprob_stats),
+    )
+    for case, function in functions:
+        upstream = upstream_for(
+            case, outputs=OUTPUTS if "stats" in function.__name__ else ("logprob",)
+        )
+        expected, gradient = gradients(case, function, upstream)
+        with (
+            mock.patch.dict(eager.kernels, ops.OPS),
+            mock.patch.dict(eager.without_grad, {**ops.OPS, **ops.WITHOUT_GRAD}),
+            mock.patch.object(_ops, "linear_logprob", None),  # the dispatcher's
+            mock.patch.object(_ops, "logprob", None),
+        ):
+            short, short_gradient = gradients(case, function, upstream)
+            plain = case.run(function)
+        assert all(torch.equal(short[name], value) for name, value in expected.items())
+        assert all(torch.equal(short_gradient[name], value) for name, value in gradient.items())
+        plain = plain._asdict() if isinstance(plain, tuple) else {"logprob": plain}
+        assert all(torch.equal(plain[name], value) for name, value in expected.items())
 
 
 def test_no_races() -> None:

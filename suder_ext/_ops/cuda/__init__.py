@@ -14,7 +14,10 @@ from suder_ext._ops.cuda import call
 
 if call.kernels is not None:
     from suder_ext import _load
+    from suder_ext._ops import eager
     from suder_ext._ops.cuda import cards, ops
 
     _load.has_code_for = cards.has_code_for
     call.register(ops.OPS, "CUDA")
+    eager.cuda_kernels.update(ops.OPS)
+    eager.cuda_without_grad.update(ops.OPS | ops.WITHOUT_GRAD)

@@ -26,3 +26,6 @@ OPS: Ops = {
     )
     for name, function in module.OPS.items()
 }
+
+# The same results, less what only a backward reads.
+WITHOUT_GRAD: Ops = {"linear_logprob": linear_logprob.without_backward}
