@@ -77,12 +77,13 @@ class LiveBytes(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
+                self._add(tensor)
         return result
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._sizes:
+        if key in self._sizes or tensor.is_meta:
             return
         self._sizes[key] = storage.nbytes()
         self.now += self._sizes[key]
