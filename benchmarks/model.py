@@ -79,18 +79,19 @@ class Kernels:
     logits_issue: float  # the share of issue slots that these get
     mma_share: float  # of what mma.sync could reach, our main loop's
     most_splits: int  # of a vocabulary
+    skew: int  # steps of 64 by which halves of a tile of the wgmma forward are apart
     short_parts_last: bool  # and groups of 64 rows without a token multiply nothing
 
 
 # The first run: commit ea9eaf4. Its row kernel filled 85% of the issue slots (Nsight); what rows of
 # two widths took gives 36 instructions a logit and 200,000 a row, a tree of merges.
-FIRST_RUN = Kernels(57e-6, 0.15e-6, 0.4e12, 36, 2.0e5, 0.85, 0.473, 64, False)
+FIRST_RUN = Kernels(57e-6, 0.15e-6, 0.4e12, 36, 2.0e5, 0.85, 0.473, 64, 0, False)
 # The merge: 8 warps share a row's parts, 8 loads under way each. A logit: 9 in the machine code; a
 # row: about 150 of each of 256 threads. The host: what benchmarks/gpu/calls.py measures without a
 # GPU (it was 57 on the card's machine). mma.sync: the first run's loop took 4.8 instructions a
 # product, and waited for the fragments of each; now it takes 2.3, fragments come a slice ahead, and
 # what is left is a barrier a stage, some 80 of 1650 cycles, and an estimate for all else.
-NOW = Kernels(20e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75, 0.85, 128, True)
+NOW = Kernels(20e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75, 0.85, 128, 2, True)
 
 # Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/*_mainloop.cuh).
 TILE_TOKENS, TILE_VOCAB = 512, 16384
@@ -98,6 +99,7 @@ BLOCK_ROWS, BLOCK_COLUMNS, GROUP_ROWS = 128, 256, 64
 BARE_ROWS = 64  # of cuBLAS's tiles where the last wave is small, by what 576 rows take
 SPLIT_COLUMNS = 65536  # of a row of logits that one block reads
 CLUSTER = 2  # blocks of the wgmma forward that share what they load of the weight
+DRY = 100 / 1.755e9  # seconds until the tensor cores work again; an estimate
 EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is not unrolled
 # Of the fused backward (suder_ext/_ops/cuda/fused_backward.py). An element: 16 in the machine code
 # for the gradient; what adds up a column, rounds, exchanges and stores comes to about 6.
@@ -177,13 +179,22 @@ def tiles_both(card: Card, code: Kernels, n: int, d: int, v: int) -> Work:
 
 
 def products_in_registers(
-    card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool, instructions: int
+    card: Card,
+    code: Kernels,
+    n: int,
+    d: int,
+    v: int,
+    *,
+    wgmma: bool,
+    instructions: int,
+    skew: int = 0,
 ) -> tuple[float, int]:
     """Seconds of a fused kernel, forward or gradient, and into how many parts a row is cut.
 
     By wgmma the products run at the pace of a bare product's or at that of their operands from L2,
     whichever is slower. What a cluster's blocks share counts once: that L2 and the way from it see
-    it once is an assumption. Rows are filled up to whole clusters. No epilogue overlaps a product.
+    it once is an assumption. Rows are filled up to whole clusters. Halves of a tile that are some
+    steps apart hide as many steps' time of the epilogues, and let the pipe run dry twice.
     """
     cluster = CLUSTER if wgmma else 1
     tiles = math.ceil(v / BLOCK_COLUMNS)
@@ -195,6 +206,10 @@ def products_in_registers(
     # What L2 was seen to give, by whichever way its answers come.
     product = max(2.0 * elements * depth / rate, l2 / (card.tma or card.l2))
     epilogue = elements * max(1 / card.exponentials, instructions / card.issue)
+    if skew:
+        epilogue = (
+            max(0.0, epilogue - product * skew / (depth / 64)) + 2 * DRY / card.multiprocessors
+        )
     tile = (product + epilogue) * card.multiprocessors
     clusters, rest = divmod(n, BLOCK_ROWS * cluster)
     if not code.short_parts_last:
@@ -217,7 +232,7 @@ def last_wave(blocks: int, card: Card) -> float:
 def fused_forward(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool) -> Work:
     """Logits in registers; 16 bytes a token and split."""
     kernel, splits = products_in_registers(
-        card, code, n, d, v, wgmma=wgmma, instructions=EPILOGUE_INSTRUCTIONS
+        card, code, n, d, v, wgmma=wgmma, instructions=EPILOGUE_INSTRUCTIONS, skew=code.skew * wgmma
     )
     seconds = code.host + kernel + merge(card, code, n, splits) + card.launch
     dram = 2.0 * (n * d + v * d) + 32.0 * n * splits

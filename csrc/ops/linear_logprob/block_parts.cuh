@@ -41,7 +41,7 @@ struct BlockParts {
 
   template <typename Mainloop>
   static BlockParts of(std::int64_t tokens, std::int64_t vocab) {
-    static_assert(Mainloop::kColumns == kTileColumns);
+    static_assert(kTileColumns % Mainloop::kColumns == 0);
     constexpr std::int64_t rows = Mainloop::kCluster * Mainloop::kRows;
     const BlockParts parts = {splits_of(vocab), (tokens + rows - 1) / rows, tokens / rows};
     constexpr std::int64_t most = std::numeric_limits<int>::max();
