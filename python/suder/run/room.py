@@ -5,6 +5,7 @@ from __future__ import annotations
 from suder.run.memory import free_bytes
 from suder.run.plan import Plan, plan
 from suder.settings.config import TrainConfig
+from suder.settings.config_file import load_config
 
 # Tried one after the other, each on top of those before it: the first cost nothing but time.
 REMEDIES = (
@@ -38,8 +39,8 @@ def table(said: Plan, free: int, device: str) -> str:
     """A line for each part, for people."""
     rows = [
         *said.held.items(),
-        *((f"while it runs: {name}", count) for name, count in said.phases.items()),
-        ("at most, all together", said.total),
+        *((f"+ {name}", count) for name, count in said.phases.items()),
+        ("at most, one + at a time", said.total),
         (f"left on {device}", free),
     ]
     if said.host:
@@ -65,6 +66,6 @@ def _help(config: TrainConfig, free: int) -> str:
     changes: list[str] = []
     for remedy in REMEDIES:
         changes.append(remedy.format(smaller=smaller))
-        if plan(config.changed(changes)).total <= free:
+        if plan(load_config(config.model_dump(), changes)).total <= free:
             return f"it fits with {' '.join(changes)}"
     return f"it does not fit with {' '.join(changes)} either: take a smaller model, or more memory"

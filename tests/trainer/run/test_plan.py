@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from suder.cli import main
+from suder.run import memory, room
 from suder.run.dry import LiveBytes
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
+from suder.settings.config_file import dump_config
 
 
 class EveryByte(LiveBytes):
@@ -46,7 +50,48 @@ def test_a_run_holds_what_was_said(
     said = plan(config)
     with EveryByte() as seen:
         Trainer(config, quiet=True).run()
-    print(
-        {k: round(v / 1e6, 2) for k, v in (said.held | said.phases).items()}, said.total, seen.peak
-    )
     assert said.total == pytest.approx(seen.peak, rel=0.15)
+
+
+def test_what_does_not_fit_is_refused_with_what_helps(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("candidates=16", "inputs_per_round=12")
+    said, _ = room.room(config)
+    monkeypatch.setattr(room, "free_bytes", lambda device: said.total - 1)
+    with pytest.raises(room.NoRoom, match=r"pictures.*it fits with optimizer\.tokens_per_batch="):
+        room.room(config)
+    monkeypatch.setattr(room, "free_bytes", lambda device: 1000)
+    with pytest.raises(room.NoRoom, match=r"does not fit with .*offload=true lora\.rank=32 either"):
+        room.room(config)
+
+
+def test_offload_moves_to_the_host(make_config: Callable[..., TrainConfig]) -> None:
+    here, away = plan(make_config()), plan(make_config("optimizer.offload=true"))
+    learnt = here.held["averaged weights"]
+    assert (away.held["averaged weights"], away.host) == (0, 2 * learnt)
+
+
+def test_the_commands_say_it(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config("rounds=1", "guard.enabled=false")
+    file = tmp_path / "settings.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    assert main(["plan", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "+ optimise" in said
+    assert "left on cpu" in said
+    assert main(["train", str(file)]) == 0
+    assert said.splitlines()[0] in capsys.readouterr().out
+
+
+def test_memory_of_this_machine_and_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert memory.free_bytes("cpu") > 1 << 20
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory._container() > 1 << 60
+    for name, text in (("max", "5000"), ("current", "3000"), ("stat", "anon 1\nfile 500\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free_bytes("cpu") == 2500
