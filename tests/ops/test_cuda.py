@@ -14,7 +14,6 @@ import torch
 
 import suder_ext
 from suder_ext import _ops
-from suder_ext._ops import eager
 from suder_ext._ops.cuda import fused_backward, ops
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
@@ -28,7 +27,7 @@ from tests.ops.cases import (
     upstream_for,
 )
 from tests.ops.compare import assert_close
-from tests.ops.emulated import EMULATED, load, use_emulated
+from tests.ops.emulated import EMULATED, load, short_way, use_emulated
 from tests.ops.pairs import taken_logprobs
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
@@ -168,8 +167,7 @@ def test_the_short_way_gives_the_same_bits(emulated: str, dtype: torch.dtype) ->
         )
         expected, gradient = gradients(case, function, upstream)
         with (
-            mock.patch.dict(eager.kernels, ops.OPS),
-            mock.patch.dict(eager.without_grad, {**ops.OPS, **ops.WITHOUT_GRAD}),
+            short_way(),
             mock.patch.object(_ops, "linear_logprob", None),  # the dispatcher's
             mock.patch.object(_ops, "logprob", None),
         ):
