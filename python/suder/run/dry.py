@@ -18,13 +18,16 @@ from suder.models.checkpoint_files import read_config
 from suder.models.find import find_model
 from suder.models.janus.adapter import Janus
 from suder.models.load import read_processor
+from suder.models.usable import check_device, check_no_run
 from suder.settings.config import TrainConfig
 
 
 @contextmanager
 def dry_model(config: TrainConfig) -> Iterator[Janus]:
     """The model of a run, of tensors with shapes and no memory; so is all that is made inside."""
+    check_device(config.device)
     folder, _ = find_model(config.model)
+    check_no_run(folder)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
     processor = read_processor(folder)
     with torch.device("meta"):
