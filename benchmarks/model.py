@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,24 +30,40 @@ class Card:
 
     product: float  # FLOP/s a large bf16 product sustains; measured
     product_float32: float  # the same into float32; measured, by tiles
-    mma_sync: float  # FLOP/s of our mma.sync kernels; measured
+    mma_sync: float  # FLOP/s that mma.sync could reach: the data sheet's; on Hopper 62% of it
     read: float  # bytes/s
     copy: float  # bytes/s, read plus written
     l2: float  # bytes/s (estimate)
     multiprocessors: int
     exponentials: float  # per second: 16 a clock and multiprocessor
     launch: float  # seconds between dependent kernels of one stream
-    tma: float = 8.1e12  # bytes/s from L2 by TMA: 777e12 / (2 * 192 * 192) * (192 + 192) * 2
+    # Bytes/s from L2 by TMA: 777e12 / (2 * 192 * 192) * (192 + 192) * 2. 0: none, and no wgmma.
+    tma: float = 8.1e12
     issue: float = 132 * 4 * 32 * 1.755e9  # thread instructions a second
     row_issue: float = (
         132 * 4 * 32 * 1.96e9
     )  # at the clock of kernels without tensor cores; measured
 
 
+def data_sheet(
+    product: float, reached: float, read: float, l2: float, multiprocessors: int, clock: float
+) -> Card:
+    """A card without wgmma: its products' peak, and the share of it that cuBLAS reaches (estimate,
+    as its L2's bandwidth is). Nothing of ours was run there."""
+    bare, exponentials = reached * product, multiprocessors * 16 * clock
+    issue = multiprocessors * 4 * 32 * clock
+    return Card(
+        *(bare, bare, product, read, 0.95 * read, l2, multiprocessors, exponentials, 2.5e-6),
+        *(0.0, issue, issue),
+    )
+
+
 # An H100 multiplies as fast; its memory is slower.
 CARDS = {
-    "h100": Card(780e12, 620e12, 290e12, 3.0e12, 3.0e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
-    "h200": Card(780e12, 620e12, 290e12, 4.3e12, 4.2e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+    "h100": Card(780e12, 620e12, 613e12, 3.0e12, 3.0e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+    "h200": Card(780e12, 620e12, 613e12, 4.3e12, 4.2e12, 5.5e12, 132, 132 * 16 * 1.755e9, 2e-6),
+    "a100": data_sheet(312e12, 0.87, 1.8e12, 4.5e12, 108, 1.41e9),
+    "l40": data_sheet(181e12, 0.87, 0.8e12, 4.0e12, 142, 2.49e9),
 }
 
 
@@ -61,23 +77,30 @@ class Kernels:
     logit_instructions: float  # of the forward from logits
     row_instructions: float  # of a block that reads one split of a row, all threads together
     logits_issue: float  # the share of issue slots that these get
+    mma_share: float  # of what mma.sync could reach, our main loop's
+    most_splits: int  # of a vocabulary
+    skew: int  # steps of 64 by which halves of a tile of the wgmma forward are apart
+    short_parts_last: bool  # and groups of 64 rows without a token multiply nothing
     kept: float = 0.0  # bytes that a forward may keep for its backward
 
 
 # The first run: commit ea9eaf4. Its row kernel filled 85% of the issue slots (Nsight); what rows of
 # two widths took gives 36 instructions a logit and 200,000 a row, a tree of merges.
-FIRST_RUN = Kernels(57e-6, 0.15e-6, 0.4e12, 36, 2.0e5, 0.85)
+FIRST_RUN = Kernels(57e-6, 0.15e-6, 0.4e12, 36, 2.0e5, 0.85, 0.473, 64, 0, False)
 # The merge: 8 warps share a row's parts, 8 loads under way each. A logit: 9 in the machine code; a
-# row: about 150 of each of 256 threads. The host's part less a cast of the bias, a device context
-# and two look-ups of the driver, an estimate.
-NOW = Kernels(35e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75, kept=512 * 2.0**20)
+# row: about 150 of each of 256 threads. The host: what benchmarks/gpu/calls.py measures without a
+# GPU (it was 57 on the card's machine). mma.sync: the first run's loop took 4.8 instructions a
+# product, and waited for the fragments of each; now it takes 2.3, fragments come a slice ahead, and
+# what is left is a barrier a stage, some 80 of 1650 cycles, and an estimate for all else.
+NOW = Kernels(20e-6, 0.03e-6, 2.5e12, 9, 4.0e4, 0.75, 0.85, 128, 2, True, kept=512 * 2.0**20)
 
 # Constants of the kernels (suder_ext/_ops/cuda/tiles.py, csrc/cuda/*_mainloop.cuh).
 TILE_TOKENS, TILE_VOCAB = 512, 16384
-BLOCK_ROWS, BLOCK_COLUMNS, MOST_SPLITS = 128, 256, 64
+BLOCK_ROWS, BLOCK_COLUMNS, GROUP_ROWS = 128, 256, 64
 BARE_ROWS = 64  # of cuBLAS's tiles where the last wave is small, by what 576 rows take
 SPLIT_COLUMNS = 65536  # of a row of logits that one block reads
 CLUSTER = 2  # blocks of the wgmma forward that share what they load of the weight
+DRY = 100 / 1.755e9  # seconds until the tensor cores work again; an estimate
 EPILOGUE_INSTRUCTIONS = 8  # an element: seven in the machine code, and what is not unrolled
 # Of the fused backward (suder_ext/_ops/cuda/logit_gradients.py). An element: 16 in the machine code
 # for the gradient; what adds up a column, rounds, exchanges and stores comes to about 6.
@@ -161,27 +184,49 @@ def tiles_both(card: Card, code: Kernels, n: int, d: int, v: int) -> Work:
 
 
 def products_in_registers(
-    card: Card, n: int, d: int, v: int, *, wgmma: bool, instructions: int
+    card: Card,
+    code: Kernels,
+    n: int,
+    d: int,
+    v: int,
+    *,
+    wgmma: bool,
+    instructions: int,
+    skew: int = 0,
 ) -> tuple[float, int]:
     """Seconds of a fused kernel, forward or gradient, and into how many parts a row is cut.
 
     By wgmma the products run at the pace of a bare product's or at that of their operands from L2,
     whichever is slower. What a cluster's blocks share counts once: that L2 and the way from it see
-    it once is an assumption. Rows are filled up to whole clusters. No epilogue overlaps a product.
+    it once is an assumption. Rows are filled up to whole clusters. Halves of a tile that are some
+    steps apart hide as many steps' time of the epilogues, and let the pipe run dry twice.
     """
     cluster = CLUSTER if wgmma else 1
     tiles = math.ceil(v / BLOCK_COLUMNS)
-    each = math.ceil(tiles / MOST_SPLITS)
+    each = math.ceil(tiles / code.most_splits)
     splits = math.ceil(tiles / each)
-    rows = math.ceil(n / BLOCK_ROWS / cluster) * cluster
-    elements = 1.0 * rows * BLOCK_ROWS * tiles * BLOCK_COLUMNS
-    depth = math.ceil(d / 64) * 64
-    l2 = 2.0 * rows * tiles * (BLOCK_ROWS + BLOCK_COLUMNS / cluster) * depth
-    rate = card.product if wgmma else card.mma_sync
-    product = max(2.0 * elements * depth / rate, l2 / card.tma)
+    elements, depth = 1.0 * BLOCK_ROWS * BLOCK_COLUMNS, math.ceil(d / 64) * 64
+    l2 = 2.0 * (BLOCK_ROWS + BLOCK_COLUMNS / cluster) * depth
+    rate = card.product if wgmma else card.mma_sync * code.mma_share
+    # What L2 was seen to give, by whichever way its answers come.
+    product = max(2.0 * elements * depth / rate, l2 / (card.tma or card.l2))
     epilogue = elements * max(1 / card.exponentials, instructions / card.issue)
-    filled = waves(rows * splits, card, cluster) if wgmma else last_wave(rows * splits, card)
-    return (product + epilogue) * filled, splits
+    if skew:
+        epilogue = (
+            max(0.0, epilogue - product * skew / (depth / 64)) + 2 * DRY / card.multiprocessors
+        )
+    tile = (product + epilogue) * card.multiprocessors
+    clusters, rest = divmod(n, BLOCK_ROWS * cluster)
+    if not code.short_parts_last:
+        parts = math.ceil(n / BLOCK_ROWS / cluster) * splits * cluster
+        filled = waves(parts, card, cluster) if wgmma else last_wave(parts, card)
+        return tile * tiles / splits * parts * filled / card.multiprocessors, splits
+    # Blocks take parts in turn.
+    weights = [1.0] * (clusters * splits)
+    weights += [0.5 if wgmma and rest <= GROUP_ROWS else 1.0] * (splits * (rest > 0))
+    at_once = card.multiprocessors // cluster
+    longest = max(sum(weights[first::at_once]) for first in range(min(at_once, len(weights))))
+    return tile * tiles / splits * longest, splits
 
 
 def last_wave(blocks: int, card: Card) -> float:
@@ -192,7 +237,7 @@ def last_wave(blocks: int, card: Card) -> float:
 def fused_forward(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool) -> Work:
     """Logits in registers; 16 bytes a token and split."""
     kernel, splits = products_in_registers(
-        card, n, d, v, wgmma=wgmma, instructions=EPILOGUE_INSTRUCTIONS
+        card, code, n, d, v, wgmma=wgmma, instructions=EPILOGUE_INSTRUCTIONS, skew=code.skew * wgmma
     )
     seconds = code.host + kernel + merge(card, code, n, splits) + card.launch
     dram = 2.0 * (n * d + v * d) + 32.0 * n * splits
@@ -228,7 +273,7 @@ def fused_both(card: Card, code: Kernels, n: int, d: int, v: int, *, wgmma: bool
             dram += moved
         for height in again:
             seconds += products_in_registers(
-                card, height, d, width, wgmma=wgmma, instructions=GRADIENT_INSTRUCTIONS
+                card, code, height, d, width, wgmma=wgmma, instructions=GRADIENT_INSTRUCTIONS
             )[0]
             written = 2.0 * height * width + 8.0 * height * width / (16 if wgmma else 64)
             dram += 2.0 * (height + width) * d + written
@@ -271,8 +316,9 @@ SHAPES = [(8192, d, v) for d in (2048, 4096) for v in (16384, 102400)] + [(576, 
 
 def predictions(card: Card, code: Kernels = NOW) -> list[Work]:
     """All kernels at the shapes of the benchmark."""
-    forward = [partial(fused_forward, wgmma=wgmma) for wgmma in (True, False)]
-    both = [partial(fused_both, wgmma=wgmma) for wgmma in (True, False)]
+    ways = (True, False) if card.tma else (False,)
+    forward = [partial(fused_forward, wgmma=wgmma) for wgmma in ways]
+    both = [partial(fused_both, wgmma=wgmma) for wgmma in ways]
     works = []
     for shape in SHAPES:
         works.append(bare_product(card, *shape))
@@ -351,7 +397,9 @@ def main() -> None:
             off = 100 * (modelled / measured - 1)
             print(f"{name:<34}{shape:<18}{measured:>8.3f}{modelled:>8.3f}{off:>+7.1f}%")
         return
-    works = predictions(CARDS[arguments.gpu])
+    # The L40's blocks have too little shared memory for a kernel that keeps anything.
+    code = replace(NOW, kept=0.0) if arguments.gpu == "l40" else NOW
+    works = predictions(CARDS[arguments.gpu], code)
     print(table(works))
     if arguments.json:
         rows = [{**vars(w), "tflops": w.tflops} for w in works]

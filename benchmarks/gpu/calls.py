@@ -38,7 +38,8 @@ def kernels_that_do_nothing() -> Iterator[None]:
         torch.library._scoped_library("suder", "IMPL") as library,
         mock.patch.object(call, "kernels", nothing),
         mock.patch.object(tensor_cores, "chosen", "wgmma"),
-        mock.patch.dict(eager.kernels, clear=True),
+        mock.patch.dict(eager.kernels, ops.OPS, clear=True),
+        mock.patch.dict(eager.without_grad, {**ops.OPS, **ops.WITHOUT_GRAD}, clear=True),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says that kernels are overridden

@@ -27,7 +27,8 @@ void preference_loss_backward(const PreferenceLossBackward& params, Stream strea
 // `totals` [sequences] is room for each sequence's part of the loss.
 void policy_loss(const PolicyLoss& params, double* totals, Stream stream);
 
-// Nothing is cut off: top_k and top_p must be 0 and 1. `bias` [V] is added to the logits; or absent.
+// Nothing is cut off: top_k and top_p must be 0 and 1. `bias` [V] is added to the logits; or
+// absent.
 void sample_token(const SampleToken& params, const float* bias, Stream stream);
 
 }  // namespace suder::cuda

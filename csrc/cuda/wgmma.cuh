@@ -79,13 +79,51 @@ __device__ inline void wgmma_64x256x16(WgmmaSums& sums, std::uint64_t a, std::ui
   }
 }
 
-// After the wait for the products of these sums: the compiler, which knows nothing of the wait,
-// must not use them earlier.
-__device__ inline void wgmma_settle(WgmmaSums& sums) {
-#pragma unroll
-  for (int n = 0; n < 32; ++n) asm volatile("" : SUDER_SUMS(n)::"memory");
+// The same for 128 rows of `b`: half of the sums.
+using WgmmaHalfSums = float[16][4];
+
+#define SUDER_HALF_REGISTERS                                                         \
+  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "          \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}"
+#define SUDER_HALF_SUMS                                                                           \
+  SUDER_SUMS(0), SUDER_SUMS(1), SUDER_SUMS(2), SUDER_SUMS(3), SUDER_SUMS(4), SUDER_SUMS(5),       \
+      SUDER_SUMS(6), SUDER_SUMS(7), SUDER_SUMS(8), SUDER_SUMS(9), SUDER_SUMS(10), SUDER_SUMS(11), \
+      SUDER_SUMS(12), SUDER_SUMS(13), SUDER_SUMS(14), SUDER_SUMS(15)
+#define SUDER_WGMMA_64x128x16(type)                                                         \
+  asm volatile(                                                                             \
+      "{\n"                                                                                 \
+      ".reg .pred add;\n"                                                                   \
+      "setp.ne.b32 add, %66, 0;\n"                                                          \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " " SUDER_HALF_REGISTERS \
+      ", %64, %65, add, 1, 1, 0, 0;\n"                                                      \
+      "}\n"                                                                                 \
+      : SUDER_HALF_SUMS                                                                     \
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)))
+
+template <typename T>
+__device__ inline void wgmma_64x128x16(WgmmaHalfSums& sums, std::uint64_t a, std::uint64_t b,
+                                       bool add) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    SUDER_WGMMA_64x128x16("bf16");
+  } else {
+    static_assert(std::is_same_v<T, __half>);
+    SUDER_WGMMA_64x128x16("f16");
+  }
 }
 
+// After the wait for the products of these sums: the compiler, which knows nothing of the wait,
+// must not use them earlier.
+template <int kTiles>
+__device__ inline void wgmma_settle(float (&sums)[kTiles][4]) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) asm volatile("" : SUDER_SUMS(n)::"memory");
+}
+
+#undef SUDER_WGMMA_64x128x16
+#undef SUDER_HALF_SUMS
+#undef SUDER_HALF_REGISTERS
 #undef SUDER_WGMMA_64x256x16
 #undef SUDER_ALL_SUMS
 #undef SUDER_SUMS

@@ -36,7 +36,6 @@ template <typename T>
 class WgmmaMainloop {
  public:
   using Element = T;
-  static constexpr bool kKeepsExps = true;
   using Operands = WgmmaOperands;
   static constexpr int kGroups = 2, kGroupThreads = 128;      // warp groups that multiply
   static constexpr int kRows = 64 * kGroups, kColumns = 256;  // of a block
@@ -169,6 +168,12 @@ class WgmmaMainloop {
     Sums sums;
     for (std::int64_t index = first_part(); index < task.parts(); index += part_step()) {
       const auto part = task.part(index, rank_);
+      // With few tokens the rest of a block is large: a group that has none of them leaves the
+      // tensor cores to the other one.
+      if (part.first_row + first_group_row() >= p_.rows) {
+        pass(at, (part.end_tile - part.first_tile) * steps);
+        continue;
+      }
       task.begin(part, *this);
       for (int tile = part.first_tile; tile < part.end_tile; ++tile) {
         multiply_tile(sums, at, steps);
@@ -178,14 +183,25 @@ class WgmmaMainloop {
     }
   }
 
+  __device__ int first_group_row() const { return (warp_ * kWarpSize / kGroupThreads - 1) * 64; }
+
+  // What is loaded goes by: stages are released only once they are there, or a release could count
+  // for the round before.
+  __device__ void pass(Place& at, int steps) const {
+    for (int step = 0; step < steps; ++step, at.advance()) {
+      mbarrier_wait(full_ + at.stage, at.parity);
+      __syncwarp();
+      release(at.stage);
+    }
+  }
+
   __device__ void multiply_tile(Sums& sums, Place& at, int steps) const {
-    const int group = warp_ * kWarpSize / kGroupThreads - 1;
     int reading = at.stage;
     for (int step = 0; step < steps; ++step, at.advance()) {
       mbarrier_wait(full_ + at.stage, at.parity);
       __syncwarp();  // wgmma takes whole warps; lanes may have left the wait one by one
       wgmma_fence();
-      const std::uint64_t a = operand(a_place(at.stage) + group * 64 * kRowBytes);
+      const std::uint64_t a = operand(a_place(at.stage) + first_group_row() * kRowBytes);
       const std::uint64_t b = operand(b_place(at.stage));
 #pragma unroll
       for (int k = 0; k < kRowBytes; k += 32) {  // 16 elements

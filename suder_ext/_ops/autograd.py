@@ -163,7 +163,7 @@ def _recorded(
     """The CPU kernel with its gradient: half the cost of what register_autograd makes of them."""
 
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output: tuple[Tensor, ...] = eager.kernels[name](*inputs)
+        output: tuple[Tensor, ...] = eager.kernel(name, inputs[0])(*inputs)
         setup(ctx, inputs, output)
         return output[:results]  # the rest is saved, and what nobody gets needs no record
 

@@ -1,4 +1,4 @@
-"""The short way: an eager call on plain CPU tensors goes straight to its kernel.
+"""The short way: an eager call on plain CPU or CUDA tensors goes straight to its kernel.
 
 torch's dispatcher and its Python wrappers take several times as long as the kernel of a small
 problem. They are for those who must see an operator: compilers, modes, transforms, tracers and
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suder_ext import _transforms
+from suder_ext import _load, _transforms
 
 FLOAT32 = frozenset({torch.float32})
 INT64 = frozenset({torch.int64})
@@ -25,6 +25,9 @@ HEAD = frozenset({torch.float32, torch.bfloat16, torch.float16})
 kernels: dict[str, Callable[..., Any]] = {}
 without_grad: dict[str, Callable[..., Any]] = {}  # the same, less what only a backward reads
 with_grad: dict[str, Callable[..., Any]] = {}  # the same, recorded by autograd
+# CUDA's (cuda/__init__.py): for these the host's time is what the device waits for.
+cuda_kernels: dict[str, Callable[..., Any]] = {}
+cuda_without_grad: dict[str, Callable[..., Any]] = {}
 
 # How many of an operator's first arguments take a gradient.
 DIFFERENTIABLE = {
@@ -59,27 +62,45 @@ def ready(op: str, *tensors: Tensor | None) -> bool:
     return (
         not torch.compiler.is_compiling()
         and _available
-        and op in kernels
+        and (op in kernels or op in cuda_kernels)
         and _len_torch_dispatch_stack() == 0
         and not _is_torch_function_mode_enabled()
         and not _transforms.active()
         and not _is_tracing()
         and not _profiler_enabled()
         and _readable(tensors)
+        and _has_kernel(op, tensors)
     )
 
 
+def _has_kernel(op: str, tensors: tuple[Any, ...]) -> bool:
+    """For the device that all of them are on."""
+    device = next(tensor.get_device() for tensor in tensors if tensor is not None)
+    return op in kernels if device < 0 else op in cuda_kernels and _load.has_code_for(device)
+
+
+def kernel(op: str, like: Tensor) -> Callable[..., Any]:
+    """An operator's kernel for the device of `like`."""
+    return (cuda_kernels if like.is_cuda else kernels)[op]
+
+
 def _readable(tensors: Iterable[Any]) -> bool:
-    """Whether each is absent or its memory holds its values: no lazy negative, zero or wrapper."""
+    """Whether each is absent or its memory holds its values: no lazy negative, zero or wrapper; and
+    all are on one device."""
+    device = None
     try:
         for tensor in tensors:
-            if tensor is not None and (
+            if tensor is None:
+                continue
+            if (
                 type(tensor) not in _KINDS
-                or not tensor.is_cpu
+                or not (tensor.is_cpu or tensor.is_cuda)
+                or (device is not None and tensor.get_device() != device)
                 or tensor.is_neg()
                 or (tensor.data_ptr() == 0 and tensor.numel() > 0)
             ):
                 return False
+            device = tensor.get_device()
     except RuntimeError:  # sparse, opaque: there is no address
         return False
     return True
@@ -105,12 +126,12 @@ def call(op: str, *arguments: Any) -> Any:
     """Run an operator that is `ready`, on tensors whose `shape` fits."""
     if torch.is_grad_enabled() and _any_requires_grad(*arguments[: DIFFERENTIABLE[op]]):
         return with_grad[op](*arguments)
-    return without_grad[op](*arguments)
+    return (cuda_without_grad if arguments[0].is_cuda else without_grad)[op](*arguments)
 
 
 def call_backward(op: str, *arguments: Any) -> Any:
     """Run a backward operator inside a backward, the short way if that is possible."""
     tensors = [value for value in arguments if isinstance(value, Tensor)]
     if ready(op, *tensors):
-        return kernels[op](*arguments)
+        return kernel(op, tensors[0])(*arguments)
     return getattr(torch.ops.suder, op).default(*arguments)

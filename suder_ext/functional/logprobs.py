@@ -245,7 +245,7 @@ def room_for_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, most_on
 
 
 def _is_plain(logits: Tensor, target: Tensor) -> bool:
-    """Whether the CPU kernel can take the tensors as they are; then their check cannot fail."""
+    """Whether a kernel can take the tensors as they are; then their check cannot fail."""
     return (
         eager.ready("logprob", logits, target)
         and (shape := eager.shape(2, eager.HEAD, logits)) is not None
@@ -262,7 +262,7 @@ def _is_plain_linear(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tenso
         and rows[1] == head[1]
         and eager.shape(1, eager.INT64, target) == rows[:1]
         and (bias is None or eager.shape(1, frozenset({hidden.dtype}), bias) == head[:1])
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled("cuda" if hidden.is_cuda else "cpu")
     )
 
 

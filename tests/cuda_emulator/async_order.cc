@@ -30,8 +30,8 @@ void visit_cells(const void* shared, std::size_t bytes, Visit visit) {
 }  // namespace
 
 void Facts::learn(const Facts& other) {
-  for (std::size_t i = 0; i < phases.size(); ++i) {
-    phases[i] = std::max(phases[i], other.phases[i]);
+  for (std::size_t i = 0; i < phases.size(); ++i) phases[i] = std::max(phases[i], other.phases[i]);
+  for (std::size_t i = 0; i < products.size(); ++i) {
     products[i] = std::max(products[i], other.products[i]);
   }
 }

@@ -12,10 +12,13 @@
 
 namespace suder::emulator::async_order {
 
+inline constexpr std::size_t kBarriers = 64;  // of a cluster, at most
+
 // What a thread knows: how many phases of each barrier of the cluster are over, and how many
 // products of each warp.
 struct Facts {
-  std::array<std::uint32_t, 32> phases{}, products{};
+  std::array<std::uint32_t, kBarriers> phases{};
+  std::array<std::uint32_t, 32> products{};
   void learn(const Facts& other);
 };
 

@@ -87,7 +87,8 @@ void land_copies(Barrier& barrier, Site site) {
 
 void init(const std::uint64_t* address, unsigned arrivals, Site site) {
   check_shared(address, 8, 8, site);
-  if (barriers.size() == 32) fail("more mbarriers than the emulator keeps", site);
+  if (barriers.size() == async_order::kBarriers)
+    fail("more mbarriers than the emulator keeps", site);
   barriers.push_back({address, arrivals, arrivals, 0, 0, {}, {}, {}, position()});
 }
 

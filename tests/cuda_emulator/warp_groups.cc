@@ -14,13 +14,14 @@
 namespace suder::emulator::warp_groups {
 namespace {
 
-constexpr int kRows = 16, kColumns = 256, kDepth = 16;  // a warp's part of a product
+constexpr int kRows = 16, kMostColumns = 256, kDepth = 16;  // a warp's part of a product
 constexpr unsigned kWarp = 32, kWarpsInGroup = 4;
 
 struct Sums {
   float* lanes[kWarp];
   int in_flight = 0;
   std::vector<float> values;
+  int columns;
 };
 
 struct Warp {
@@ -119,9 +120,9 @@ float& lane_sum(const Sums& sums, int row, int column) {
 template <class Visit>
 void for_each_sum(Sums& sums, Visit visit) {
   for (int row = 0; row < kRows; ++row) {
-    for (int column = 0; column < kColumns; ++column) {
+    for (int column = 0; column < sums.columns; ++column) {
       visit(lane_sum(sums, row, column),
-            sums.values[static_cast<std::size_t>(row * kColumns + column)]);
+            sums.values[static_cast<std::size_t>(row * sums.columns + column)]);
     }
   }
 }
@@ -131,20 +132,21 @@ void finish(const Product& product) {
   std::size_t slot = 0;
   while (warp.sums[slot].lanes[0] != product.sums) ++slot;
   Sums& sums = warp.sums[slot];
-  static float a[kRows * kDepth], b[kColumns * kDepth], across[kDepth][kColumns];
+  static float a[kRows * kDepth], b[kMostColumns * kDepth], across[kDepth][kMostColumns];
+  const int columns = product.columns;
   operand_a(product).read(kRows, values_of(product), a);
-  Operand(product.b, 0).read(kColumns, values_of(product), b);
-  for (int n = 0; n < kColumns; ++n) {
+  Operand(product.b, 0).read(columns, values_of(product), b);
+  for (int n = 0; n < columns; ++n) {
     for (int k = 0; k < kDepth; ++k) across[k][n] = b[n * kDepth + k];
   }
   for (int m = 0; m < kRows; ++m) {
-    float part[kColumns] = {};
+    float part[kMostColumns] = {};
     for (int k = 0; k < kDepth; ++k) {
       const float value = a[m * kDepth + k];
-      for (int n = 0; n < kColumns; ++n) part[n] += value * across[k][n];
+      for (int n = 0; n < columns; ++n) part[n] += value * across[k][n];
     }
-    float* total = &sums.values[static_cast<std::size_t>(m * kColumns)];
-    for (int n = 0; n < kColumns; ++n) total[n] = product.add ? total[n] + part[n] : part[n];
+    float* total = &sums.values[static_cast<std::size_t>(m * columns)];
+    for (int n = 0; n < columns; ++n) total[n] = product.add ? total[n] + part[n] : part[n];
   }
   ++warp.finished;
   if (--sums.in_flight > 0) return;
@@ -166,7 +168,8 @@ void start(void* const* payloads) {
   while (slot < warp.sums.size() && warp.sums[slot].lanes[0] != product.sums) ++slot;
   if (slot == warp.sums.size()) {
     Sums& sums = warp.sums.emplace_back();
-    sums.values.resize(kRows * kColumns);
+    sums.columns = product.columns;
+    sums.values.resize(static_cast<std::size_t>(kRows * sums.columns));
     for (unsigned lane = 0; lane < kWarp; ++lane) {
       sums.lanes[lane] = static_cast<Product*>(payloads[lane])->sums;
     }
@@ -176,7 +179,7 @@ void start(void* const* payloads) {
   warp.open.push_back(product);
   ++warp.started;
   operand_a(product).note_reads(kRows, warp.started);
-  Operand(product.b, 0).note_reads(kColumns, warp.started);
+  Operand(product.b, 0).note_reads(product.columns, warp.started);
 }
 
 void finish_all_but_newest(void* const*) {

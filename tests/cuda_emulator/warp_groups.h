@@ -9,13 +9,14 @@
 
 namespace suder::emulator::warp_groups {
 
-// What each lane of a warp brings to a product 64 x 256 x 16: both operands with their depth
+// What each lane of a warp brings to a product 64 x columns x 16: both operands with their depth
 // contiguous, sums as documented for wgmma (element 4 n + i).
 struct Product {
   std::uint64_t a, b;
   bool add;
   float* sums;
   bool half;  // elements are half, not bfloat16
+  int columns;
 };
 
 void multiply(Product product, Site site);

@@ -79,3 +79,13 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
             for op, function in ops.OPS.items():
                 library.impl(op, function, "CPU", allow_override=True)
         yield
+
+
+@contextmanager
+def short_way() -> Iterator[None]:
+    """Inside `use_emulated`: eager calls go past the dispatcher, as CUDA tensors do."""
+    with (
+        mock.patch.dict(eager.kernels, ops.OPS),
+        mock.patch.dict(eager.without_grad, {**ops.OPS, **ops.WITHOUT_GRAD}),
+    ):
+        yield

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import suder_ext
+from suder_ext import _ops
 from suder_ext._ops.cuda import logit_gradients, ops
 from suder_ext._ops.schemas import SCHEMAS
 from tests.ops.backends import use_backend
@@ -26,7 +27,7 @@ from tests.ops.cases import (
     upstream_for,
 )
 from tests.ops.compare import assert_close
-from tests.ops.emulated import EMULATED, load, use_emulated
+from tests.ops.emulated import EMULATED, load, short_way, use_emulated
 from tests.ops.pairs import taken_logprobs
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
@@ -149,6 +150,33 @@ def test_rows_that_overlap_are_taken(emulated: str) -> None:
         for hidden in (row.expand(5, 16), row.repeat(5, 1))
     )
     assert torch.equal(same, copied)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_short_way_gives_the_same_bits(emulated: str, dtype: torch.dtype) -> None:
+    """An eager call goes past the dispatcher, and makes no more than what is asked for."""
+    linear, logits = linear_case(20, 16, 300, dtype), logits_case(20, 70, dtype)
+    functions = (
+        (linear, suder_ext.linear_logprob),
+        (linear, suder_ext.linear_logprob_stats),
+        (logits, suder_ext.logprob_stats),
+    )
+    for case, function in functions:
+        upstream = upstream_for(
+            case, outputs=OUTPUTS if "stats" in function.__name__ else ("logprob",)
+        )
+        expected, gradient = gradients(case, function, upstream)
+        with (
+            short_way(),
+            mock.patch.object(_ops, "linear_logprob", None),  # the dispatcher's
+            mock.patch.object(_ops, "logprob", None),
+        ):
+            short, short_gradient = gradients(case, function, upstream)
+            plain = case.run(function)
+        assert all(torch.equal(short[name], value) for name, value in expected.items())
+        assert all(torch.equal(short_gradient[name], value) for name, value in gradient.items())
+        plain = plain._asdict() if isinstance(plain, tuple) else {"logprob": plain}
+        assert all(torch.equal(plain[name], value) for name, value in expected.items())
 
 
 def test_no_races() -> None:

@@ -15,7 +15,7 @@ namespace suder::cuda {
 inline constexpr int kTileColumns = 256;
 // Enough splits to fill a card with the tokens of one image; and how many blocks of tokens share a
 // split's weights in L2.
-inline constexpr std::int64_t kMostSplits = 64, kRowGroup = 16;
+inline constexpr std::int64_t kMostSplits = 128, kRowGroup = 16;
 
 // The parts of the vocabulary: tiles in all, tiles of each part, parts.
 struct Splits {
@@ -37,13 +37,13 @@ struct BlockPart {
 // A part for every cluster of row blocks and split.
 struct BlockParts {
   Splits splits;
-  std::int64_t row_clusters;
+  std::int64_t row_clusters, full_row_clusters;
 
   template <typename Mainloop>
   static BlockParts of(std::int64_t tokens, std::int64_t vocab) {
-    static_assert(Mainloop::kColumns == kTileColumns);
+    static_assert(kTileColumns % Mainloop::kColumns == 0);
     constexpr std::int64_t rows = Mainloop::kCluster * Mainloop::kRows;
-    const BlockParts parts = {splits_of(vocab), (tokens + rows - 1) / rows};
+    const BlockParts parts = {splits_of(vocab), (tokens + rows - 1) / rows, tokens / rows};
     constexpr std::int64_t most = std::numeric_limits<int>::max();
     if (parts.count() > most || parts.splits.tiles > most) {
       throw std::invalid_argument("fused kernels: more than 2^31 parts or tiles");
@@ -55,7 +55,8 @@ struct BlockParts {
 
   // What the cluster's block `rank` does of a part; its rows may all lie past the end. Parts
   // computed at the same time share splits: row clusters of one group first, then splits, then
-  // groups.
+  // groups. A last cluster that is not full comes after all others: its parts may take half of the
+  // time (wgmma_mainloop.cuh), and a wave of short ones ends sooner than short ones in every wave.
   // In 32 bits: a division of 64 is a call, with registers of its own.
   template <typename Mainloop>
   __device__ BlockPart part(std::int64_t index, int rank) const {
@@ -63,10 +64,12 @@ struct BlockParts {
     const auto count = static_cast<unsigned>(splits.count);
     const unsigned group = static_cast<unsigned>(index) / (most_rows * count);
     const unsigned within = static_cast<unsigned>(index) % (most_rows * count);
-    const unsigned left = static_cast<unsigned>(row_clusters) - group * most_rows;
-    const unsigned group_rows = left < most_rows ? left : most_rows;
-    const unsigned row_cluster = group * most_rows + within % group_rows;
-    const unsigned split = within / group_rows;
+    const auto full = static_cast<unsigned>(full_row_clusters);
+    const unsigned left = full - group * most_rows,
+                   group_rows = left < most_rows ? left : most_rows;
+    const bool last = static_cast<unsigned>(index) >= full * count;
+    const unsigned row_cluster = last ? full : group * most_rows + within % group_rows;
+    const unsigned split = last ? static_cast<unsigned>(index) - full * count : within / group_rows;
     const int first_tile = static_cast<int>(split * static_cast<unsigned>(splits.tiles_each));
     const int end_tile = first_tile + static_cast<int>(splits.tiles_each);
     const int tiles = static_cast<int>(splits.tiles);

@@ -18,6 +18,7 @@ from suder.cli.common import BAD_INPUT, as_meant, one_line
 COMMANDS = {
     "demo": "improve the embedded model on its own pictures and prompts, and report",
     "train": "improve a model with a folder of pictures and a file of prompts",
+    "plan": "what a run would hold in memory, before any work",
     "sample": "draw pictures of prompts, or caption pictures",
     "score": "dual rewards of captions or pictures",
     "evaluate": "compare a base and a tuned model on held-out inputs",

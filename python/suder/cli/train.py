@@ -85,7 +85,14 @@ def run(args: argparse.Namespace) -> int:
                 f"`suder train --resume {args.config}`"
             )
         config = load_config(args.config, changes)
+        from suder.run.folder import refuse_used
+        from suder.run.room import room, table
         from suder.run.trainer import Trainer
+
+        refuse_used(Path(config.output))  # sooner than after the plan
+        said, free = room(config)
+        if not args.quiet:
+            print(f"memory:\n{table(said, free, config.device)}")
 
         trainer = Trainer(config, quiet=args.quiet)
     try:

@@ -1,14 +1,15 @@
-"""The last linear layer and the draw from what it gives; no logit is rounded to 16 bits."""
+"""The last linear layer, and the draw from the distribution that its logits are made into."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suder.engine.rules import Rules
 from suder.models.precision import exactly
 from suder_ext import build_info, linear_sample_token, sample_token
 
@@ -17,8 +18,30 @@ from suder_ext import build_info, linear_sample_token, sample_token
 HELD = 8192
 
 
+@dataclass(frozen=True)
+class Rules:
+    """Temperature, then top-k, then top-p: the order of transformers' samplers."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"temperature: takes a finite number above 0, got {self.temperature}; "
+                "for the most likely token ask for greedy=True"
+            )
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                "top_k takes integers from 0 (off), top_p numbers in (0, 1]; "
+                f"got top_k={self.top_k}, top_p={self.top_p}"
+            )
+
+
 class Head:
-    """Draws from `hidden @ weight.T + bias`.
+    """Draws from `hidden @ weight.T + bias`; no logit is rounded to 16 bits.
 
     Args:
         weight: `[V, D]`, bias: `[V]` or None; in the dtype of the products.

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from suder.engine.board import Board
 from suder.engine.graphs import graphs_of
-from suder.engine.head import Head
+from suder.engine.head import Head, Rules
 from suder.engine.noise import Noise
-from suder.engine.rules import Rules
 from suder.engine.step import Batch
 from suder.engine.weights import places, to_sample_with
 from suder.engine.writing import write

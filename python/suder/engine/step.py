@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from suder.engine.board import Board
-from suder.engine.head import Head
-from suder.engine.rules import Rules
+from suder.engine.head import Head, Rules
 from suder.models.base import Decoding
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -34,6 +35,9 @@ def write(
     """
     whole, end, steps = batch.board, batch.board.end, len(batch.board.tokens)
     place = torch.arange(whole.tokens.shape[1], device=whole.tokens.device)
+
+    if graphs is not None:  # what is recorded stays with them, and serves the next batch as well
+        batch = replace(batch, board=whole.take(place))
 
     def begun(batch: Batch) -> tuple[Batch, Callable[[int], None]]:
         if graphs is None:

@@ -18,13 +18,16 @@ from suder.models.checkpoint_files import read_config
 from suder.models.find import find_model
 from suder.models.janus.adapter import Janus
 from suder.models.load import read_processor
+from suder.models.usable import check_device, check_no_run
 from suder.settings.config import TrainConfig
 
 
 @contextmanager
 def dry_model(config: TrainConfig) -> Iterator[Janus]:
     """The model of a run, of tensors with shapes and no memory; so is all that is made inside."""
+    check_device(config.device)
     folder, _ = find_model(config.model)
+    check_no_run(folder)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
     processor = read_processor(folder)
     with torch.device("meta"):
@@ -77,12 +80,13 @@ class LiveBytes(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
+                self._add(tensor)
         return result
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._sizes:
+        if key in self._sizes or tensor.is_meta:
             return
         self._sizes[key] = storage.nbytes()
         self.now += self._sizes[key]

@@ -56,6 +56,7 @@ def plan(config: TrainConfig) -> Plan:
         away = config.optimizer.offload
         dry = _Round(config, model, longest)
         optimise = max(map(dry.optimise, trained(config)))
+        seen = DIRECTIONS if config.guard.enabled else trained(config)  # of candidates
         return Plan(
             held={
                 "weights": weights,
@@ -65,9 +66,9 @@ def plan(config: TrainConfig) -> Plan:
                 "16-bit copy": _copied(model) if config.dtype == "bfloat16" else 0,
             },
             phases={
-                "sample": max(map(dry.sample, DIRECTIONS)),
-                "pictures": dry.pictures(),
-                "score": max(map(dry.score, DIRECTIONS)),
+                "sample": max(map(dry.sample, seen)),
+                "pictures": max(map(dry.pictures, seen)),
+                "score": max(map(dry.score, seen)),
                 "optimise": optimise + (0 if away else waiting),
             },
             host=learnt + waiting if away else 0,
@@ -99,7 +100,11 @@ class _Round:
         rows = min(max(1, fits // group), config.inputs_per_round)
         if fits < group and config.objective.name not in PAIRED:
             group = max(1, fits)
-        given = direction, self._condition(direction, rows), self._targets(direction, rows * group)
+        given = (
+            direction,
+            self._condition(direction, rows),
+            self._targets(direction, rows * group, target),
+        )
         guided = direction == "generation" and config.sampling.policy == "cfg"
         guidance = config.sampling.guidance if guided else 1.0
         preference = preference_of(config.objective)
@@ -119,13 +124,16 @@ class _Round:
 
     @torch.no_grad()
     def score(self, direction: Direction) -> int:
-        """Of pairs that are read at once; `direction` is the model's."""
+        """Of the pairs that are read at once, by the model running the other way."""
+        pairs, (other,) = self._pairs(), set(DIRECTIONS) - {direction}
+        given = self._condition(other, pairs), self._targets(other, pairs, self.text)
+        return peak_of(lambda: self.model(other, *given))
+
+    def _pairs(self) -> int:
         cost = self.model.num_image_tokens + CONDITION_EXTRA + self.text
         limit = self.config.optimizer.tokens_per_batch // cost
         candidates = self.config.inputs_per_round * self.config.candidates
-        pairs = max(1, min(limit, PAIRS_AT_ONCE, candidates))
-        given = self._condition(direction, pairs), self._targets(direction, pairs)
-        return peak_of(lambda: self.model(direction, *given))
+        return max(1, min(limit, PAIRS_AT_ONCE, candidates))
 
     @torch.no_grad()
     def sample(self, direction: Direction) -> int:
@@ -146,17 +154,17 @@ class _Round:
         return peak_of(drawn_at_once)
 
     @torch.no_grad()
-    def pictures(self) -> int:
-        """Of those that go through the VQ model at once, either way."""
-        size = self.model.image_size
-        count = max(2, PIXELS_AT_ONCE // (size * size))
-        count = min(count, self.config.inputs_per_round * self.config.candidates)
-        tokens = torch.zeros(count, self.model.num_image_tokens, dtype=torch.int64)
+    def pictures(self, direction: Direction) -> int:
+        """Of those that go through the VQ model at once: captioned ones in, drawn ones out."""
+        model, size = self.model, self.model.image_size
+        most = max(2, PIXELS_AT_ONCE // (size * size))
+        if direction == "generation":
+            count = max(2, min(most, self._pairs()))
+            tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
+            return peak_of(lambda: model.parts.vqmodel.decode(tokens))
+        count = max(2, min(most, self.config.inputs_per_round))
         pixels = torch.zeros(count, 3, size, size)
-        return max(
-            peak_of(lambda: self.model.parts.vqmodel.decode(tokens)),
-            peak_of(lambda: self.model.encode(pixels)),
-        )
+        return peak_of(lambda: model.encode(pixels))
 
     def _condition(self, direction: Direction, rows: int) -> Condition:
         if direction == "generation":
@@ -164,9 +172,8 @@ class _Round:
         size = self.model.image_size
         return torch.zeros(rows, 3, size, size, dtype=self.model.dtype)
 
-    def _targets(self, direction: Direction, rows: int) -> Tensor | list[Tensor]:
+    def _targets(self, direction: Direction, rows: int, length: int) -> Tensor | list[Tensor]:
         model = self.model
         if direction == "generation":
             return torch.zeros(rows, model.num_image_tokens, dtype=torch.int64)
-        length = max(self.config.sampling.max_new_tokens, self.text)
         return [torch.zeros(length, dtype=torch.int64)] * rows

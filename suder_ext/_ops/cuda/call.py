@@ -81,6 +81,11 @@ def run(name: str, like: Tensor, **arguments: Any) -> None:
         key: value.data_ptr() if isinstance(value, Tensor) else 0 if value is None else value
         for key, value in arguments.items()
     }
+    start(name, like, **plain)
+
+
+def start(name: str, like: Tensor, **plain: Any) -> None:
+    """The same from addresses."""
     function = getattr(kernels, name)
     if not like.is_cuda:
         function(**plain, stream=0)

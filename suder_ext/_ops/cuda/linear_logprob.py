@@ -176,37 +176,91 @@ def linear_logprob(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logits in registers only, or tile by tile: see `tensor_cores.way_of`."""
     way = way_of(hidden, weight)
+    rest = ignore_index, temperature, softcap
     if way == "tiles":
-        rest = ignore_index, temperature, softcap, with_entropy, keep_logits
-        return tiled_linear_logprob(hidden, weight, bias, target, *rest)
-    hidden, weight = for_tensor_cores(hidden), for_tensor_cores(weight)
-    tokens, vocab = hidden.shape[0], weight.shape[0]
-    logprob, lse, entropy = results(hidden, tokens, with_entropy)
+        return tiled_linear_logprob(hidden, weight, bias, target, *rest, with_entropy, keep_logits)
+    logprob, lse, entropy = results(hidden, hidden.shape[0], with_entropy)
     kept = floats(hidden, keep_logits)
+    wanted = logprob, lse, entropy if with_entropy else None
+    _fused_forward(hidden, weight, bias, target, *rest, *wanted, kept, hopper=way == "wgmma")
+    return logprob, lse, entropy, kept
+
+
+def without_backward(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    with_entropy: bool,
+    keep_logits: int,
+) -> tuple[Tensor, ...]:
+    """Of an eager call: log p alone, unless the entropy and with it the log-sum-exp are wanted."""
+    way = way_of(hidden, weight)
+    rest = ignore_index, temperature, softcap
+    if way == "tiles" or with_entropy:
+        return linear_logprob(hidden, weight, bias, target, *rest, with_entropy, keep_logits)
+    logprob = floats(hidden, hidden.shape[0])
+    _fused_forward(
+        *(hidden, weight, bias, target, *rest), logprob, None, None, None, hopper=way == "wgmma"
+    )
+    return (logprob,)
+
+
+def _fused_forward(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    logprob: Tensor,
+    lse: Tensor | None,
+    entropy: Tensor | None,
+    kept: Tensor | None,
+    *,
+    hopper: bool,
+) -> None:
+    """Writes what is there of the results. Addresses, not tensors: what the host takes here is what
+    a small call takes."""
+    hidden, weight = for_tensor_cores(hidden), for_tensor_cores(weight)
+    tokens, features = hidden.shape
+    vocab = weight.shape[0]
     assert call.kernels is not None
-    run(
+    states = call.kernels.fused_forward_workspace(tokens, vocab)
+    # Behind the states is the place of a log-sum-exp that nobody wants.
+    workspace = floats(hidden, states + (tokens if lse is None else 0))
+    place = workspace.data_ptr()
+    told = bias_arguments(bias, hidden.dtype)
+    target = target.contiguous()
+    call.start(
         "fused_forward",
         hidden,
         dtype=DTYPE_CODES[hidden.dtype],
-        hidden=hidden,
+        hidden=hidden.data_ptr(),
         tokens=tokens,
-        features=hidden.shape[1],
+        features=features,
         hidden_stride=hidden.stride(0),
-        weight=weight,
+        weight=weight.data_ptr(),
         vocab=vocab,
         weight_stride=weight.stride(0),
-        **bias_arguments(bias, hidden.dtype),
-        target=target.contiguous(),
-        **options(ignore_index, temperature, softcap),
-        workspace=floats(hidden, call.kernels.fused_forward_workspace(tokens, vocab)),
-        logprob=logprob,
-        lse=lse,
-        entropy=entropy if with_entropy else None,
-        kept=kept,
-        kept_tokens=kept_exps.tokens_in(kept, hidden, weight),
-        hopper=way == "wgmma",
+        bias=0 if (own := told["bias"]) is None else own.data_ptr(),
+        bias_dtype=told["bias_dtype"],
+        target=target.data_ptr(),
+        ignore_index=ignore_index,
+        temperature=temperature,
+        softcap=softcap or 0.0,
+        workspace=place,
+        logprob=logprob.data_ptr(),
+        lse=place + 4 * states if lse is None else lse.data_ptr(),
+        entropy=0 if entropy is None else entropy.data_ptr(),
+        kept=0 if kept is None else kept.data_ptr(),
+        kept_tokens=0 if kept is None else kept_exps.tokens_in(kept, hidden, weight),
+        hopper=hopper,
     )
-    return logprob, lse, entropy, kept
 
 
 OPS: Ops = {"linear_logprob": linear_logprob}

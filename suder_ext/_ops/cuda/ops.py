@@ -17,3 +17,6 @@ OPS: Ops = {
     for module in (logprob, losses, sequences, sampling, linear_logprob, fused_backward)
     for name, function in module.OPS.items()
 }
+
+# The same results, less what only a backward reads.
+WITHOUT_GRAD: Ops = {"linear_logprob": linear_logprob.without_backward}

@@ -64,6 +64,8 @@ def calls(model, prompts, pictures):
         ("understanding", pixels.flip(0), {"n": 8, "max_new_tokens": 20, "seed": 1, "top_p": 0.9}),
         ("understanding", pixels, {"n": 8, "max_new_tokens": 20, "seed": 1}),
         ("generation", prompts, {"n": 4, "batch_size": 8}),
+        ("generation", prompts[:1] * 4, {"n": 4, "batch_size": 8}),  # two of the same shapes
+        ("understanding", pixels, {"n": 8, "max_new_tokens": 20, "batch_size": 16}),
         ("generation", prompts, {"n": 4, "seed": 3}),
     ]
 

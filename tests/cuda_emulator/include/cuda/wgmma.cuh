@@ -25,14 +25,23 @@ void wgmma_wait(Site site = Site::current()) {
 }
 
 using WgmmaSums = float[32][4];
+using WgmmaHalfSums = float[16][4];
 
 template <typename T>
 void wgmma_64x256x16(WgmmaSums& sums, std::uint64_t a, std::uint64_t b, bool add,
                      Site site = Site::current()) {
-  suder::emulator::warp_groups::multiply({a, b, add, &sums[0][0], std::is_same_v<T, __half>}, site);
+  suder::emulator::warp_groups::multiply({a, b, add, &sums[0][0], std::is_same_v<T, __half>, 256},
+                                         site);
+}
+template <typename T>
+void wgmma_64x128x16(WgmmaHalfSums& sums, std::uint64_t a, std::uint64_t b, bool add,
+                     Site site = Site::current()) {
+  suder::emulator::warp_groups::multiply({a, b, add, &sums[0][0], std::is_same_v<T, __half>, 128},
+                                         site);
 }
 
-inline void wgmma_settle(WgmmaSums& /*sums*/) {}
+template <int kTiles>
+void wgmma_settle(float (& /*sums*/)[kTiles][4]) {}
 
 template <int kRegisters>
 void shrink_registers() {

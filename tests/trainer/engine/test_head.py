@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from suder.engine.rules import Rules
+from suder.engine.head import Rules
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""What a run is said to hold, beside what it held; and runs that cannot fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from suder.cli import main
+from suder.run import memory, room
+from suder.run.dry import LiveBytes
+from suder.run.plan import plan
+from suder.run.trainer import Trainer
+from suder.settings.config import TrainConfig
+from suder.settings.config_file import dump_config
+
+
+class EveryByte(LiveBytes):
+    """Counts what operators are given, too: weights, and what they change in place."""
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                self._add(tensor)
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
+# No more than are written by a random model, which does not end its captions by itself.
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["directions=understanding"],
+        ["objective.name=simpo", "dtype=bfloat16"],
+        ["optimizer.tokens_per_batch=200", "sampling.guidance=3", "sampling.policy=cfg"],
+        ["optimizer.checkpoint_activations=true", "lora.rank=4"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_holds_what_was_said(
+    make_config: Callable[..., TrainConfig], settings: list[str]
+) -> None:
+    common = ("rounds=2", "guard.enabled=false", "candidates=8", "inputs_per_round=6")
+    config = make_config(*common, *settings)
+    said = plan(config)
+    with EveryByte() as seen:
+        Trainer(config, quiet=True).run()
+    assert said.total == pytest.approx(seen.peak, rel=0.15)
+
+
+def test_what_does_not_fit_is_refused_with_what_helps(
+    make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("candidates=16", "inputs_per_round=12")
+    said, _ = room.room(config)
+    monkeypatch.setattr(room, "free_bytes", lambda device: said.total - 1)
+    with pytest.raises(room.NoRoom, match=r"pictures.*it fits with optimizer\.tokens_per_batch="):
+        room.room(config)
+    monkeypatch.setattr(room, "free_bytes", lambda device: 1000)
+    with pytest.raises(room.NoRoom, match=r"does not fit with .*offload=true lora\.rank=32 either"):
+        room.room(config)
+
+
+def test_offload_moves_to_the_host(make_config: Callable[..., TrainConfig]) -> None:
+    here, away = plan(make_config()), plan(make_config("optimizer.offload=true"))
+    learnt = here.held["averaged weights"]
+    assert (away.held["averaged weights"], away.host) == (0, 2 * learnt)
+
+
+def test_the_commands_say_it(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config("rounds=1", "guard.enabled=false")
+    file = tmp_path / "settings.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    assert main(["plan", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "+ optimise" in said
+    assert "left on cpu" in said
+    assert main(["train", str(file)]) == 0
+    assert said.splitlines()[0] in capsys.readouterr().out
+
+
+def test_memory_of_this_machine_and_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert memory.free_bytes("cpu") > 1 << 20
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory._container() > 1 << 60
+    for name, text in (("max", "5000"), ("current", "3000"), ("stat", "anon 1\nfile 500\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free_bytes("cpu") == 2500
