@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from suder.engine.sampling import AT_ONCE
 from suder.inputs.files import DataError
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
@@ -22,7 +23,6 @@ from suder.settings.config import Guard as Settings
 from suder.settings.config import Sampling
 from suder_ext import linear_logprob
 
-AT_ONCE = 256  # candidates whose log-probabilities are computed at once
 PLAIN = Sampling()  # temperature 1, nothing cut, no guidance: samples of the model itself
 
 
@@ -90,18 +90,29 @@ class Watch:
         }
         self.sampling = PLAIN.model_copy(update={"max_new_tokens": max_new_tokens})
         self.scorer = DualReward(start)
-        self.seed = seed
+        self.seed, self.at_once = seed, AT_ONCE
         self.first: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
-    def look(self, model: UnifiedModel, round_index: int) -> Look:
+    def look(
+        self,
+        model: UnifiedModel,
+        round_index: int,
+        at_once: int = AT_ONCE,
+        tokens: int | None = None,
+    ) -> Look:
         """Measures `model`; the first call must be with the start model's own weights.
 
         Weights whose logits are not finite are measured as NaN, for the guard to see.
 
+        Args:
+            at_once: candidates that are drawn, or looked at, at once.
+            tokens: of one pass that scores, at most.
+
         Raises:
             NotFinite: the start model is such a one, or gives no finite reward.
         """
+        self.at_once, self.scorer.tokens_per_batch = at_once, tokens
         seen: dict[str, dict[str, float]] = {
             name: {} for name in ("kl", "entropy", "reward", "gain", "error")
         }
@@ -119,7 +130,7 @@ class Watch:
     def _measure(self, model: UnifiedModel, direction: Direction) -> dict[str, float]:
         rollouts = sample_rollouts(
             model, direction, self.inputs[direction], self.group[direction], self.sampling,
-            self.seed, condition=self.conditions[direction],
+            self.seed, condition=self.conditions[direction], at_once=self.at_once,
         )  # fmt: skip
         delta = (self._start_logprob(rollouts) - rollouts.logprob).double()
         reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
@@ -143,7 +154,7 @@ class Watch:
         """float32 `[T]`, in parts as large as what is sampled at once."""
         condition, targets = self.conditions[rollouts.direction], rollouts.targets()
         group, found = rollouts.group, []
-        rows, width = max(1, AT_ONCE // group), min(group, AT_ONCE)
+        rows, width = max(1, self.at_once // group), min(group, self.at_once)
         for row in range(0, len(rollouts.inputs), rows):
             part = condition[row : row + rows]
             begin, end = row * group, (row + len(part)) * group

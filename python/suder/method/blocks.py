@@ -25,8 +25,10 @@ class Block:
         return self.index.flatten()[self.valid.flatten()]
 
 
-def blocks(trained: Trained, cost: torch.Tensor, config: TrainConfig) -> Iterator[Block]:
-    """Cuts the trained candidates into blocks of at most `tokens_per_batch` tokens, as padded.
+def blocks(
+    trained: Trained, cost: torch.Tensor, config: TrainConfig, limit: int
+) -> Iterator[Block]:
+    """Cuts the trained candidates into blocks of at most `limit` tokens, as padded.
 
     Whole groups where one fits; else parts of a group, of which a pair is the smallest for
     objectives that compare pairs, and one candidate for the others.
@@ -34,7 +36,6 @@ def blocks(trained: Trained, cost: torch.Tensor, config: TrainConfig) -> Iterato
     Args:
         cost: int64 `[B]`, tokens of each candidate with its condition.
     """
-    limit = config.optimizer.tokens_per_batch
     if trained.rows.numel() == 0:
         return
     longest = int(cost[trained.index].max())

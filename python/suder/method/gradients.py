@@ -28,7 +28,7 @@ class Sums:
     kl: float = 0.0
     entropy: float = 0.0
     gap: float = 0.0  # |log p trained - log p drawn from|: 0 where both are the same policy
-    old: list[torch.Tensor] = field(default_factory=list)  # first step's log p, a block each
+    old: list[torch.Tensor] = field(default_factory=list)  # first step's log p, by blocks
 
     def log(self, direction: str) -> dict[str, float]:
         tokens = max(1, self.tokens)
@@ -49,12 +49,16 @@ def add_gradient(
     condition: Condition,
     config: TrainConfig,
     first: Sums | None = None,
+    tokens: int | None = None,
 ) -> Sums:
     """Adds the gradient of this direction's mean loss to the parameters' `.grad`.
 
     Samples are fresh at the first step, so the policy's own log-probabilities stand in for the old
     ones (ratio exactly 1, no second forward); later steps on the same samples take them from
     `first`, the sums that the first step returned. The start model runs only on trained tokens.
+
+    Args:
+        tokens: of a forward, at most; None: as many as the config says.
     """
     objective = config.objective
     trained = trained_candidates(objective.name, selection, rollouts.group)
@@ -63,17 +67,20 @@ def add_gradient(
     lengths = rollouts.cu_seqlens.diff()
     drawn = rollouts.logprob.split(lengths.tolist())
     extra = _condition_tokens(policy, rollouts)
-    parts = list(blocks(trained, lengths + extra, config))
+    limit = tokens or config.optimizer.tokens_per_batch
+    parts = list(blocks(trained, lengths + extra, config, limit))
+    earlier = None if first is None else torch.cat(first.old)
     models = policy, start
     pairs = None
     if objective.name in PAIRED:
         pairs = _all_pairs(models, rollouts, condition, trained, parts, config)
-    first_pair = 0
-    for number, block in enumerate(parts):
+    first_pair = first_token = 0
+    for block in parts:
         chosen = block.candidates()
         stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
         logprob = stats.logprob
-        old = logprob.detach() if first is None else first.old[number]
+        here = slice(first_token, first_token + logprob.numel())
+        old = logprob.detach() if earlier is None else earlier[here]
         loss = objective_loss(
             objective,
             logprob,
@@ -86,7 +93,7 @@ def add_gradient(
             first_pair,
         )
         (loss / units).backward()
-        first_pair += block.rows.numel()
+        first_pair, first_token = first_pair + block.rows.numel(), here.stop
         sums.old.append(old)
         drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
         _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from suder.engine.sampling import sample
+from suder.engine.sampling import AT_ONCE, sample
 from suder.inputs.files import DataError
 from suder.inputs.pictures import load_picture
 from suder.method.rewards import DualReward, check_rewards
@@ -126,12 +126,14 @@ def sample_rollouts(
     seed: int,
     condition: Condition | None = None,
     lost: Sequence[tuple[str, str]] = (),
+    at_once: int = AT_ONCE,
 ) -> Rollouts:
     """Samples `group` candidates for each input that can be used by now.
 
     Args:
         condition: what `read_conditions` made of the inputs, if that was done before.
         lost: the inputs that it could not use.
+        at_once: candidates that are drawn together.
 
     Raises:
         DataError: there is no input left.
@@ -153,6 +155,7 @@ def sample_rollouts(
         guidance=settings.guidance if direction == "generation" else 1.0,
         max_new_tokens=settings.max_new_tokens,
         seed=seed,
+        batch_size=at_once,
     )
     lengths = torch.tensor([0, *(len(row) for row in samples.tokens)])
     return Rollouts(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from suder.method.rewards import DualReward
 from suder.models import load_model
 from suder.models.base import UnifiedModel
 from suder.models.lora import saved_adapters
+from suder.run.batches import Batches
 from suder.run.origin import fingerprint
 from suder.run.rounds import Scored
 from suder.settings.config import TrainConfig
@@ -30,6 +33,7 @@ class Learner:
         scorer: gives the rewards, by the policy or by the start model.
         fingerprint: of the start model, part by part; size: bytes of its weights.
         saved: dtype of checkpoints and of the finished model.
+        batches: how much goes through the model at once.
         skips: rounds in a row whose gradient was not finite and changed nothing.
     """
 
@@ -51,13 +55,13 @@ class Learner:
         self.policy: UnifiedModel = model
         self.start = self.policy.frozen_copy()
         self.updater = Updater(named, config.optimizer)
-        self.scorer = DualReward(
-            self.start if config.reward.scorer == "frozen" else self.policy,
-            tokens_per_batch=config.optimizer.tokens_per_batch,
-        )
+        self.batches = Batches(config)
+        self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
         self.skips = 0
 
-    def optimise(self, scored: list[Scored]) -> dict[str, float]:
+    def optimise(
+        self, scored: list[Scored], say: Callable[[str], None] = lambda words: None
+    ) -> dict[str, float]:
         """Learns from a round's candidates; returns losses, norms and KL for the log."""
         numbers: dict[str, float] = {}
         first: dict[str, Sums] = {}
@@ -66,10 +70,9 @@ class Learner:
             norms: dict[str, float] = {}
             for one in scored:
                 name = one.rollouts.direction
-                sums = add_gradient(
-                    self.policy, self.start, one.rollouts, one.selection, one.condition,
-                    self.config, first.get(name),
-                )  # fmt: skip
+                sums = self.batches.within_memory(
+                    partial(self._gradient, one, first.get(name)), say, f"optimise ({name})"
+                )
                 if name not in first:
                     first[name] = sums
                     numbers |= sums.log(name)
@@ -79,6 +82,15 @@ class Learner:
         self.updater.end_round()
         self.skips = self.skips + 1 if numbers["skipped"] else 0
         return numbers
+
+    def _gradient(self, one: Scored, first: Sums | None) -> Sums:
+        """Of one direction, into `.grad`, whatever an attempt before has left there."""
+        for param in self.updater.params:
+            param.grad = None
+        return add_gradient(
+            self.policy, self.start, one.rollouts, one.selection, one.condition,
+            self.config, first, self.batches.tokens,
+        )  # fmt: skip
 
     def save_best(self, folder: Path, model: Any) -> None:
         """Writes the policy or the start model so that `restart` finds every bit of it.

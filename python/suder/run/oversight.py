@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from suder.guard.rule import Guard, Verdict
-from suder.guard.watch import Watch
+from suder.guard.watch import Look, Watch
 from suder.inputs.data import Inputs
 from suder.method.directions import trained
 from suder.models.base import NotFinite, UnifiedModel
@@ -54,7 +54,7 @@ class Oversight:
                 self.folder / "data" / "dropped.jsonl"
             )  # by this run's earlier lives
             log.dropped([row for row in rows if row not in known])
-        look = self.watch.look(start, 0)
+        look = self._look(start, 0, log)
         if fresh:
             self.guard.judge(look)
             self._keep(start)
@@ -70,13 +70,20 @@ class Oversight:
         if self.watch is None or not due:
             return False
         with self.learner.updater.averaged():
-            look = self.watch.look(self.learner.policy, index)
+            look = self._look(self.learner.policy, index, log)
             verdict = self.guard.judge(look)
             if verdict == "keep":
                 self._keep(self.learner.policy)
         numbers |= look.log() | {"guard/best": float(self.guard.best)}
         self._obey(verdict, index, log)
         return True
+
+    def _look(self, model: UnifiedModel, index: int, log: RunLog) -> Look:
+        watch, batches = self.watch, self.learner.batches
+        assert watch is not None
+        return batches.within_memory(
+            lambda: watch.look(model, index, batches.rows, batches.tokens), log.say, "guard"
+        )
 
     def broken(self, index: int, error: NotFinite, log: RunLog) -> None:
         """No round could be made of these weights: as bad as a look can be, and none is needed.

@@ -73,13 +73,21 @@ def _drop_from(folder: Path, first: str) -> None:
 
 @torch.no_grad()
 def sample_phase(
-    folder: Path, policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int
+    folder: Path,
+    policy: UnifiedModel,
+    inputs: Inputs,
+    config: TrainConfig,
+    index: int,
+    at_once: int,
 ) -> tuple[list[Rollouts], dict[str, Condition]]:
     """Candidates for the round's inputs in the directions that are trained in it, and what the
     model takes of those inputs: pictures are read once a round.
 
     Candidates on disk of a picture that is gone by now, or another, can be neither scored nor
     learnt from. Then the round begins again without it.
+
+    Args:
+        at_once: candidates, at most, of those that are drawn.
     """
     path = folder / "sample.safetensors"
     if path.exists():
@@ -106,6 +114,7 @@ def sample_phase(
                 seed_of(config.seed, index, "sample", direction),
                 found.values,
                 found.lost,
+                at_once,
             )
         )
     save_rollouts(path, rounds)

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from suder.inputs.data import Inputs, read_inputs
-from suder.models.base import NotFinite
+from suder.method.rollouts import Rollouts
+from suder.models.base import Condition, NotFinite
 from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
@@ -143,14 +146,14 @@ class Trainer:
         with self.stop.at_once():  # until here the weights are those of the round before
             broken = None
             try:
-                scored = self._scored(folder, index, clock)
+                scored = self._scored(folder, index, clock, log)
             except NotFinite as error:
                 broken, scored = error, []
         # From here on they move: without a state of the round before, the round is finished.
         with self.stop.at_once(self.saved == self.done):
             if broken:
                 self.oversight.broken(index, broken, log)
-            numbers = self.learner.optimise(scored) if scored else {}
+            numbers = self.learner.optimise(scored, log.say) if scored else {}
             for one in scored:
                 numbers |= round_numbers(one)
                 rows = dropped_rows(index, one)
@@ -164,16 +167,25 @@ class Trainer:
             self._write(index, looked)
             self.done = index
 
-    def _scored(self, folder: Path, index: int, clock: Clock) -> list[Scored]:
+    def _scored(self, folder: Path, index: int, clock: Clock, log: RunLog) -> list[Scored]:
         """The round's candidates, with rewards and selection."""
-        learner = self.learner
-        rollouts, conditions = sample_phase(folder, learner.policy, self.inputs, self.config, index)
+        learner, batches, config = self.learner, self.learner.batches, self.config
+
+        def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
+            return sample_phase(folder, learner.policy, self.inputs, config, index, batches.rows)
+
+        rollouts, conditions = batches.within_memory(sample, log.say, "sample")
         clock.lap("sample")
-        rewards = score_phase(
-            folder, learner.scorer, learner.policy, rollouts, conditions, self.config, index
-        )
+
+        def score() -> dict[str, Tensor]:
+            learner.scorer.tokens_per_batch = batches.tokens
+            return score_phase(
+                folder, learner.scorer, learner.policy, rollouts, conditions, config, index
+            )
+
+        rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
-        chosen = select_phase(folder, rewards, self.config)
+        chosen = select_phase(folder, rewards, config)
         clock.lap("select")
         names = [one.direction for one in rollouts]
         return [

@@ -246,7 +246,7 @@ def test_the_start_models_log_probabilities_do_not_depend_on_the_parts(
         with torch.no_grad():
             expected = watch._start_logprob(rollouts)
             for at_once in (1, 3, rollouts.group, 2 * rollouts.group + 1):
-                monkeypatch.setattr("suder.guard.watch.AT_ONCE", at_once)
+                watch.at_once = at_once
                 sizes.clear()
                 again = watch._start_logprob(rollouts)
                 torch.testing.assert_close(again, expected, **BATCH)

@@ -260,7 +260,7 @@ def test_blocks_are_bounded_and_whole(make_config: Callable[..., TrainConfig]) -
             config = make_config(
                 f"objective.name={objective}", f"optimizer.tokens_per_batch={limit}"
             )
-            parts = list(blocks(trained, cost, config))
+            parts = list(blocks(trained, cost, config, config.optimizer.tokens_per_batch))
             seen = torch.cat([part.index.flatten() for part in parts]).sort().values
             assert torch.equal(seen, trained.index.flatten().sort().values)
             longest = int(cost[trained.index].max())
