@@ -37,7 +37,7 @@ BUDGETS = {
     "sequence_reduce_backward_kernel": (40, 0),
     "group_advantage_kernel": (64, 0),
     "policy_loss_kernel": (96, 1280),
-    "sample_token_kernel": (64, 512),
+    "sample_token_kernel": (64, 256),
     "total_kernel": (64, 64),
     "ranks_kernel": (64, 0),
     "forward_kernel": (96, 64),

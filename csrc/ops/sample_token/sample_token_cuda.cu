@@ -12,7 +12,7 @@
 namespace suder::cuda {
 namespace {
 
-constexpr int kMostThreads = 1024, kPacks = 4, kMostWarps = kMostThreads / kWarpSize;
+constexpr int kMostThreads = 512, kPacks = 4, kMostWarps = kMostThreads / kWarpSize;
 
 template <typename T>
 struct SampleArguments {
@@ -43,7 +43,7 @@ struct Parts {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kMostThreads) sample_token_kernel(SampleArguments<T> a) {
+__global__ void __launch_bounds__(kMostThreads, 2) sample_token_kernel(SampleArguments<T> a) {
   const std::int64_t row = blockIdx.x;
   const T* logits = a.logits + row * a.stride;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kMostThreads) sample_token_kernel(SampleArgume
   const float log_p = (logit(token) - max) * inverse - log_sum;
   a.token[row] = token;
   a.logprob[row] = log_p > 0.0f ? 0.0f : log_p;
-  a.entropy[row] = log_sum - static_cast<float>(weighted / sum);
+  a.entropy[row] = log_sum - static_cast<float>(weighted) / static_cast<float>(sum);
 }
 
 template <typename T>
