@@ -285,6 +285,8 @@ def test_no_cell_outlives_an_experiment_that_is_stopped(
         name: subprocess.Popen(
             [*command, str(tmp_path / name), str(recipe)],
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            # Under nohup the signal is ignored, by these tests and by whom they start.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         for name in ENDS
     }  # fmt: skip

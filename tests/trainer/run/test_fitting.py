@@ -84,8 +84,8 @@ def test_weights_that_overflow_reach_the_guard(
     )  # fmt: skip
     honest = Learner.optimise
 
-    def overflowing(self: Learner, scored: Any) -> Any:
-        numbers = honest(self, scored)
+    def overflowing(self: Learner, *given: Any) -> Any:
+        numbers = honest(self, *given)
         if self.updater.rounds == 2 and self.updater.lr_scale == 1:
             name = next(name for name, _ in self.policy.named_parameters() if head in name)
             with torch.no_grad():

@@ -42,7 +42,7 @@ def test_gradients_of_four_steps_are_those_of_float32(
     cosines: list[float] = []
 
     def compared(policy: Any, start: Any, rollouts: Any, *others: Any) -> Any:
-        selection, condition, config, first = others
+        selection, condition, config, first, _ = others
         sums = honest(policy, start, rollouts, *others)
         twin = float32(policy)
         with torch.autocast("cpu", enabled=False):
