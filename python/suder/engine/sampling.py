@@ -102,16 +102,16 @@ def sample(
             f"got {n}, {max_new_tokens}, {batch_size}"
         )
     steps = model.num_image_tokens if direction == "generation" else max_new_tokens
-    batches = list(_batches(len(condition), n, batch_size))
+    parts = list(batches(len(condition), n, batch_size))
     noise = None if greedy else Noise(seed, steps)
     written: list[tuple[Tensor, Tensor]] = []
-    bar = _bar(f"sampling ({direction})", len(batches) * steps, progress)
+    bar = _bar(f"sampling ({direction})", len(parts) * steps, progress)
     # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
     # written outside of it, so that it may take part in a loss.
     with inference(model), torch.inference_mode(), bar as move:
         writer = to_sample_with(model)
         graphs, where = graphs_of(writer), places(writer)
-        for number, (conditions, each) in enumerate(batches):
+        for number, (conditions, each) in enumerate(parts):
             part = condition[conditions.start : conditions.stop]
             numbers = range(first + conditions.start, first + conditions.stop)
             uniform = None if noise is None else noise.draw(numbers, each)
@@ -146,7 +146,7 @@ def _bar(label: str, total: int, shown: bool) -> Iterator[Callable[..., None]]:
         yield move
 
 
-def _batches(count: int, n: int, size: int) -> Iterator[tuple[range, int]]:
+def batches(count: int, n: int, size: int) -> Iterator[tuple[range, int]]:
     """Conditions and candidates of each: whole conditions, or a part of one that is too large.
 
     Parts are of like size and of `FEWEST` candidates at least: of seven, any `size` makes one part.

@@ -146,12 +146,12 @@ class DualReward:
             lengths: tokens of each pair's text.
         """
         scored = torch.empty(len(lengths), device=self.model.device)
-        for batch in self._batches(lengths):
+        for batch in self.batches(lengths):
             hidden, target, cu_seqlens, weight, bias = self.model(direction, *inputs(batch))
             scored[batch] = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
         return scored.masked_fill_(~scored.isfinite(), torch.nan)
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Indices of pairs, the shortest first, so many as may be read at once."""
         extra = self.model.num_image_tokens + CONDITION_EXTRA
         batch: list[int] = []

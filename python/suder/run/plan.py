@@ -6,18 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from suder.engine.sampling import AT_ONCE as DRAWN_AT_ONCE
+from suder.engine.sampling import batches
 from suder.inputs.texts import read_prompts
+from suder.method.blocks import blocks
 from suder.method.directions import active, trained
-from suder.method.rewards import CONDITION_EXTRA, PAIRS_AT_ONCE
+from suder.method.objectives import trained_candidates
+from suder.method.rewards import CONDITION_EXTRA, DualReward
+from suder.method.selection import select
 from suder.models.base import DIRECTIONS, Condition, Direction
 from suder.models.janus.adapter import Janus
 from suder.models.janus.pictures import AT_ONCE as PIXELS_AT_ONCE
-from suder.run.dry import dry_model, peak_of
+from suder.models.usable import check_device
+from suder.models.weightless import weightless
+from suder.run.live_bytes import peak_of
 from suder.settings.config import TrainConfig
-from suder.settings.objective import PAIRED, preference_of
+from suder.settings.objective import preference_of
 from suder_ext import linear_logprob, linear_logprob_stats
 
 
@@ -49,7 +56,10 @@ def plan(config: TrainConfig) -> Plan:
         DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
     """
     longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
-    with dry_model(config) as model:
+    check_device(config.device)
+    compute = torch.bfloat16 if config.dtype == "bfloat16" else None
+    with weightless(config.model, compute, config.lora) as model:
+        model.checkpoint_activations = config.optimizer.checkpoint_activations
         weights = sum(one.nbytes for one in model.state_dict().values())
         learnt = sum(one.nbytes for one in model.trainable_parameters())
         waiting = learnt * (len(active(config, 1)) - 1)  # the gradient of the other direction
@@ -63,7 +73,7 @@ def plan(config: TrainConfig) -> Plan:
                 "start model": 0 if config.lora.rank else learnt,
                 "averaged weights": 0 if away else learnt,
                 "Adam's moments": 2 * learnt,
-                "16-bit copy": _copied(model) if config.dtype == "bfloat16" else 0,
+                "16-bit copy": peak_of(lambda: model.inference_copy(compute)) if compute else 0,
             },
             phases={
                 "sample": max(map(dry.sample, seen)),
@@ -73,13 +83,6 @@ def plan(config: TrainConfig) -> Plan:
             },
             host=learnt + waiting if away else 0,
         )
-
-
-def _copied(model: Janus) -> int:
-    """Bytes of the linear layers' weights in 16 bits, which sampling reads: engine/weights.py."""
-    exact = {id(one) for one in model.parts.vqmodel.modules()}
-    layers = [one for one in model.modules() if id(one) not in exact and type(one) is nn.Linear]
-    return sum(2 * one.weight.numel() for one in layers)
 
 
 class _Round:
@@ -92,14 +95,10 @@ class _Round:
     def optimise(self, direction: Direction) -> int:
         """Of a direction: its gradient, and what the largest block's forward keeps for it."""
         config, model = self.config, self.model
-        group = {"expert": 1, "grpo": config.candidates}.get(config.objective.name, 2)
         target = config.sampling.max_new_tokens
         cost = model.num_image_tokens + CONDITION_EXTRA
         cost += target if direction == "understanding" else self.text
-        fits = config.optimizer.tokens_per_batch // cost
-        rows = min(max(1, fits // group), config.inputs_per_round)
-        if fits < group and config.objective.name not in PAIRED:
-            group = max(1, fits)
+        rows, group = self._block(cost)
         given = (
             direction,
             self._condition(direction, rows),
@@ -129,22 +128,33 @@ class _Round:
         given = self._condition(other, pairs), self._targets(other, pairs, self.text)
         return peak_of(lambda: self.model(other, *given))
 
+    def _block(self, cost: int) -> tuple[int, int]:
+        """Inputs, and candidates of each, of the first block of a round that drops none."""
+        config, candidates = self.config, self.config.candidates
+        with unset_fake_temporarily():  # the cut looks at numbers
+            reward = torch.arange(float(config.inputs_per_round * candidates))
+            chosen = trained_candidates(
+                config.objective.name, select(reward, candidates), candidates
+            )
+            costs = torch.full((len(reward),), cost)
+            first = next(blocks(chosen, costs, config, config.optimizer.tokens_per_batch))
+        rows, group = first.index.shape
+        return rows, group
+
     def _pairs(self) -> int:
-        cost = self.model.num_image_tokens + CONDITION_EXTRA + self.text
-        limit = self.config.optimizer.tokens_per_batch // cost
+        scorer = DualReward(self.model, tokens_per_batch=self.config.optimizer.tokens_per_batch)
         candidates = self.config.inputs_per_round * self.config.candidates
-        return max(1, min(limit, PAIRS_AT_ONCE, candidates))
+        return len(next(scorer.batches([self.text] * candidates)))
 
     @torch.no_grad()
     def sample(self, direction: Direction) -> int:
         """Of the candidates that are drawn at once: the prefixes, and room for all that follows."""
         config = self.config
-        group = min(config.candidates, DRAWN_AT_ONCE)
-        rows = max(1, min(DRAWN_AT_ONCE // group, config.inputs_per_round))
+        inputs, group = next(batches(config.inputs_per_round, config.candidates, DRAWN_AT_ONCE))
         generation = direction == "generation"
         steps = self.model.num_image_tokens if generation else config.sampling.max_new_tokens
         guidance = config.sampling.guidance if generation else 1.0
-        condition = self._condition(direction, rows)
+        condition = self._condition(direction, len(inputs))
 
         def drawn_at_once() -> Any:
             decoding = self.model.start(direction, condition, group, steps, guidance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from suder.engine.sampling import FEWEST, _batches, sample
+from suder.engine.sampling import FEWEST, batches, sample
 from suder.models.base import inference
 from suder_ext import linear_logprob
 from tests.tolerances import TOLERANCES
@@ -130,9 +130,9 @@ def test_a_batch_bounds_the_memory_whatever_n(shared_janus, pictures, prompts, d
     handle.remove()
     assert len(drawn.tokens) == 100
     assert max(rows) <= 16
-    seven = list(_batches(2, 7, 2))  # fewer rows than four would be rounded otherwise
+    seven = list(batches(2, 7, 2))  # fewer rows than four would be rounded otherwise
     assert [each for _, each in seven] == [7, 7]
-    assert min(each for size in range(1, 99) for _, each in _batches(1, 99, size)) >= FEWEST
+    assert min(each for size in range(1, 99) for _, each in batches(1, 99, size)) >= FEWEST
 
 
 @pytest.mark.parametrize("greedy", [False, True])

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from suder.engine.sampling import sample
 from suder.models import Janus, load_model
 from suder.models.base import DIRECTIONS, Condition, Direction
+from suder.run.learner import Learner
 from suder_ext import linear_logprob
 from tests.tolerances import TOLERANCES
 
@@ -59,8 +61,6 @@ def test_the_same_gradients_of_less_memory(random_model_folder: Path, direction:
 
 
 def test_sampling_keeps_its_cache(random_model_folder: Path) -> None:
-    from suder.engine.sampling import sample
-
     model = load_model(random_model_folder)
     plain = sample(model, "generation", PROMPTS, 2, seed=1)
     model.checkpoint_activations = True
@@ -68,7 +68,5 @@ def test_sampling_keeps_its_cache(random_model_folder: Path) -> None:
 
 
 def test_a_run_takes_the_setting(make_config: Callable[..., Any]) -> None:
-    from suder.run.learner import Learner
-
     config = make_config("optimizer.checkpoint_activations=true", "optimizer.offload=true")
     assert Learner(config).policy.checkpoint_activations

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from suder.cli import main
 from suder.run import memory, room
-from suder.run.dry import LiveBytes
+from suder.run.live_bytes import LiveBytes
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig

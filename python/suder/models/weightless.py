@@ -1,0 +1,59 @@
+"""A model of tensors that have shapes and no memory, to run it dry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import JanusForConditionalGeneration
+
+from suder.models.checkpoint_files import read_config
+from suder.models.find import find_model
+from suder.models.janus.adapter import Janus
+from suder.models.load import read_processor
+from suder.models.usable import check_no_run
+from suder.settings.config import Lora
+
+
+@contextmanager
+def weightless(path_or_id: str, compute: torch.dtype | None, lora: Lora) -> Iterator[Janus]:
+    """What `load_model` would load, without its weights; all that is made inside has none either.
+
+    Raises:
+        OSError, ValueError: as `load_model`, where config or processor cannot be read.
+    """
+    folder, _ = find_model(path_or_id)
+    check_no_run(folder)
+    processor = read_processor(folder)
+    with torch.device("meta"):
+        core = JanusForConditionalGeneration._from_config(
+            read_config(folder), attn_implementation="sdpa"
+        )
+    model = Janus(core, processor, compute=compute).eval()
+    if lora.rank:
+        model.add_lora(lora, 0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _replace_tensors(model)
+        yield model
+
+
+def _replace_tensors(model: nn.Module) -> None:
+    """Meta tensors have no autocast and mix with no others: each becomes a fake one of the CPU."""
+    known: dict[int, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in known:
+            new = torch.empty(tensor.shape, dtype=tensor.dtype)
+            known[id(tensor)] = (
+                nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+            )
+        return known[id(tensor)]
+
+    for module in model.modules():
+        for tensors in (vars(module)["_parameters"], vars(module)["_buffers"]):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = fake(tensor)
