@@ -30,7 +30,7 @@ class Graphs:
     def __init__(self, record: Callable[[Callable[[], None]], Callable[[], None]], budget: int):
         self.record, self.budget = record, budget
         self.kept: dict[Hashable, Batch] = {}  # used last at the end
-        self.steps: dict[Hashable, dict[int, Callable[[], None] | None]] = {}
+        self.steps: dict[Hashable, dict[Hashable, Callable[[], None] | None]] = {}
 
     def settled(self, batch: Batch, weights: Hashable) -> tuple[Hashable, Batch]:
         """The batch, or one of its shapes that is known and has become equal to it, and its key.
@@ -50,15 +50,15 @@ class Graphs:
         self._drop()
         return key, known
 
-    def step(self, key: Hashable, batch: Batch, columns: int) -> None:
-        steps = self.steps.setdefault(key, {})
-        if columns not in steps:
-            steps[columns] = None
-            batch.step(columns)  # what is made at a first call is no part of a step
+    def step(self, key: Hashable, batch: Batch, columns: int, row_ends: bool = False) -> None:
+        steps, kind = self.steps.setdefault(key, {}), (columns, row_ends)
+        if kind not in steps:
+            steps[kind] = None
+            batch.step(*kind)  # what is made at a first call is no part of a step
             return
-        again = steps[columns]
+        again = steps[kind]
         if again is None:
-            again = steps[columns] = self.record(lambda: batch.step(columns))
+            again = steps[kind] = self.record(lambda: batch.step(*kind))
         again()
 
     def _drop(self) -> None:

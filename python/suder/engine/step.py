@@ -39,9 +39,12 @@ class Batch:
         board.logprob.index_copy_(0, board.drawn, logprob.unsqueeze(0))
         board.drawn.add_(1)
 
-    def step(self, columns: int) -> None:
-        """Attention runs over `columns` own tokens, no less than have been drawn."""
-        self.decoding.advance(self.board.token, columns)
+    def step(self, columns: int, row_ends: bool = False) -> None:
+        """Attention runs over `columns` own tokens, no less than have been drawn.
+
+        `row_ends`: a picture's row ends before the token to draw; such a step is another function.
+        """
+        self.decoding.advance(self.board.token, columns, row_ends)
         self.draw()
 
     def take(self, conditions: Tensor, rows: Tensor) -> Batch:

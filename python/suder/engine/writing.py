@@ -39,13 +39,14 @@ def write(
     if graphs is not None:  # what is recorded stays with them, and serves the next batch as well
         batch = replace(batch, board=whole.take(place))
 
-    def begun(batch: Batch) -> tuple[Batch, Callable[[int], None]]:
+    def begun(batch: Batch) -> tuple[Batch, Callable[[int, bool], None]]:
         if graphs is None:
             batch.decoding.make_room()
             return batch, batch.step
         key, batch = graphs.settled(batch, weights)
         return batch, partial(graphs.step, key, batch)
 
+    row = batch.decoding.row
     batch, step = begun(batch)
     batch.draw()
     move()
@@ -60,7 +61,8 @@ def write(
                 whole.put(place, batch.board)
                 batch, step = begun(batch.take(conditions, rows))
                 place, n = place[rows], len(rows) // len(conditions)
-        step(min(steps - 1, -(-written // COLUMNS) * COLUMNS))
+        columns = min(steps - 1, -(-written // COLUMNS) * COLUMNS)
+        step(columns, bool(row) and written % row == 0)
         move()
     whole.put(place, batch.board)
 

@@ -50,11 +50,13 @@ class Decoding(Protocol):
 
     Attributes:
         guidance: the scale of classifier-free guidance; 1 for none.
+        row: tokens of a picture's row where its end is a token that is read and not drawn, else 0.
         weight: `[V, D]` of the last linear layer, in the dtype of the products.
         bias: `[V]`, or None.
     """
 
     guidance: float
+    row: int
     weight: Tensor
     bias: Tensor | None
 
@@ -66,10 +68,11 @@ class Decoding(Protocol):
         """`[C * n, D]` into the last linear layer for the next tokens; guidance is in them."""
         ...
 
-    def advance(self, tokens: Tensor, columns: int) -> None:
+    def advance(self, tokens: Tensor, columns: int, row_ends: bool = False) -> None:
         """Appends int64 `[C * n]`, one token to each sequence.
 
-        `columns`: a number of tokens, no less than will then be written, that attention runs over.
+        `columns`: a number of drawn tokens, no less than will then be there, that attention runs
+        over. `row_ends`: these are the last of a picture's rows, whose end is appended, too.
         """
         ...
 
@@ -101,6 +104,11 @@ class UnifiedModel(Protocol):
     @property
     def image_vocab_size(self) -> int: ...
     @property
+    def pictures_at_once(self) -> int:
+        """The most that go through the VQ model at once; `encode` and `decode` take any number."""
+        ...
+
+    @property
     def eos_token_id(self) -> int: ...
     @property
     def longest_text(self) -> int:
@@ -110,6 +118,10 @@ class UnifiedModel(Protocol):
     def pixels(self, images: Any) -> Tensor: ...
     def encode(self, pixels: Tensor) -> Tensor: ...
     def decode(self, tokens: Tensor) -> Tensor: ...
+    def vq_decode(self, tokens: Tensor) -> Tensor:
+        """The VQ model alone, on all rows `[B, I]` at once, whatever numbers they hold."""
+        ...
+
     def tokenize(self, texts: Sequence[str]) -> list[Tensor]: ...
     def detokenize(self, ids: Sequence[Tensor]) -> list[str]: ...
     def too_long(self, direction: Direction, text: str) -> str:
@@ -147,6 +159,7 @@ class UnifiedModel(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...
     def train(self, mode: bool = True) -> Any: ...
     def eval(self) -> Any: ...
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
 
 
 class NotFinite(ValueError):

@@ -7,6 +7,7 @@ beside it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from suder.settings.config import Lora
 _NAME = "default"
 
 
-def add_lora(core: Any, settings: Lora, seed: int) -> Any:
-    """A peft model around transformers' Janus; only the adapters in it are trained.
+def add_lora(core: Any, language_model: Any, settings: Lora, seed: int) -> Any:
+    """A peft model around a transformers model; only the adapters in it are trained.
 
     Args:
-        core: a `JanusForConditionalGeneration`.
+        core: the transformers model.
+        language_model: the part of it that gets adapters.
         settings: rank, alpha and which linear layers of the language model get adapters.
         seed: of the adapters' A; B begins at 0, so that the model is the start model at first.
 
@@ -39,7 +41,7 @@ def add_lora(core: Any, settings: Lora, seed: int) -> Any:
         ) from None
     there = {
         name.rpartition(".")[2]
-        for name, layer in core.model.language_model.named_modules()
+        for name, layer in language_model.named_modules()
         if isinstance(layer, torch.nn.Linear)
     }
     unknown = sorted(set(settings.targets) - there)
@@ -49,10 +51,11 @@ def add_lora(core: Any, settings: Lora, seed: int) -> Any:
             f"it has {', '.join(sorted(there))}"
         )
     named = "|".join(sorted(settings.targets))
+    where = next(name for name, module in core.named_modules() if module is language_model)
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=rf".*language_model\..*\.({named})",  # the vision towers share these names
+        target_modules=rf"{re.escape(where)}\..*\.({named})",  # the vision towers share these names
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -48,7 +48,7 @@ def _bare(core: Any, state: dict[str, Tensor], dtype: torch.dtype) -> Any:
     """
     config = copy.deepcopy(core.config)
     tied = _tied(core, state)
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = tied
     with torch.device("meta"):
         bare = type(core)(config).to(dtype)
     bare.generation_config = core.generation_config

@@ -17,9 +17,7 @@ from suder.method.directions import active, trained
 from suder.method.objectives import trained_candidates
 from suder.method.rewards import CONDITION_EXTRA, DualReward
 from suder.method.selection import select
-from suder.models.base import DIRECTIONS, Condition, Direction
-from suder.models.janus.adapter import Janus
-from suder.models.janus.pictures import AT_ONCE as PIXELS_AT_ONCE
+from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
 from suder.run.live_bytes import peak_of
@@ -88,7 +86,7 @@ def plan(config: TrainConfig) -> Plan:
 class _Round:
     """The largest call of each phase; `longest` is the longest prompt."""
 
-    def __init__(self, config: TrainConfig, model: Janus, longest: str) -> None:
+    def __init__(self, config: TrainConfig, model: UnifiedModel, longest: str) -> None:
         self.config, self.model, self.longest = config, model, longest
         self.text = len(model.tokenize([longest])[0])
 
@@ -167,11 +165,11 @@ class _Round:
     def pictures(self, direction: Direction) -> int:
         """Of those that go through the VQ model at once: captioned ones in, drawn ones out."""
         model, size = self.model, self.model.image_size
-        most = max(2, PIXELS_AT_ONCE // (size * size))
+        most = model.pictures_at_once
         if direction == "generation":
             count = max(2, min(most, self._pairs()))
             tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
-            return peak_of(lambda: model.parts.vqmodel.decode(tokens))
+            return peak_of(lambda: model.vq_decode(tokens))
         count = max(2, min(most, self.config.inputs_per_round))
         pixels = torch.zeros(count, 3, size, size)
         return peak_of(lambda: model.encode(pixels))

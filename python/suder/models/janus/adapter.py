@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
-from suder.models.base import Condition, Direction, Hidden, Targets
-from suder.models.inference_copy import InferenceCopy
+from suder.models.decoder.adapter import DecoderModel
 from suder.models.janus import pictures
-from suder.models.janus.decoding import JanusDecoding
 from suder.models.janus.layout import QUESTION
-from suder.models.janus.parts import Parts, target_rows
-from suder.models.janus.prefix import NullPrompt, Prefix, Prompts, beyond, check_positions
-from suder.models.lora import add_lora
-from suder.models.merged import replaced_layers
-from suder.models.precision import computing, exactly, guided, product_dtype
-from suder.models.recompute import recomputed
-from suder.models.save import save_model
-from suder.models.teacher_forcing import layout
-from suder.settings.config import Lora
+from suder.models.janus.parts import JanusParts
+from suder.models.janus.prefix import JanusPrompts, NullPrompt
+from suder.models.precision import exactly
 
 
-class Janus(nn.Module):
+class Janus(DecoderModel):
     """Adapter of `JanusForConditionalGeneration` and its processor.
 
     Args:
@@ -41,13 +27,7 @@ class Janus(nn.Module):
             prompt with all but BOS and begin-of-image replaced by padding, the same for every
             prompt. "padded": each prompt's own tokens replaced by padding, as DeepSeek and
             transformers' `generate` do, so the branch knows how long the prompt is.
-        compute: dtype of the products, such as bfloat16 over float32 weights; None: the weights'
-            own. Pictures are encoded and decoded in the weights' dtype all the same.
-        saved: dtype of the weights that `save` writes; None: as they are.
-
-    Attributes:
-        checkpoint_activations: a forward with gradients keeps the inputs of layers alone, and its
-            backward computes the rest again: less memory, a forward more of time.
+        compute, saved: see `DecoderModel`.
     """
 
     def __init__(
@@ -59,41 +39,18 @@ class Janus(nn.Module):
         compute: torch.dtype | None = None,
         saved: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.compute = compute
-        self.saved = saved
-        self.checkpoint_activations = False
-        self.processor = processor
-        if hasattr(model, "peft_config") and not replaced_layers(self.core):
-            raise ValueError(
-                f"model: {type(model).__name__} keeps its adapters outside of the model's layers, "
-                "where log-likelihoods would not see them; take one that adapts layers, as LoRA"
-            )
+        super().__init__(model, processor, compute, saved)
         self.parts.check(processor)
-        self.prompts = Prompts(processor, self.core.config.image_token_id, question, null_prompt)
-        self.parts.vqmodel.requires_grad_(False)
-        self.train(model.training)
+        self.prompts = JanusPrompts(
+            processor, self.core.config.image_token_id, question, null_prompt
+        )
+        self.settle()
 
     # ---- what the model is
 
     @property
-    def core(self) -> Any:
-        """The transformers model, without a PEFT wrapper."""
-        model: Any = self.model
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-    @property
-    def parts(self) -> Parts:
-        return Parts(self.core)
-
-    @property
-    def device(self) -> torch.device:
-        return self.core.lm_head.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.core.lm_head.weight.dtype
+    def parts(self) -> JanusParts:
+        return JanusParts(self.core)
 
     @property
     def image_size(self) -> int:
@@ -112,53 +69,7 @@ class Janus(nn.Module):
         """Tokens that fit before and in an answer together."""
         return int(self.core.config.text_config.max_position_embeddings)
 
-    @property
-    def longest_text(self) -> int:
-        """Tokens of an answer about a picture that fit, EOS included."""
-        return self.positions - len(self.prompts.question_ids) + 1
-
-    @property
-    def image_vocab_size(self) -> int:
-        return self.parts.image_vocab_size
-
-    @property
-    def eos_token_id(self) -> int:
-        return int(self.processor.tokenizer.eos_token_id)
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """Entered by `forward` and by each step of `start`; around many steps, it casts the weights
-        once for all of them. No weight may change inside.
-        """
-        return computing(self.device, self.compute)
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Every parameter that takes a gradient: all but the VQ model; tied ones once."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    def train(self, mode: bool = True) -> Janus:
-        """As in any module, but the VQ model stays in evaluation mode."""
-        super().train(mode)
-        self.parts.vqmodel.eval()
-        return self
-
-    def save(self, path: str | Path) -> None:
-        """Writes model and processor in the Hugging Face format (safetensors).
-
-        PEFT adapters are merged into the weights written; those of a PEFT model are also written by
-        themselves, into the folder `adapter` below.
-
-        Raises:
-            ValueError: adapters that no plain weights can stand for, or that are turned off.
-        """
-        save_model(self.model, self.core, path, self.saved)
-        self.processor.save_pretrained(path)
-
-    def save_description(self, path: str | Path) -> None:
-        """All but the weights: configuration, tokenizer, chat template, picture processor."""
-        self.core.config.save_pretrained(path)
-        self.processor.save_pretrained(path)
-
-    # ---- pictures and texts
+    # ---- pictures
 
     def pixels(self, images: Any) -> Tensor:
         """`[B, 3, S, S]` in the model's dtype and device.
@@ -182,164 +93,10 @@ class Janus(nn.Module):
         with exactly(self.device):
             return pictures.decode(self.parts.vqmodel, processor, tokens, self.image_size)
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tensor]:
-        """int64 ids of each text as an answer, ending in EOS."""
-        return [self.prompts.text_ids(text.strip()).clone() for text in texts]
+    @property
+    def pictures_at_once(self) -> int:
+        return max(2, pictures.AT_ONCE // self.image_size**2)
 
-    def detokenize(self, ids: Sequence[Tensor]) -> list[str]:
-        """Texts of ids, special tokens left out, blanks stripped."""
-        rows = [row.tolist() for row in ids]
-        texts = self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [text.strip() for text in texts]
-
-    def too_long(self, direction: Direction, text: str) -> str:
-        """Why `text` and a picture do not fit the model's positions, or "" where they do.
-
-        "generation": the text is the prompt that the picture answers. "understanding": the text
-        answers the picture.
-        """
-        if direction == "generation":
-            prefix, answer = len(self.prompts.prompt_ids(text.strip())), self.num_image_tokens
-        else:
-            prefix = len(self.prompts.question_ids)
-            answer = len(self.prompts.text_ids(text.strip()))
-        return beyond(prefix, answer, self.positions)
-
-    # ---- teacher forcing
-
-    def forward(
-        self,
-        direction: Direction,
-        condition: Condition,
-        targets: Targets,
-        group: int = 1,
-        guidance: float = 1.0,
-    ) -> Hidden:
-        """Hidden states that predict the targets; the head itself is not run.
-
-        Args:
-            direction: "understanding" or "generation".
-            condition: pixels `[C, 3, S, S]`, or C prompts.
-            targets: C * group id tensors (text), or int64 `[C * group, I]` (VQ tokens).
-            group: consecutive targets that share one condition, which is then computed once.
-            guidance: s of the policy that guidance defines (generation only). The last layer is
-                linear, so mixing its inputs, uncond + s * (cond - uncond), mixes the logits.
-
-        Returns:
-            Hidden: `hidden[T, D]`, `target[T]`, `cu_seqlens[B + 1]`, and the last layer's `weight`
-            and `bias`, cast to the dtype of the products. The last layer is lm_head, or
-            `vision_head` of the generation head.
-        """
-        rows = target_rows(direction, targets, self.num_image_tokens, self.device)
-        again = self.checkpoint_activations and torch.is_grad_enabled()
-        with self.computing(), recomputed(self.core) if again else nullcontext():
-            return self._forward(direction, condition, rows, group, guidance)
-
-    def _forward(
-        self,
-        direction: Direction,
-        condition: Condition,
-        rows: list[Tensor],
-        group: int,
-        guidance: float,
-    ) -> Hidden:
-        parts = self.parts
-        prefix = self.prompts.prefix(parts, direction, condition)
-        count = len(prefix.lengths)
-        if len(rows) != count * group:
-            raise ValueError(
-                f"targets: {count} conditions of group {group} take {count * group} targets, "
-                f"got {len(rows)}"
-            )
-        check_positions(prefix, max(map(len, rows), default=0), self.positions, condition)
-        hidden = _hidden(parts, direction, prefix, rows, group)
-        if guidance != 1.0:
-            null = self.prompts.null(parts, direction, prefix.lengths)
-            each = null.take([row for row in range(count) for _ in range(group)])
-            uncond = _hidden(parts, direction, each, rows, 1)
-            hidden = guided(hidden, uncond, guidance)
-        sizes = torch.tensor([0, *map(len, rows)], device=self.device)
-        weight, bias = parts.last_layer(direction)
-        dtype = product_dtype(weight)
-        bias = None if bias is None else bias.to(dtype)
-        return Hidden(hidden.to(dtype), torch.cat(rows), sizes.cumsum(0), weight.to(dtype), bias)
-
-    def start(
-        self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
-    ) -> JanusDecoding:
-        """Reads every condition once and stands ready to write `n` sequences for each."""
-        parts = self.parts
-        with self.computing():
-            prefix = self.prompts.prefix(parts, direction, condition)
-            check_positions(prefix, steps, self.positions, condition)
-            if guidance != 1.0:
-                prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
-            region = partial(computing, self.device, self.compute)
-            return JanusDecoding(parts, direction, prefix, n, steps, guidance, region)
-
-    # ---- copies and adapters
-
-    def frozen_copy(self) -> Janus:
-        """A copy that training does not reach; what is never trained is shared with this one."""
-        shared: dict[int, Any] = {id(part): part for part in (self.parts.vqmodel, self.processor)}
-        shared |= {id(one): one for one in self.parameters() if not one.requires_grad}
-        twin = copy.copy(self)
-        twin.__dict__ = dict(self.__dict__)
-        twin._modules = {"model": copy.deepcopy(self.model, shared)}
-        return twin.requires_grad_(False).eval()
-
-    def inference_copy(self, dtype: torch.dtype) -> tuple[Janus, Callable[[], None]]:
-        """A model to sample with, and what brings it up to date with this one, in place.
-
-        It shares this one's tensors, but its linear layers are of `dtype`, adapters merged.
-        Pictures are encoded and decoded as by this one.
-        """
-        made = InferenceCopy(self.core, dtype, [self.parts.vqmodel])
-        twin = copy.copy(self)
-        twin.__dict__ = dict(self.__dict__)
-        twin._modules = {"model": made.core}
-        return twin.eval(), made.refresh
-
-    def add_lora(self, settings: Lora, seed: int) -> None:
-        """Puts adapters into the language model; from now on only they are trained."""
-        self.model = add_lora(self.core, settings, seed)
-
-    def has_adapters(self) -> bool:
-        """True if PEFT adapters (LoRA) are in the model."""
-        return hasattr(self.model, "disable_adapter") or bool(
-            getattr(self.core, "_hf_peft_config_loaded", False)
-        )
-
-    @contextmanager
-    def without_adapters(self) -> Iterator[None]:
-        """The base model inside, whether PEFT wraps the model or transformers injected it."""
-        model: Any = self.model
-        if hasattr(model, "disable_adapter"):
-            with model.disable_adapter():
-                yield
-            return
-        self.core.disable_adapters()
-        try:
-            yield
-        finally:
-            self.core.enable_adapters()
-
-
-def _hidden(
-    parts: Parts, direction: Direction, prefix: Prefix, rows: Sequence[Tensor], group: int
-) -> Tensor:
-    """`[T, D]` before the last linear layer, at the positions that predict the targets."""
-    width = prefix.embeddings.shape[-1]
-    plan = layout(prefix.lengths, [len(row) for row in rows], group, width)
-    device = prefix.embeddings.device
-    inputs = parts.target_embedding(direction)(torch.cat([row[:-1] for row in rows]))
-    source = torch.cat([prefix.embeddings.reshape(-1, width), inputs])
-    output = parts.language_model(
-        # As an embedding lookup: its backward adds up repeated rows in a fixed order.
-        inputs_embeds=F.embedding(plan.source.to(device), source),
-        attention_mask=plan.mask(source.dtype, device),
-        position_ids=None if plan.position is None else plan.position.to(device),
-        use_cache=False,
-    )
-    last = output.last_hidden_state.reshape(-1, width)
-    return parts.before_head(direction)(last.index_select(0, plan.predictor.to(device)))
+    def vq_decode(self, tokens: Tensor) -> Tensor:
+        decoded: Tensor = self.parts.vqmodel.decode(tokens)
+        return decoded

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import JanusProcessor
 
-from suder.models.janus.words import MARK, spelled
+from suder.models.decoder.words import MARK, spelled
 
 QUESTION = "Describe the image."
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from suder.models import teacher_forcing
+from suder.models.decoder import teacher_forcing
 from suder.models.janus.layout import generation_ids
 from tests.tolerances import TOLERANCES
 
@@ -84,7 +84,7 @@ def test_both_layouts_give_the_same_values_and_gradients(
         model = copy.deepcopy(janus).double()
         plan = teacher_forcing.layout
         monkeypatch.setattr(
-            "suder.models.janus.adapter.layout", lambda *a, plan=plan, s=shared: plan(*a, shared=s)
+            "suder.models.decoder.hidden.layout", lambda *a, plan=plan, s=shared: plan(*a, shared=s)
         )
         text = direction == "understanding"
         condition = model.pixels(pictures) if text else prompts

@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from suder.engine.sampling import sample
 from suder.models import Janus, load_model
 from suder.models.base import inference
-from suder.models.janus import decoding
+from suder.models.decoder import decoding
 from suder.pretrain.architecture import build_janus
 from tests.tolerances import TOLERANCES
 

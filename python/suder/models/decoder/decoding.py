@@ -11,28 +11,31 @@ import torch
 from torch import Tensor
 
 from suder.models.base import Direction
-from suder.models.janus.cache import KeyValues
-from suder.models.janus.llama_step import LlamaStep
-from suder.models.janus.parts import Parts
-from suder.models.janus.prefix import Prefix
+from suder.models.decoder.cache import KeyValues
+from suder.models.decoder.llama_step import LlamaStep
+from suder.models.decoder.parts import Parts
+from suder.models.decoder.prefix import Prefix
 from suder.models.precision import guided, product_dtype
 
 # On a GPU prefixes have a multiple of so many columns, for every shape of a step is recorded.
 COLUMNS = 32
 
 
-class JanusDecoding:
+class DecoderDecoding:
     """R = C * n sequences, condition-major; with guidance another R behind them, unconditional.
 
     `advance` is one function of tensors that keep their shapes and places: a step can be recorded
     and run again. All its products are those of teacher forcing, factor for factor.
+
+    Where a picture's rows end in a token, `columns` counts those that are drawn; what is read in
+    between is added here.
 
     Args:
         parts: of the model.
         direction: "understanding" or "generation".
         prefix: of C conditions; with guidance their null prefixes follow.
         n: sequences that continue each prefix.
-        steps: tokens that will be written at most.
+        steps: tokens that will be drawn at most.
         guidance: s of uncond + s * (cond - uncond).
         computing: the region that each step's products run in; this is made in one, too.
     """
@@ -64,9 +67,13 @@ class JanusDecoding:
         self.hidden = last.repeat_interleave(n, 0)
         self.position = length.repeat_interleave(n)
         # The last token written is never read.
-        self.cache.plan(length, n, steps - 1)
-        self.step = LlamaStep(parts.language_model, columns + steps)
+        self.row = parts.row if direction == "generation" else 0
+        self.cache.plan(length, n, self._read_by(steps - 1))
+        self.step = LlamaStep(parts.language_model, columns + self._read_by(steps))
         self.embed = parts.target_embedding(direction)
+        self.row_end = None
+        if self.row:
+            self.row_end = self.embed(torch.tensor([parts.image_vocab_size], device=device))
         self.table = None
         if direction == "generation" and parts.image_vocab_size <= len(self.hidden) * steps:
             # Cheaper to embed the whole codebook once than every token that is drawn.
@@ -83,21 +90,30 @@ class JanusDecoding:
             hidden = guided(cond, uncond, self.guidance)
         return hidden.to(self.weight.dtype)
 
-    def advance(self, tokens: Tensor, columns: int) -> None:
-        self.cache.look_at(columns)
+    def advance(self, tokens: Tensor, columns: int, row_ends: bool = False) -> None:
+        self.cache.look_at(self._read_by(columns))
         with self.computing():
             if self.table is None:
-                embeddings = self.embed(tokens)
+                self._read(self.embed(tokens))
             else:
-                embeddings = self.table.index_select(0, tokens)
-            # The residual stream keeps its dtype: under autocast some embeddings are rounded.
-            embeddings = embeddings.to(self.hidden.dtype)
-            if self.guidance != 1.0:
-                embeddings = embeddings.repeat(2, 1)
-            self.hidden.copy_(self.step(embeddings, self.position, self.cache))
+                self._read(self.table.index_select(0, tokens))
+            if row_ends:
+                assert self.row_end is not None, "there are no rows"
+                self._read(self.row_end.expand(len(tokens), -1))
+
+    def _read(self, embeddings: Tensor) -> None:
+        # The residual stream keeps its dtype: under autocast some embeddings are rounded.
+        embeddings = embeddings.to(self.hidden.dtype)
+        if self.guidance != 1.0:
+            embeddings = embeddings.repeat(2, 1)
+        self.hidden.copy_(self.step(embeddings, self.position, self.cache))
         self.position.add_(1)
 
-    def take(self, conditions: Tensor, rows: Tensor) -> JanusDecoding:
+    def _read_by(self, drawn: int) -> int:
+        """Tokens read when so many have been drawn and read, ends of rows included."""
+        return drawn + drawn // self.row if self.row else drawn
+
+    def take(self, conditions: Tensor, rows: Tensor) -> DecoderDecoding:
         taken = copy.copy(self)
         if self.guidance != 1.0:
             conditions = torch.cat([conditions, conditions + len(self.cache.mask) // 2])
@@ -107,8 +123,8 @@ class JanusDecoding:
         return taken
 
     def tensors(self) -> list[Tensor]:
-        table = [] if self.table is None else [self.table]
-        return [self.hidden, self.position, *table, *self.cache.tensors()]
+        given = [one for one in (self.table, self.row_end) if one is not None]
+        return [self.hidden, self.position, *given, *self.cache.tensors()]
 
 
 def _read_prefixes(language_model: Any, prefix: Tensor, cache: KeyValues) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from suder.models.janus.cache import KeyValues
+from suder.models.decoder.cache import KeyValues
 from tests.tolerances import TOLERANCES
 
 C, N, H, D, STEPS = 3, 4, 2, 8, 5

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from suder.models.janus.cache import KeyValues
+from suder.models.decoder.cache import KeyValues
 
 
 class LlamaStep:
