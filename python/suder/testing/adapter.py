@@ -12,7 +12,7 @@ import torch
 from suder.models.base import UnifiedModel
 from suder.models.load import load_model
 from suder.settings.config import Lora
-from suder.testing import copies, likelihood, tokens, training
+from suder.testing import copies, likelihood, pictures, texts, training
 from suder.testing.findings import AdapterError, AdapterReport, Findings, Outcome, Skipped
 from suder.testing.subject import Subject
 
@@ -22,11 +22,11 @@ Check = Callable[[Subject, Findings], None]
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        tokens.pictures,
-        tokens.vq_round_trip,
-        tokens.texts,
-        tokens.commands,
-        tokens.too_long,
+        pictures.pictures,
+        pictures.vq_round_trip,
+        texts.texts,
+        texts.commands,
+        texts.too_long,
         training.no_dropout,
         likelihood.batch,
         likelihood.group,

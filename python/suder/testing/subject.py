@@ -135,13 +135,19 @@ def stepped(
 
 
 def write(decoding: Decoding, rows: Tensor, steps: range) -> Tensor:
-    """Appends columns of `rows[R, L]` one by one; their log p `[R, len(steps)]` before each."""
+    """Appends columns of `rows[R, L]` one by one; their log p `[R, len(steps)]` before each.
+
+    Where a picture's rows end in a token that is read and not drawn, the decoding has the length of
+    a `row`, and is told when one ends.
+    """
     columns = []
+    row = getattr(decoding, "row", 0)
     for step in steps:
         hidden = decoding.features()
         columns.append(linear_logprob(hidden, decoding.weight, rows[:, step], decoding.bias))
         if step + 1 < rows.shape[1]:
-            decoding.advance(rows[:, step], step + 1)
+            ends = [True] if row and (step + 1) % row == 0 else []
+            decoding.advance(rows[:, step], step + 1, *ends)
     return torch.stack(columns, 1)
 
 
