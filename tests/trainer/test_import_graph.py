@@ -17,8 +17,8 @@ import suder
 
 ROOT = Path(suder.__file__).parent
 JUDGE = "suder.evaluation"
-# From the top floor down; a room imports itself and the floors below it. The ground's three rooms
-# know nothing of one another.
+# From the top floor down; a room imports itself and the floors below it. Rooms of one
+# floor, such as the ground's three, know nothing of one another.
 FLOORS = (
     ("cli",),
     ("experiment",),
@@ -26,7 +26,7 @@ FLOORS = (
     ("evaluation",),
     ("run",),
     ("guard",),
-    ("method",),
+    ("method", "testing"),
     ("engine",),
     ("pretrain",),
     ("models",),
