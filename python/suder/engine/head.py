@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suder.models.precision import exactly
-from suder_ext import build_info, linear_sample_token, sample_token
+from suder_ext import SampledToken, build_info, linear_sample_token, sample_token
 
 # Of more tokens the logits are not held: they would be written, read and thrown away at every step.
 # By the vocabulary alone, for the batch must not have a say in a token.
@@ -57,8 +57,8 @@ class Head:
             weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
         self.weight, self.bias = weight, bias
 
-    def draw(self, hidden: Tensor, uniform: Tensor | None, rules: Rules) -> tuple[Tensor, Tensor]:
-        """Tokens int64 `[R]` and their log p float32 `[R]`.
+    def draw(self, hidden: Tensor, uniform: Tensor | None, rules: Rules) -> SampledToken:
+        """Tokens int64 `[R]`, their log p and the entropy drawn at, float32 `[R]`.
 
         hidden: `[R, D]`; uniform: float64 `[R]`, or None for the most likely tokens.
         """
@@ -71,7 +71,7 @@ class Head:
             drawn = sample_token(self.logits(hidden), uniform, **options)
         else:
             drawn = linear_sample_token(hidden, self.weight, uniform, self.bias, **options)
-        return drawn.token, drawn.logprob.float()
+        return SampledToken(drawn.token, drawn.logprob.float(), drawn.entropy.float())
 
     def logits(self, hidden: Tensor) -> Tensor:
         with exactly(hidden.device):

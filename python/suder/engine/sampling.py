@@ -42,11 +42,13 @@ class Samples:
         logprob: float32 of the same shapes, under the distribution drawn from: after temperature,
             guidance, top-k and top-p. Greedy candidates report it too, as if they had been drawn.
         finished: bool `[C * n]`, False for a text cut off before its EOS.
+        entropy: float32 of the shapes of `tokens`, in nats, of the same distributions as `logprob`.
     """
 
     tokens: Tensor | list[Tensor]
     logprob: Tensor | list[Tensor]
     finished: Tensor
+    entropy: Tensor | list[Tensor]
 
 
 def sample(
@@ -104,7 +106,7 @@ def sample(
     steps = model.num_image_tokens if direction == "generation" else max_new_tokens
     parts = list(batches(len(condition), n, batch_size))
     noise = None if greedy else Noise(seed, steps)
-    written: list[tuple[Tensor, Tensor]] = []
+    written: list[tuple[Tensor, Tensor, Tensor]] = []
     bar = _bar(f"sampling ({direction})", len(parts) * steps, progress)
     # Inference mode spares every small operation its bookkeeping; `_samples` copies what was
     # written outside of it, so that it may take part in a loss.
@@ -121,9 +123,9 @@ def sample(
                 decoding = writer.start(direction, part, each, steps, guidance)
                 batch = Batch(decoding, Head(decoding.weight, decoding.bias), board, rules)
                 write(batch, each, move, graphs, where)
-            tokens, logprob = board.tokens.T, board.logprob.T
+            tokens, logprob, entropy = board.tokens.T, board.logprob.T, board.entropy.T
             _check_finite(model, direction, part, logprob)
-            written.append((tokens, logprob))
+            written.append((tokens, logprob, entropy))
             move((number + 1) * steps)
     return _samples(model, direction, written)
 
@@ -178,21 +180,23 @@ def _check_finite(
 
 
 def _samples(
-    model: UnifiedModel, direction: Direction, written: list[tuple[Tensor, Tensor]]
+    model: UnifiedModel, direction: Direction, written: list[tuple[Tensor, Tensor, Tensor]]
 ) -> Samples:
     if direction == "generation":
         empty = torch.zeros(0, model.num_image_tokens, device=model.device)
-        tokens = torch.cat([empty.long(), *(part for part, _ in written)])
-        logprob = torch.cat([empty, *(part for _, part in written)])
-        return Samples(tokens, logprob, torch.ones(len(tokens), dtype=torch.bool))
-    texts: list[Tensor] = []
-    values: list[Tensor] = []
+        tokens = torch.cat([empty.long(), *(part for part, _, _ in written)])
+        logprob = torch.cat([empty, *(part for _, part, _ in written)])
+        entropy = torch.cat([empty, *(part for _, _, part in written)])
+        return Samples(tokens, logprob, torch.ones(len(tokens), dtype=torch.bool), entropy)
+    columns: tuple[list[Tensor], ...] = [], [], []  # tokens, log p, entropy
     finished: list[Tensor] = [torch.zeros(0, dtype=torch.bool)]
-    for tokens, logprob in written:
+    for part in written:
+        tokens = part[0]
         before_end = (tokens != model.eos_token_id).cumprod(1).sum(1)
         complete = before_end < tokens.shape[1]
         lengths = (before_end + complete).tolist()
-        texts += [row[:length].clone() for row, length in zip(tokens, lengths, strict=True)]
-        values += [row[:length].clone() for row, length in zip(logprob, lengths, strict=True)]
+        for column, rows in zip(columns, part, strict=True):
+            column += [row[:length].clone() for row, length in zip(rows, lengths, strict=True)]
         finished.append(complete.cpu())
-    return Samples(texts, values, torch.cat(finished))
+    texts, logprobs, entropies = columns
+    return Samples(texts, logprobs, torch.cat(finished), entropies)

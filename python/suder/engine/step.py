@@ -29,14 +29,16 @@ class Batch:
         """The next token of every sequence."""
         board = self.board
         uniform = None if board.uniform is None else board.uniform.index_select(0, board.drawn)[0]
-        token, logprob = self.head.draw(self.decoding.features(), uniform, self.rules)
+        token, logprob, entropy = self.head.draw(self.decoding.features(), uniform, self.rules)
         if board.end is not None:
             token = token.masked_fill(board.ended, board.end)
             logprob = logprob.masked_fill(board.ended, 0.0)
+            entropy = entropy.masked_fill(board.ended, 0.0)
             board.ended.logical_or_(token == board.end)
         board.token.copy_(token)
         board.tokens.index_copy_(0, board.drawn, token.unsqueeze(0))
         board.logprob.index_copy_(0, board.drawn, logprob.unsqueeze(0))
+        board.entropy.index_copy_(0, board.drawn, entropy.unsqueeze(0))
         board.drawn.add_(1)
 
     def step(self, columns: int, row_ends: bool = False) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suder.models.merged import replaced_layers, unwrapped
+from suder.models.precision import exactly
 
 
 class InferenceCopy:
@@ -52,9 +53,40 @@ class InferenceCopy:
     @torch.no_grad()
     def refresh(self) -> None:
         for name, layer, own in self.layers:
+            merged = _lora_weight(layer)
+            if merged is not None:
+                own.weight.copy_(merged)
+                if own.bias is not None:
+                    own.bias.copy_(layer.base_layer.bias)
+                continue
             plain = layer if type(layer) is nn.Linear else _plain(name, layer)
             for mine, new in zip(own.parameters(), plain.parameters(), strict=True):
                 mine.copy_(new)
+
+
+def _lora_weight(layer: Any) -> Tensor | None:
+    """Of PEFT's plain LoRA, which adds products to the weight; None of any other layer.
+
+    `unwrapped` gives the same bits of every kind of adapter, but copies the layer and tries out
+    whether merging was right: once, when a copy is made. At each refresh that would take longer
+    than all the rest.
+    """
+    kind = type(layer)
+    if (kind.__module__, kind.__name__) != ("peft.tuners.lora.layer", "Linear"):
+        return None
+    if type(layer.base_layer) is not nn.Linear or getattr(layer, "lora_variant", True):
+        return None
+    if any(layer.lora_bias.values()) or any(p.dtype != torch.float32 for p in layer.parameters()):
+        return None
+    weight: Tensor = layer.base_layer.weight
+    if layer.disable_adapters:
+        # PEFT takes merged adapters out again before it runs the layer.
+        return None if layer.merged else weight
+    with exactly(weight.device):
+        for name in layer.active_adapters:
+            if name in layer.lora_A and name not in layer.merged_adapters:
+                weight = layer.get_delta_weight(name).add_(weight)
+    return weight
 
 
 def _plain(name: str, layer: Any) -> Any:

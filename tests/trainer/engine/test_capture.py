@@ -96,6 +96,7 @@ def test_a_recorded_step_run_again_writes_the_same(start, draws, direction, guid
         recorder.replay()
     assert torch.equal(plain.board.tokens, replayed.board.tokens)
     assert torch.equal(plain.board.logprob, replayed.board.logprob)
+    assert torch.equal(plain.board.entropy, replayed.board.entropy)
     assert replayed.board.drawn == STEPS
     assert rules.greedy or len(plain.board.tokens.unique()) > 5
 

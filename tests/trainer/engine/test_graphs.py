@@ -48,6 +48,7 @@ def equal(ours, theirs):
     return (
         all(map(torch.equal, ours.tokens, theirs.tokens))
         and all(map(torch.equal, ours.logprob, theirs.logprob))
+        and all(map(torch.equal, ours.entropy, theirs.entropy))
         and torch.equal(ours.finished, theirs.finished)
     )
 

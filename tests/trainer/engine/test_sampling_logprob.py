@@ -12,6 +12,8 @@ from tests.tolerances import TOLERANCES
 
 LOGPROB = TOLERANCES["ratio", "cpu", torch.float32]["atol"]
 BATCH = TOLERANCES["batch", "cpu", torch.float32]
+ENTROPY = TOLERANCES["model", "cpu", torch.float32]
+RULES = [{}, {"temperature": 0.6}, {"top_k": 4}, {"top_p": 0.7}, {"greedy": True}]
 
 
 def replayed(model, direction, condition, samples, n, guidance=1.0, temperature=1.0):
@@ -117,6 +119,7 @@ def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, 
             same = i // n * 8 + i % n
             assert torch.equal(tokens, whole.tokens[same])
             torch.testing.assert_close(logprob, whole.logprob[same], **BATCH)
+            torch.testing.assert_close(part.entropy[i], whole.entropy[same], **BATCH)
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
@@ -220,3 +223,36 @@ def test_impossible_numbers_are_refused(shared_janus, prompts):
     for scale in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="guidance: takes a finite number"):
             sample(shared_janus, "generation", prompts, guidance=scale)
+
+
+@pytest.mark.parametrize("options", RULES, ids=str)
+@pytest.mark.parametrize("direction", ["understanding", "generation"])
+def test_entropy_is_that_of_the_distribution_drawn_from(
+    shared_janus, textbook, prompts, pictures, direction, options
+):
+    """Against float64, all logits held: after temperature and truncation, as long as the tokens."""
+    given = prompts if direction == "generation" else shared_janus.pixels(pictures)
+    drawn = sample(shared_janus, direction, given, 3, seed=4, max_new_tokens=9, **options)
+    for i, (tokens, entropy) in enumerate(zip(drawn.tokens, drawn.entropy, strict=True)):
+        assert entropy.shape == tokens.shape
+        assert entropy.dtype == torch.float32
+        if direction == "generation":
+            logits = textbook.image_logits(shared_janus.prompts.prompt_ids(prompts[i // 3]), tokens)
+        else:
+            logits = textbook.text_logits(given[i // 3], tokens)
+        expected = entropies(logits / options.get("temperature", 1.0), options)
+        torch.testing.assert_close(entropy.double(), expected, **ENTROPY)
+
+
+def entropies(logits, options):
+    probability = logits.softmax(-1)
+    if "top_k" in options:
+        kept = logits >= logits.topk(options["top_k"]).values[:, -1:]
+        probability = logits.masked_fill(~kept, -torch.inf).softmax(-1)
+    if "top_p" in options:
+        value, place = probability.sort(-1, descending=True)
+        before = value.cumsum(-1) - value
+        value = value.masked_fill(before >= options["top_p"], 0.0)
+        probability = torch.zeros_like(value).scatter_(-1, place, value)
+        probability /= probability.sum(-1, keepdim=True)
+    return torch.special.entr(probability).sum(-1)

@@ -12,6 +12,7 @@ from suder.engine.sampling import sample
 from suder.engine.weights import places, to_sample_with
 from suder.models.base import inference
 from suder.models.janus.adapter import Janus
+from suder.models.merged import replaced_layers, unwrapped
 from suder.settings.config import Lora
 from suder_ext import linear_logprob
 from tests.tolerances import TOLERANCES
@@ -157,3 +158,74 @@ def test_it_goes_with_its_model(make_janus, prompts):
     del model
     gc.collect()
     assert twin() is None
+
+
+def two_adapters(model):
+    from peft import LoraConfig
+
+    model.model.add_adapter("other", LoraConfig(r=2, lora_alpha=5, target_modules=["v_proj"]))
+    model.model.base_model.set_adapter(["default", "other"])
+
+
+def one_merged_by_peft(model):
+    model.model.merge_adapter()
+
+
+def off(model):
+    model.model.base_model.disable_adapter_layers()
+
+
+def as_it_is(model):
+    pass
+
+
+@pytest.mark.parametrize("change", [as_it_is, two_adapters, one_merged_by_peft, off])
+def test_lora_is_merged_without_a_copy_of_the_layer(narrow, change, monkeypatch):
+    """The bits of what PEFT merges, at every refresh; it took a fifth of sampling."""
+    model = with_lora(narrow)
+    change(model)
+    twin = to_sample_with(model)
+    make = torch.Generator().manual_seed(2)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            # Through `.data`, which no version counter sees: training of others does so.
+            weight.data += 0.1 * torch.randn(weight.shape, generator=make)
+    expected = {
+        name: weight.bfloat16()
+        for name, weight in (base_weights(model) if change is off else merged_weights(model))
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr("suder.models.inference_copy._plain", None)
+        assert to_sample_with(model) is twin
+    layers = twin.core.model.language_model.named_modules()
+    found = {name: one.weight for name, one in layers if isinstance(one, torch.nn.Linear)}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def base_weights(model):
+    for name, layer in replaced_layers(model.core.model.language_model):
+        yield name, layer.base_layer.weight
+
+
+def merged_weights(model):
+    for name, layer in replaced_layers(model.core.model.language_model):
+        yield name, unwrapped(name, layer).weight
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
+def test_other_kinds_of_lora_are_merged_by_peft(make_janus, options):
+    peft = pytest.importorskip("peft")
+    model: Janus = make_janus(compute=torch.bfloat16)
+    for layer in model.core.model.language_model.layers:
+        layer.mlp.up_proj.bias = torch.nn.Parameter(torch.ones(layer.mlp.up_proj.out_features))
+    settings = peft.LoraConfig(r=2, target_modules=r".*language_model\..*\.up_proj", **options)
+    model.model = peft.get_peft_model(model.core, settings)
+    make = torch.Generator().manual_seed(1)
+    for weight in model.trainable_parameters():
+        weight.data += 0.1 * torch.randn(weight.shape, generator=make)
+    twin = to_sample_with(model).core.model.language_model
+    for name, layer in replaced_layers(model.core.model.language_model):
+        plain = unwrapped(name, layer)
+        assert torch.equal(twin.get_submodule(name).weight, plain.weight.bfloat16())
+        assert torch.equal(twin.get_submodule(name).bias, plain.bias.bfloat16())
