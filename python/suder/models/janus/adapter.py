@@ -18,7 +18,7 @@ from suder.models.base import Condition, Direction, Hidden, Targets
 from suder.models.inference_copy import InferenceCopy
 from suder.models.janus import pictures
 from suder.models.janus.decoding import JanusDecoding
-from suder.models.janus.layout import QUESTION
+from suder.models.janus.layout import QUESTION, system_text
 from suder.models.janus.parts import Parts, target_rows
 from suder.models.janus.prefix import NullPrompt, Prefix, Prompts, beyond, check_positions
 from suder.models.lora import add_lora
@@ -29,6 +29,8 @@ from suder.models.save import save_model
 from suder.models.teacher_forcing import layout
 from suder.settings.config import Lora
 
+CAPTION_TOKENS = 512  # what DeepSeek's own demo of Janus-Pro lets an answer have
+
 
 class Janus(nn.Module):
     """Adapter of `JanusForConditionalGeneration` and its processor.
@@ -36,16 +38,20 @@ class Janus(nn.Module):
     Args:
         model: the model (or a PEFT model around it), with sdpa or eager attention.
         processor: its processor; the chat template lays out both directions.
-        question: what is asked about a picture in the understanding direction.
-        null_prompt: the prompt of guidance's unconditional branch. "fixed": the frame of an empty
-            prompt with all but BOS and begin-of-image replaced by padding, the same for every
-            prompt. "padded": each prompt's own tokens replaced by padding, as DeepSeek and
-            transformers' `generate` do, so the branch knows how long the prompt is.
+        question: what is asked about a picture in the understanding direction; None: "Describe the
+            image.", which the embedded models have learnt.
+        null_prompt: the prompt of guidance's unconditional branch. "padded" (and None): each
+            prompt's own tokens but BOS and begin-of-image replaced by padding, as in training,
+            in DeepSeek's code and in transformers' `generate`; the branch knows how long the
+            prompt is. "fixed": so for an empty prompt, the same for every prompt.
+        system_prompt: what stands before a question about a picture; None: what the processor puts
+            there, which for the published checkpoints is its default system prompt; "": nothing.
         compute: dtype of the products, such as bfloat16 over float32 weights; None: the weights'
             own. Pictures are encoded and decoded in the weights' dtype all the same.
         saved: dtype of the weights that `save` writes; None: as they are.
 
     Attributes:
+        asks: question, system_prompt and null_prompt as they are, where None left them open.
         checkpoint_activations: a forward with gradients keeps the inputs of layers alone, and its
             backward computes the rest again: less memory, a forward more of time.
     """
@@ -54,10 +60,11 @@ class Janus(nn.Module):
         self,
         model: JanusForConditionalGeneration,
         processor: JanusProcessor,
-        question: str = QUESTION,
-        null_prompt: NullPrompt = "fixed",
+        question: str | None = None,
+        null_prompt: NullPrompt | None = None,
         compute: torch.dtype | None = None,
         saved: torch.dtype | None = None,
+        system_prompt: str | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -71,7 +78,15 @@ class Janus(nn.Module):
                 "where log-likelihoods would not see them; take one that adapts layers, as LoRA"
             )
         self.parts.check(processor)
-        self.prompts = Prompts(processor, self.core.config.image_token_id, question, null_prompt)
+        question = QUESTION if question is None else question
+        null_prompt = "padded" if null_prompt is None else null_prompt
+        image_token_id = self.core.config.image_token_id
+        self.prompts = Prompts(processor, image_token_id, question, null_prompt, system_prompt)
+        self.asks = {
+            "question": question,
+            "system_prompt": system_text(processor, system_prompt),
+            "null_prompt": null_prompt,
+        }
         self.parts.vqmodel.requires_grad_(False)
         self.train(model.training)
 
@@ -116,6 +131,16 @@ class Janus(nn.Module):
     def longest_text(self) -> int:
         """Tokens of an answer about a picture that fit, EOS included."""
         return self.positions - len(self.prompts.question_ids) + 1
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens of a caption where nobody says otherwise.
+
+        `max_new_tokens` of generation_config.json, as in the embedded models (32); the published
+        checkpoints name none, and get the number of DeepSeek's own scripts.
+        """
+        asked = self.core.generation_config.max_new_tokens or CAPTION_TOKENS
+        return max(1, min(asked, self.longest_text))
 
     @property
     def image_vocab_size(self) -> int:
@@ -172,15 +197,14 @@ class Janus(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """VQ tokens int64 `[B, I]` of pixels `[B, 3, S, S]`; both sides l2-normalised."""
         with exactly(self.device):
-            return pictures.encode(self.parts.vqmodel, pixels)
+            return pictures.encode(self.parts.vqmodel, self.processor.image_processor, pixels)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Pictures uint8 `[B, S, S, 3]` of VQ tokens `[B, I]`; equal rows are decoded once."""
         tokens = tokens.to(self.device)
-        processor = self.processor.image_processor
         with exactly(self.device):
-            return pictures.decode(self.parts.vqmodel, processor, tokens, self.image_size)
+            return pictures.decode(self.parts.vqmodel, tokens, self.image_size)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensor]:
         """int64 ids of each text as an answer, ending in EOS."""
