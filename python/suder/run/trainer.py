@@ -192,7 +192,7 @@ class Trainer:
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
-        finished = {one.direction: one.finished for one in rollouts}
+        finished: dict[str, Tensor] = {one.direction: one.finished for one in rollouts}
         chosen = select_phase(folder, rewards, finished, config)
         clock.lap("select")
         names = [one.direction for one in rollouts]
