@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from suder.storage.shown import shown
 
@@ -27,6 +28,32 @@ def add_command(
         epilog="example:\n" + example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_prompt_options(parser: argparse.ArgumentParser, drawing: bool = True) -> None:
+    """The settings `prompts` and `sampling.max_new_tokens` of a run, by the same names.
+
+    Args:
+        drawing: whether anything is sampled; scoring needs no more than the question.
+    """
+    parser.add_argument("--question", metavar="TEXT", help="about a picture; default: the model's")
+    parser.add_argument(
+        "--system-prompt", metavar="TEXT", help="before the question; default: the model's"
+    )
+    if drawing:
+        parser.add_argument(
+            "--null-prompt", choices=("fixed", "padded"),
+            help="what guidance subtracts; default: the model's (Janus: padded)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--max-new-tokens", type=int, metavar="N", help="longest caption; default: the model's"
+        )
+
+
+def prompts_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What `load_model` takes of the options above."""
+    names = ("question", "system_prompt", "null_prompt")
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def as_meant(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, new_file
+from suder.cli.common import add_command, add_prompt_options, new_file, prompts_of
 
 SUMMARY = "Judge a model, or a base and a tuned one side by side, on held-out inputs."
 EXAMPLE = """\
@@ -34,6 +34,8 @@ def add_parser(
     parser.add_argument("--seed", type=int, default=0, help="of inputs and sampling")
     parser.add_argument("--sampled", action="store_true", help="sample instead of greedy decoding")
     parser.add_argument("--temperature", type=float, default=1.0, help="of --sampled")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of drawing; 1: none")
+    add_prompt_options(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the items here (.npz)")
     parser.add_argument(
@@ -50,8 +52,13 @@ def run(args: argparse.Namespace) -> int:
 
     where = {"world": args.world, "split": args.split, "n": args.n, "seed": args.seed}
     if (Path(args.model) / "config.yaml").is_file():  # a run
-        if args.base or args.sampled or args.out:
-            raise ValueError("a run is compared with its start model, greedy and sampled, as it is")
+        asked = [*prompts_of(args).values(), args.max_new_tokens]
+        ours = args.base or args.sampled or args.out or args.guidance != 1.0
+        if ours or any(one is not None for one in asked):
+            raise ValueError(
+                "a run is compared with its start model, greedy and sampled, as it is, its "
+                "prompts and longest caption included"
+            )
         found = judge_run(Path(args.model), **where, replace=args.overwrite)["evaluation"]
         for decoding in ("greedy", "sampled"):
             print_comparison(found[decoding], f"{args.split}, {decoding}")
@@ -99,11 +106,13 @@ def _judged(args: argparse.Namespace, name: str) -> Any:
     from suder.models import load_model
 
     return evaluate(
-        load_model(name, device=args.device),
+        load_model(name, device=args.device, **prompts_of(args)),
         task=task_of(args.world, args.split, args.n, args.seed),
         seed=args.seed,
         greedy=not args.sampled,
         temperature=args.temperature,
+        guidance=args.guidance,
+        max_new_tokens=args.max_new_tokens,
     )
 
 

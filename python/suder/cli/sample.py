@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_prompt_options, prompts_of
 
 SUMMARY = "Draw pictures of prompts, or write captions of pictures."
 EXAMPLE = """\
@@ -54,7 +54,7 @@ def add_parser(
     parser.add_argument("--top-k", type=int, default=0, help="0: all tokens")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--guidance", type=float, default=1.0, help="of drawing; 1: none")
-    parser.add_argument("--max-new-tokens", type=int, default=32, help="longest caption")
+    add_prompt_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     from suder.models import load_model
     from suder.storage.files import append_jsonl, write_jsonl
 
-    model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
+    dtype = getattr(torch, args.dtype)
+    model = load_model(args.model, device=args.device, dtype=dtype, **prompts_of(args))
     drawn = (
         _draw(model, prompts, args, dropped) if prompts else _caption(model, files, args, dropped)
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_prompt_options, prompts_of
 
 SUMMARY = "Dual rewards: how likely the model finds the input again from the answer."
 EXAMPLE = """\
@@ -42,6 +42,7 @@ def add_parser(
         "--out", type=Path, metavar="FILE", help="default: ROWS with .scored before its suffix"
     )
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
+    add_prompt_options(parser, drawing=False)
     parser.add_argument("--batch-size", type=int, default=128, help="pairs in one pass")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from suder.models import load_model
     from suder.storage.files import append_jsonl
 
-    model = load_model(args.model, device=args.device, dtype=getattr(torch, args.dtype))
+    dtype = getattr(torch, args.dtype)
+    model = load_model(args.model, device=args.device, dtype=dtype, **prompts_of(args))
     scorer = DualReward(model, batch_size=args.batch_size)
     if os.path.lexists(out):
         out.unlink()  # a link, and not what it leads to

@@ -62,7 +62,7 @@ def sample(
     top_p: float = 1.0,
     guidance: float = 1.0,
     greedy: bool = False,
-    max_new_tokens: int = 32,
+    max_new_tokens: int | None = None,
     seed: int = 0,
     progress: bool = False,
     batch_size: int = AT_ONCE,
@@ -80,7 +80,8 @@ def sample(
         top_p: only the smallest set of tokens that holds this much probability; 1 for all.
         guidance: classifier-free guidance scale s, uncond + s * (cond - uncond); 1 for none.
         greedy: always the most likely token.
-        max_new_tokens: longest text; pictures always have `model.num_image_tokens`.
+        max_new_tokens: longest text; None for `model.max_new_tokens`. Pictures always have
+            `model.num_image_tokens`.
         seed: candidate j of condition c draws from a stream of (seed, c, j) alone, so neither the
             other conditions, nor n, nor the batch size change its random numbers.
         progress: show a bar.
@@ -98,6 +99,8 @@ def sample(
     rules = Rules(temperature, top_k, top_p, greedy)
     if not math.isfinite(guidance):
         raise ValueError(f"guidance: takes a finite number, got {guidance}")
+    if max_new_tokens is None:
+        max_new_tokens = model.max_new_tokens
     if n < 1 or max_new_tokens < 1 or batch_size < 1:
         raise ValueError(
             "n, max_new_tokens, batch_size: take integers from 1, "

@@ -25,7 +25,7 @@ def evaluate(
     greedy: bool = True,
     temperature: float = 1.0,
     guidance: float = 1.0,
-    max_new_tokens: int = 32,
+    max_new_tokens: int | None = None,
     batch_size: int = 256,
     task: Task | None = None,
     progress: bool = True,
@@ -40,6 +40,7 @@ def evaluate(
             with the same random numbers, so their items can be paired.
         greedy: the most likely token always; otherwise sample at `temperature`.
         guidance: classifier-free guidance scale while drawing.
+        max_new_tokens: longest caption; None for the model's own.
         task: other inputs and judges than the shapes world (`split` and `n` then have no use).
         progress: show a bar.
     """
@@ -62,6 +63,8 @@ def evaluate(
         "greedy": greedy,
         "temperature": temperature,
         "guidance": guidance,
+        "max_new_tokens": max_new_tokens or model.max_new_tokens,
+        **model.asks,
     }
     return Evaluation(generation, captions, settings)
 

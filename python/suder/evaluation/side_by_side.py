@@ -62,9 +62,16 @@ def judge_run(
             file = folder / f"{side}.{decoding}.npz"
             kept = _kept(file, task, seed) if reuse else None
             if kept is None:
-                model = model or suder.load_model(models[side], device=config.device)
-                greedy = decoding == "greedy"
-                kept = evaluate(model, task=task, seed=seed, greedy=greedy, progress=progress)
+                asked = config.prompts.model_dump()
+                model = model or suder.load_model(models[side], device=config.device, **asked)
+                kept = evaluate(
+                    model,
+                    task=task,
+                    seed=seed,
+                    greedy=decoding == "greedy",
+                    max_new_tokens=config.sampling.max_new_tokens,
+                    progress=progress,
+                )
                 kept.save(file)
             found[side, decoding] = kept
     told: dict[str, Any] = dict(about)

@@ -65,7 +65,7 @@ def _forget_others(cell: Cell, folder: Path) -> None:
 
 def _control(cell: Cell, folder: Path) -> dict[str, Any]:
     """The start model: greedy, sampled at each temperature, best of N by the dual reward."""
-    model = suder.load_model(cell.start)
+    model = _load(cell, cell.start)
     measures = cell.measures
     _judged(folder / "greedy.npz", model, cell, measures.n)
     for temperature in measures.temperatures:
@@ -83,7 +83,7 @@ def _control(cell: Cell, folder: Path) -> dict[str, Any]:
 def _trained(cell: Cell, folder: Path, inputs: Path) -> dict[str, Any]:
     run, measures = folder / "run", cell.measures
     summary = _train(cell, folder, inputs)
-    model = suder.load_model(run / "model")
+    model = _load(cell, run / "model")
     greedy = _judged(folder / "greedy.npz", model, cell, measures.n)
     _judged(folder / "sampled.npz", model, cell, measures.n, 1.0)
     _say("reward accuracy")
@@ -119,9 +119,14 @@ def _checkpoints(cell: Cell, folder: Path, kept: int) -> list[dict[str, Any]]:
         file = folder / "checkpoints" / f"{at:06d}.npz"
         found = load_evaluation(file) if file.is_file() else None
         if found is None:
-            found = _judged(file, suder.load_model(path), cell, n)
+            found = _judged(file, _load(cell, path), cell, n)
         rows.append({"round": at, "kept": at == kept, **found.accuracy()})
     return rows
+
+
+def _load(cell: Cell, path: str | Path) -> Any:
+    """Asked as the arm asks it while it trains."""
+    return suder.load_model(path, **cell.settings.get("prompts", {}))
 
 
 def _judged(
@@ -136,6 +141,7 @@ def _judged(
         task=task_of(cell.measures.world, cell.split, n, 0),
         greedy=temperature is None,
         temperature=temperature or 1.0,
+        max_new_tokens=cell.settings.get("sampling", {}).get("max_new_tokens"),
         progress=False,
     )
     evaluation.save(file)

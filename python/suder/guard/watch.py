@@ -66,7 +66,7 @@ class Watch:
         images: tuple[str, ...],
         prompts: tuple[str, ...],
         settings: Settings,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         seed: int,
         digests: Mapping[str, str] | None = None,
     ) -> None:

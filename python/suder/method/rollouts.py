@@ -107,11 +107,11 @@ def read_conditions(
             break
         try:
             picture = load_picture(path, model.background, (digests or {}).get(path))
+            pixels.append(model.pixels([picture]))
         except DataError as error:
             lost.append((path, str(error)))
             continue
         found.append(path)
-        pixels.append(model.pixels([picture]))
     size = model.image_size
     values = torch.cat(pixels) if pixels else torch.zeros(0, 3, size, size)
     return Conditions(tuple(found), values, tuple(lost))

@@ -89,6 +89,7 @@ class UnifiedModel(Protocol):
     """A network that reads pictures and draws them; an `nn.Module`, so that DDP or FSDP wrap it."""
 
     training: bool
+    asks: dict[str, str]  # what its prompts say: settings of a run (`Prompts`), none of them null
     checkpoint_activations: bool
 
     @property
@@ -113,6 +114,11 @@ class UnifiedModel(Protocol):
     @property
     def longest_text(self) -> int:
         """The most tokens that a text about a picture may have, EOS included."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Of those, the most that it writes where nobody says otherwise."""
         ...
 
     def pixels(self, images: Any) -> Tensor: ...

@@ -55,11 +55,20 @@ def read_config(folder: Path) -> JanusConfig:
         hint = f"; did you mean {inside}?" if (inside / CONFIG).is_file() else ""
         raise FileNotFoundError(f"load_model: {folder} holds no model: no {CONFIG} in it{hint}")
     kind = _json(file, CONFIG_BYTES).get("model_type")
+    if kind == "multi_modality":
+        raise ValueError(
+            f"load_model: {folder} is in DeepSeek's own format ('multi_modality'), and suder reads "
+            "transformers' ('janus'). The released models are published in that one, too: "
+            "deepseek-community/Janus-Pro-1B, -7B and Janus-1.3B. A fine-tune is converted once by "
+            "src/transformers/models/janus/convert_janus_weights_to_hf.py of "
+            "github.com/huggingface/transformers: python convert_janus_weights_to_hf.py "
+            f"--repo_id OWNER/NAME --local_dir {folder} --output_dir CONVERTED "
+            "--safe_serialization (it reads pytorch_model.bin, a pickle)"
+        )
     if kind != "janus":
         raise ValueError(
             f"load_model: {folder} is a {kind!r} checkpoint; suder has an adapter for 'janus' "
-            "(transformers' format, e.g. deepseek-community/Janus-Pro-1B; the deepseek-ai/ "
-            "repositories hold the older 'multi_modality' format)"
+            "(transformers' format, e.g. deepseek-community/Janus-Pro-1B)"
         )
     try:
         return JanusConfig.from_pretrained(folder, local_files_only=True)
@@ -126,6 +135,21 @@ def check_weights(folder: Path, config: JanusConfig, tensors: dict[str, Tensor])
             f"load_model: the weights in {folder} are not those of its {CONFIG}: tensors "
             + ", ".join(said)
         )
+
+
+def is_tied(folder: Path, others: Iterable[str], config: JanusConfig) -> bool:
+    """Whether lm_head will be the embeddings: the config says so, and the weights have but one.
+
+    Published Janus-Pro says so (by transformers' default) and has both, which stay two.
+    """
+    if not config.tie_word_embeddings:
+        return False
+    try:
+        names = read_headers(folder, others).keys()
+    except FileNotFoundError:  # a config alone
+        return True
+    pairs = JanusForConditionalGeneration._tied_weights_keys.items()
+    return not all({one, other} <= names for one, other in pairs)
 
 
 def dtype_of(tensors: dict[str, Tensor]) -> torch.dtype:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import JanusForConditionalGeneration
+from transformers import GenerationConfig, JanusForConditionalGeneration
 
-from suder.models.checkpoint_files import read_config
+from suder.models.checkpoint_files import is_tied, read_config
 from suder.models.find import find_model
 from suder.models.janus.adapter import Janus
 from suder.models.load import read_processor
@@ -19,20 +20,29 @@ from suder.settings.config import Lora
 
 
 @contextmanager
-def weightless(path_or_id: str, compute: torch.dtype | None, lora: Lora) -> Iterator[Janus]:
+def weightless(
+    path_or_id: str, compute: torch.dtype | None, lora: Lora, **options: Any
+) -> Iterator[Janus]:
     """What `load_model` would load, without its weights; all that is made inside has none either.
+
+    Args:
+        options: keyword arguments of `Janus`.
 
     Raises:
         OSError, ValueError: as `load_model`, where config or processor cannot be read.
     """
-    folder, _ = find_model(path_or_id)
+    folder, others = find_model(path_or_id)
     check_no_run(folder)
     processor = read_processor(folder)
+    config = read_config(folder)
+    config.tie_word_embeddings = is_tied(folder, others, config)
     with torch.device("meta"):
         core = JanusForConditionalGeneration._from_config(
-            read_config(folder), attn_implementation="sdpa"
+            config, dtype=torch.float32, attn_implementation="sdpa"
         )
-    model = Janus(core, processor, compute=compute).eval()
+    if (folder / "generation_config.json").is_file():
+        core.generation_config = GenerationConfig.from_pretrained(folder)
+    model = Janus(core, processor, compute=compute, **options).eval()
     if lora.rank:
         model.add_lora(lora, 0)
     with FakeTensorMode(allow_non_fake_inputs=True):

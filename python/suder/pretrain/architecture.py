@@ -33,6 +33,7 @@ from suder.settings.config import Positive, Section
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 BEGIN_OF_IMAGE, END_OF_IMAGE, IMAGE = "<begin_of_image>", "<end_of_image>", "<image_placeholder>"
 SPECIAL = (PAD, BOS, EOS, UNK, BEGIN_OF_IMAGE, END_OF_IMAGE, IMAGE, "<|User|>", "<|Assistant|>")
+CAPTION_TOKENS = 32  # the longest of the worlds have 9
 # What the chat template and layout.QUESTION say besides the caller's words.
 FRAME_WORDS = (":", ".", "describe", "the", "image")
 
@@ -214,5 +215,6 @@ def _generation_config(processor: JanusProcessor) -> GenerationConfig:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=CAPTION_TOKENS,
         generation_kwargs={"boi_token_id": start},
     )

@@ -58,7 +58,13 @@ def has_begun(folder: Path) -> bool:
     return bool(later or results or state_files(folder) or numbered(folder / "checkpoints"))
 
 
-def begin(folder: Path, config: TrainConfig, inputs: Inputs, start: dict[str, str]) -> Origin:
+def begin(
+    folder: Path,
+    config: TrainConfig,
+    inputs: Inputs,
+    start: dict[str, str],
+    asked: dict[str, Any],
+) -> Origin:
     """Makes `folder` a run; if that fails, what was made of it is gone again."""
     refuse_used(folder)
     there, ours = folder.exists(), is_ours(folder)
@@ -67,7 +73,7 @@ def begin(folder: Path, config: TrainConfig, inputs: Inputs, start: dict[str, st
         with sole_writer(folder):
             refuse_used(folder)  # somebody may have been quicker
             inputs.save(folder)
-            origin = versions() | {"run": secrets.token_hex(8), "start": start}
+            origin = versions() | {"run": secrets.token_hex(8), "start": start, "asked": asked}
             write_json(folder / "versions.json", origin)
             write_text(folder / "config.yaml", dump_config(with_absolute_paths(config)))
     except OSError:
@@ -104,9 +110,13 @@ def read_origin(folder: Path) -> Origin:
     return origin
 
 
-def check_start(folder: Path, model: str, then: Origin, now: dict[str, str]) -> None:
-    """Raises RunError if the start model is not the one that the run began with, naming parts."""
-    if parts := differing(then["start"], now):
+def check_start(
+    folder: Path, model: str, then: Origin, now: dict[str, str], asked: dict[str, Any]
+) -> None:
+    """Raises RunError if the start model, or what it is asked, is not what the run began with."""
+    before = then.get("asked", {})  # older runs do not say
+    parts = differing(before, {key: asked.get(key) for key in before})
+    if parts := differing(then["start"], now) + parts:
         raise RunError(
             f"{model} is not the model that {folder} began with; "
             f"other than then: {', '.join(parts)}"

@@ -32,6 +32,7 @@ class Learner:
             LoRA, all but the adapters) are shared.
         scorer: gives the rewards, by the policy or by the start model.
         fingerprint: of the start model, part by part; size: bytes of its weights.
+        asked: what its prompts say, and how long its captions may be, where null left that open.
         saved: dtype of checkpoints and of the finished model.
         batches: how much goes through the model at once.
         skips: rounds in a row whose gradient was not finite and changed nothing.
@@ -41,8 +42,11 @@ class Learner:
         self.config = config
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
-        model = load_model(config.model, device=config.device, compute=compute)
+        asked = config.prompts.model_dump()
+        model = load_model(config.model, device=config.device, compute=compute, **asked)
         self.fingerprint = fingerprint(model)
+        longest = config.sampling.max_new_tokens or model.max_new_tokens
+        self.asked: dict[str, Any] = model.asks | {"max_new_tokens": longest}
         self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
         if config.checkpoint.dtype:
             model.saved = getattr(torch, config.checkpoint.dtype)

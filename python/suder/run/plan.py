@@ -56,7 +56,8 @@ def plan(config: TrainConfig) -> Plan:
     longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
     check_device(config.device)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
-    with weightless(config.model, compute, config.lora) as model:
+    asked = config.prompts.model_dump()
+    with weightless(config.model, compute, config.lora, **asked) as model:
         model.checkpoint_activations = config.optimizer.checkpoint_activations
         weights = sum(one.nbytes for one in model.state_dict().values())
         learnt = sum(one.nbytes for one in model.trainable_parameters())
@@ -89,11 +90,12 @@ class _Round:
     def __init__(self, config: TrainConfig, model: UnifiedModel, longest: str) -> None:
         self.config, self.model, self.longest = config, model, longest
         self.text = len(model.tokenize([longest])[0])
+        self.caption = config.sampling.max_new_tokens or model.max_new_tokens
 
     def optimise(self, direction: Direction) -> int:
         """Of a direction: its gradient, and what the largest block's forward keeps for it."""
         config, model = self.config, self.model
-        target = config.sampling.max_new_tokens
+        target = self.caption
         cost = model.num_image_tokens + CONDITION_EXTRA
         cost += target if direction == "understanding" else self.text
         rows, group = self._block(cost)
@@ -150,7 +152,7 @@ class _Round:
         config = self.config
         inputs, group = next(batches(config.inputs_per_round, config.candidates, DRAWN_AT_ONCE))
         generation = direction == "generation"
-        steps = self.model.num_image_tokens if generation else config.sampling.max_new_tokens
+        steps = self.model.num_image_tokens if generation else self.caption
         guidance = config.sampling.guidance if generation else 1.0
         condition = self._condition(direction, len(inputs))
 

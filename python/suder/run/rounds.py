@@ -171,14 +171,27 @@ def score_phase(
     return rewards
 
 
-def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[str, Selection]:
-    """Each direction's advantages, best and worst."""
+def select_phase(
+    folder: Path, rewards: Tensors, finished: Tensors, config: TrainConfig
+) -> dict[str, Selection]:
+    """Each direction's advantages, best and worst.
+
+    A caption that was cut off takes no part, as if it had no reward (`reward.cut_captions`). Learnt
+    from as the best, it would teach not to end. As the worst, or with an advantage, it would be
+    blamed or praised for tokens that are not what is wrong with it; masking such samples is what
+    DAPO found to steady training (arXiv 2503.14476, overlong filtering).
+
+    Args:
+        finished: bool `[B]` of each direction.
+    """
 
     def make() -> Tensors:
-        found = {
-            direction: asdict(select(reward, config.candidates, config.objective.normalize))
-            for direction, reward in rewards.items()
-        }
+        found = {}
+        for direction, reward in rewards.items():
+            if config.reward.cut_captions == "drop":
+                reward = reward.masked_fill(~finished[direction], torch.nan)
+            selection = select(reward, config.candidates, config.objective.normalize)
+            found[direction] = asdict(selection)
         return {f"{one}/{key}": value for one in found for key, value in found[one].items()}
 
     tensors = phase(folder / "select.safetensors", make, _save, _load)
@@ -186,7 +199,7 @@ def select_phase(folder: Path, rewards: Tensors, config: TrainConfig) -> dict[st
     if not config.guard.enabled and not any(one.any() for one in valid):
         raise ValueError(
             f"{folder}: every one of the round's {sum(map(len, valid))} candidates was dropped: "
-            "empty captions, or none that has a finite reward; nothing is left to learn from "
+            "captions empty or cut off, or no reward is finite; nothing is left to learn from "
             f"{config.model}, and the guard is off"
         )
     return {
@@ -215,14 +228,30 @@ def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
     for candidate in (~scored.selection.valid).nonzero().flatten().tolist():
         row, place = divmod(candidate, rollouts.group)
         why = "empty caption, one too long to be scored, or a reward that is not finite"
+        if scored.reward[candidate].isfinite():
+            length = int(rollouts.cu_seqlens.diff()[candidate])
+            why = f"caption cut off after {length} tokens"
         rows.append(about | {"input": rollouts.inputs[row], "candidate": place, "why": why})
     return rows
+
+
+def all_cut(scored: Scored) -> str:
+    """A sentence for people whose model had no caption left to learn from, or ""."""
+    rollouts = scored.rollouts
+    if rollouts.finished.any() or scored.selection.valid.any():
+        return ""
+    longest = int(rollouts.cu_seqlens.diff().max())
+    return (
+        f"all {len(rollouts)} captions were cut off after {longest} tokens, and none is learnt "
+        "from: raise sampling.max_new_tokens, or set reward.cut_captions=keep"
+    )
 
 
 def round_numbers(scored: Scored) -> dict[str, float]:
     """What a direction's samples and rewards say, for the log."""
     rollouts, selection = scored.rollouts, scored.selection
-    reward = scored.reward.view(-1, rollouts.group).double()
+    reward = scored.reward.masked_fill(~selection.valid, torch.nan).double()
+    reward = reward.view(-1, rollouts.group)
     spread = [one[one.isfinite()].std() for one in reward if one.isfinite().sum() > 1]
     finite = scored.reward[selection.valid]
     numbers = {

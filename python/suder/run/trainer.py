@@ -28,6 +28,7 @@ from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.rounds import (
     Scored,
+    all_cut,
     drop_damaged,
     dropped_rows,
     round_numbers,
@@ -61,7 +62,8 @@ class Trainer:
         folder = Path(config.output)
         refuse_used(folder)
         self._setup(folder, config, read_inputs(config.data, config.seed), quiet)
-        self.origin = begin(folder, config, self.inputs, self.learner.fingerprint)
+        learner = self.learner
+        self.origin = begin(folder, config, self.inputs, learner.fingerprint, learner.asked)
 
     @classmethod
     def resume(
@@ -80,7 +82,8 @@ class Trainer:
                 raise RunError(f"{folder / 'state'} holds no state to go on from. {_ways(folder)}")
         trainer = cls.__new__(cls)
         trainer._setup(folder, load_config(folder / "config.yaml"), Inputs.load(folder), quiet)
-        check_start(folder, trainer.config.model, origin, trainer.learner.fingerprint)
+        learner = trainer.learner
+        check_start(folder, trainer.config.model, origin, learner.fingerprint, learner.asked)
         trainer.origin, trainer.anew = origin, start_over
         trainer.notes = changes(origin, trainer.inputs)
         return trainer
@@ -92,6 +95,7 @@ class Trainer:
         self.oversight = Oversight(folder, config, self.learner, inputs)
         self.done, self.saved, self.seconds, self.dropped = 0, -1, 0.0, 0
         self.notes: list[str] = []
+        self.told: set[str] = set()
         self.stop, self.anew = Stopping(), False
 
     def run(self) -> dict[str, Any]:
@@ -156,6 +160,9 @@ class Trainer:
             numbers = self.learner.optimise(scored, log.say) if scored else {}
             for one in scored:
                 numbers |= round_numbers(one)
+                if (note := all_cut(one)) and note not in self.told:
+                    self.told.add(note)  # once is enough
+                    log.say(f"round {index}: {note}")
                 rows = dropped_rows(index, one)
                 self.dropped += len(rows)
                 log.dropped(rows)
@@ -185,7 +192,8 @@ class Trainer:
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
-        chosen = select_phase(folder, rewards, config)
+        finished: dict[str, Tensor] = {one.direction: one.finished for one in rollouts}
+        chosen = select_phase(folder, rewards, finished, config)
         clock.lap("select")
         names = [one.direction for one in rollouts]
         return [

@@ -51,6 +51,30 @@ class Data(Section):
     ] = 0.1
 
 
+class Prompts(Section):
+    """Keyword arguments of a model's adapter. Null is the model's own, as its adapter tells it."""
+
+    question: Annotated[
+        str | None,
+        says('what is asked about a picture; null: the model\'s own, "Describe the image."'),
+    ] = None
+    system_prompt: Annotated[
+        str | None,
+        says(
+            "what stands before the question; null: what the checkpoint's processor puts there "
+            '(the published Janus-Pro have a default system prompt); "": nothing'
+        ),
+    ] = None
+    null_prompt: Annotated[
+        Literal["fixed", "padded"] | None,
+        says(
+            "guidance's unconditional prompt: padded, each prompt with padding for its words, as "
+            "Janus was trained, or fixed, the same for all, which does not tell the prompt's "
+            "length; null: the model's own, padded for Janus"
+        ),
+    ] = None
+
+
 class ObjectiveSection(Section):
     name: Annotated[
         Literal["grpo", "simpo", "dpo", "expert"],
@@ -134,7 +158,14 @@ class Sampling(Section):
         Literal["cond", "cfg"],
         says("under guidance, train the conditional model, or the guided mixture that drew"),
     ] = "cond"
-    max_new_tokens: Annotated[Positive, says("longest caption")] = 32
+    max_new_tokens: Annotated[
+        Positive | None,
+        says(
+            "longest caption, its end included; null: by the model's generation_config.json, and "
+            "512 where that names none, as in DeepSeek's own code (Janus-Pro's captions are long: "
+            "of 32 tokens nearly all would be cut off)"
+        ),
+    ] = None
 
 
 class Reward(Section):
@@ -142,6 +173,13 @@ class Reward(Section):
         Literal["live", "frozen", "random"],
         says("the policy, the frozen start model, or random numbers (a control)"),
     ] = "live"
+    cut_captions: Annotated[
+        Literal["drop", "keep"],
+        says(
+            "a caption that max_new_tokens cut off is no candidate (neither best nor worst, no "
+            "advantage): what it lacks, its end, would never be learnt; or it is one like others"
+        ),
+    ] = "drop"
 
 
 class Guard(Section):
@@ -191,6 +229,7 @@ class TrainConfig(Section):
     )
     output: Annotated[PathText, says("folder of the run, which is made")]
     data: Data
+    prompts: Prompts = Prompts()
     rounds: Annotated[Positive, says("of sample, score, select, optimise")] = 240
     inputs_per_round: Annotated[Positive, says("inputs of each direction a round")] = 12
     candidates: Annotated[int, says("samples an input", ge=2, le=LARGEST)] = 8

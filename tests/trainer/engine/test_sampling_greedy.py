@@ -44,16 +44,16 @@ def test_captions_equal_generate(shared_janus, pictures):
 
 @pytest.mark.parametrize("scale", [1.5, 5.0])
 def test_pictures_equal_generate(make_janus, prompts, scale):
-    """With the null prompt of `generate`, as long as the prompt itself."""
-    janus = make_janus(null_prompt="padded")
+    """With the null prompt of `generate`, as long as the prompt itself: the default."""
+    janus = make_janus()
     ours = sample(janus, "generation", prompts, greedy=True, guidance=scale)
     for row, prompt in zip(ours.tokens, prompts, strict=True):
         assert row.tolist() == generate_image(janus, prompt, scale).tolist()
 
 
 def test_the_null_prompt_of_generate_leaks_the_length(make_janus, prompts):
-    """What `generate` does, and the default here does not: the pictures differ where it leaks."""
-    fixed, padded = make_janus(), make_janus(null_prompt="padded")
+    """And "fixed" does not: the pictures differ where it leaks."""
+    fixed, padded = make_janus(null_prompt="fixed"), make_janus()
     ours = sample(fixed, "generation", prompts, greedy=True, guidance=5.0).tokens
     theirs = sample(padded, "generation", prompts, greedy=True, guidance=5.0).tokens
     assert (ours != theirs).any(1).sum() >= 3

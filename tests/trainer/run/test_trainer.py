@@ -223,13 +223,15 @@ def test_a_round_without_any_candidate_is_an_error_with_the_guard_off(
 ) -> None:
     """Not a run that learns nothing and says it is done. One candidate is enough to go on."""
     rewards = {name: torch.full((8,), math.nan) for name in ("understanding", "generation")}
+    finished = {name: torch.ones(8, dtype=torch.bool) for name in rewards}
     with pytest.raises(ValueError, match="every one of the round's 16 candidates was dropped"):
-        select_phase(tmp_path, rewards, make_config("guard.enabled=false"))
+        select_phase(tmp_path, rewards, finished, make_config("guard.enabled=false"))
     (tmp_path / "select.safetensors").unlink()
-    assert not select_phase(tmp_path, rewards, make_config())["generation"].valid.any()
+    chosen = select_phase(tmp_path, rewards, finished, make_config())
+    assert not chosen["generation"].valid.any()
     (tmp_path / "select.safetensors").unlink()
     rewards["generation"][3] = -1.0
-    assert select_phase(tmp_path, rewards, make_config("guard.enabled=false"))
+    assert select_phase(tmp_path, rewards, finished, make_config("guard.enabled=false"))
 
 
 def test_empty_captions_are_dropped_and_named(make_config: Make) -> None:

@@ -25,6 +25,8 @@ from suder.models.recompute import recomputed
 from suder.models.save import save_model
 from suder.settings.config import Lora
 
+CAPTION_TOKENS = 512  # what DeepSeek's own demo of Janus-Pro lets an answer have
+
 
 class DecoderModel(nn.Module):
     """A transformers model whose language model is a decoder of Llama's kind.
@@ -106,6 +108,16 @@ class DecoderModel(nn.Module):
     def longest_text(self) -> int:
         """Tokens of an answer about a picture that fit, EOS included."""
         return self.positions - len(self.prompts.question_ids) + 1
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens of a caption where nobody says otherwise.
+
+        `max_new_tokens` of generation_config.json, as in the embedded models (32); the published
+        checkpoints name none, and get the number of DeepSeek's own scripts.
+        """
+        asked = self.core.generation_config.max_new_tokens or CAPTION_TOKENS
+        return max(1, min(asked, self.longest_text))
 
     @property
     def image_vocab_size(self) -> int:

@@ -31,6 +31,14 @@ class Spelled:
         self.commands |= set(tokenizer.all_special_ids)
         self.commands.discard(tokenizer.unk_token_id)  # an unknown word is no command
 
+    def commands_in(self, text: str) -> list[str]:
+        """Tokens of a text that mean something to the model, as the tokenizer reads it."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        found: list[str] = self.tokenizer.convert_ids_to_tokens(
+            [token for token in ids if token in self.commands]
+        )
+        return found
+
     def alone(self, text: str) -> list[int]:
         """Ids of a text that stands by itself, without BOS or EOS."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -10,7 +10,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.decoder.adapter import DecoderModel
 from suder.models.janus import pictures
-from suder.models.janus.layout import QUESTION
+from suder.models.janus.layout import QUESTION, system_text
 from suder.models.janus.parts import JanusParts
 from suder.models.janus.prefix import JanusPrompts, NullPrompt
 from suder.models.precision import exactly
@@ -22,28 +22,41 @@ class Janus(DecoderModel):
     Args:
         model: the model (or a PEFT model around it), with sdpa or eager attention.
         processor: its processor; the chat template lays out both directions.
-        question: what is asked about a picture in the understanding direction.
-        null_prompt: the prompt of guidance's unconditional branch. "fixed": the frame of an empty
-            prompt with all but BOS and begin-of-image replaced by padding, the same for every
-            prompt. "padded": each prompt's own tokens replaced by padding, as DeepSeek and
-            transformers' `generate` do, so the branch knows how long the prompt is.
+        question: what is asked about a picture in the understanding direction; None: "Describe the
+            image.", which the embedded models have learnt.
+        null_prompt: the prompt of guidance's unconditional branch. "padded" (and None): each
+            prompt's own tokens but BOS and begin-of-image replaced by padding, as in training,
+            in DeepSeek's code and in transformers' `generate`; the branch knows how long the
+            prompt is. "fixed": so for an empty prompt, the same for every prompt.
+        system_prompt: what stands before a question about a picture; None: what the processor puts
+            there, which for the published checkpoints is its default system prompt; "": nothing.
         compute, saved: see `DecoderModel`.
+
+    Attributes:
+        asks: question, system_prompt and null_prompt as they are, where None left them open.
     """
 
     def __init__(
         self,
         model: JanusForConditionalGeneration,
         processor: JanusProcessor,
-        question: str = QUESTION,
-        null_prompt: NullPrompt = "fixed",
+        question: str | None = None,
+        null_prompt: NullPrompt | None = None,
         compute: torch.dtype | None = None,
         saved: torch.dtype | None = None,
+        system_prompt: str | None = None,
     ) -> None:
         super().__init__(model, processor, compute, saved)
         self.parts.check(processor)
-        self.prompts = JanusPrompts(
-            processor, self.core.config.image_token_id, question, null_prompt
-        )
+        question = QUESTION if question is None else question
+        null_prompt = "padded" if null_prompt is None else null_prompt
+        image_token_id = self.core.config.image_token_id
+        self.prompts = JanusPrompts(processor, image_token_id, question, null_prompt, system_prompt)
+        self.asks = {
+            "question": question,
+            "system_prompt": system_text(processor, system_prompt),
+            "null_prompt": null_prompt,
+        }
         self.settle()
 
     # ---- what the model is
@@ -83,15 +96,14 @@ class Janus(DecoderModel):
     def encode(self, pixels: Tensor) -> Tensor:
         """VQ tokens int64 `[B, I]` of pixels `[B, 3, S, S]`; both sides l2-normalised."""
         with exactly(self.device):
-            return pictures.encode(self.parts.vqmodel, pixels)
+            return pictures.encode(self.parts.vqmodel, self.processor.image_processor, pixels)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Pictures uint8 `[B, S, S, 3]` of VQ tokens `[B, I]`; equal rows are decoded once."""
         tokens = tokens.to(self.device)
-        processor = self.processor.image_processor
         with exactly(self.device):
-            return pictures.decode(self.parts.vqmodel, processor, tokens, self.image_size)
+            return pictures.decode(self.parts.vqmodel, tokens, self.image_size)
 
     @property
     def pictures_at_once(self) -> int:

@@ -1,9 +1,10 @@
 """How text, pictures and questions are laid out as tokens, in both directions.
 
 One place for training and use, so that a model is asked in the words it was taught. The layout is
-that of the model's own chat template, which for Janus-Pro (and the embedded model) reads
+that of the model's own processor: its chat template, which for Janus-Pro (and the embedded model)
+reads as below, and, before a question about a picture, its system prompt, where it has one.
 
-    understanding   BOS <|User|>: <begin_of_image> image*I <end_of_image> Describe the image.
+    understanding   BOS system <|User|>: <begin_of_image> image*I <end_of_image> Describe the image.
                     <|Assistant|>:  ->  caption EOS
     generation      BOS <|User|>: prompt  <|Assistant|>: <begin_of_image>  ->  image tokens
 """
@@ -15,14 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import JanusProcessor
+from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from suder.models.decoder.words import MARK, spelled
 
 QUESTION = "Describe the image."
 
 
-def understanding_ids(processor: JanusProcessor, question: str = QUESTION) -> Tensor:
-    """int64 `[L]`: BOS, the user's turn with I image placeholders, and the assistant's opening."""
+def understanding_ids(
+    processor: JanusProcessor, question: str = QUESTION, system_prompt: str | None = None
+) -> Tensor:
+    """int64 `[L]`: BOS, system, the user's turn with I image placeholders, the assistant's opening.
+
+    Args:
+        system_prompt: None for the processor's own, which is none where it does not ask for one.
+    """
     picture = (
         processor.image_start_token
         + processor.image_token * processor.num_image_tokens
@@ -30,6 +38,7 @@ def understanding_ids(processor: JanusProcessor, question: str = QUESTION) -> Te
     )
     before, text, after = _chat(processor, question, picture=True)
     before, after = (part.replace(processor.image_token, picture) for part in (before, after))
+    before = system_text(processor, system_prompt) + before
     return torch.tensor(spelled(processor).within(before, text, after), dtype=torch.int64)
 
 
@@ -48,6 +57,11 @@ def null_ids(processor: JanusProcessor, ids: Tensor) -> Tensor:
     long the prompt was.
     """
     tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            "guidance: the tokenizer has no pad token, which the unconditional prompt is made of; "
+            "name it in tokenizer_config.json"
+        )
     start = tokenizer.convert_tokens_to_ids(processor.image_start_token)
     keep = (ids == tokenizer.bos_token_id) | (ids == start)
     return torch.where(keep, ids, torch.full_like(ids, tokenizer.pad_token_id))
@@ -60,6 +74,24 @@ def caption_ids(processor: JanusProcessor, text: str) -> Tensor:
     # vocabularies spell a word differently after one.
     ids = spelled(processor).alone(" " + text.strip())
     return torch.tensor([*ids, tokenizer.eos_token_id], dtype=torch.int64)
+
+
+def system_text(processor: JanusProcessor, asked: str | None) -> str:
+    """What stands before the user's turn, as the processor sets it off from that.
+
+    Raises:
+        ValueError: `asked` spells a token that means something else.
+    """
+    if asked is None:
+        return DEFAULT_SYSTEM_PROMPT if processor.use_default_system_prompt else ""
+    if not (text := asked.strip()):
+        return ""
+    if commands := spelled(processor).commands_in(text):
+        raise ValueError(
+            f"system_prompt: {commands[0]!r} in it is a token that means something else to this "
+            "model; leave it out"
+        )
+    return text + "\n\n"
 
 
 def _chat(processor: JanusProcessor, words: str, picture: bool = False) -> tuple[str, str, str]:

@@ -20,13 +20,18 @@ class JanusPrompts:
     """Ids of everything that is asked of one model, by its processor's chat template."""
 
     def __init__(
-        self, processor: Any, image_token_id: int, question: str, null_prompt: NullPrompt
+        self,
+        processor: Any,
+        image_token_id: int,
+        question: str,
+        null_prompt: NullPrompt,
+        system_prompt: str | None,
     ) -> None:
         if null_prompt not in ("fixed", "padded"):
             raise ValueError(f"null_prompt: takes 'fixed' or 'padded', got {null_prompt!r}")
         self.processor = processor
         self.null_prompt = null_prompt
-        self.question_ids = understanding_ids(processor, question)
+        self.question_ids = understanding_ids(processor, question, system_prompt)
         places = (self.question_ids == image_token_id).nonzero().flatten()
         self.picture = slice(int(places[0]), int(places[-1]) + 1)
         self.prompt_ids = remembered(lambda text: generation_ids(processor, text))

@@ -62,12 +62,11 @@ def test_guidance_is_the_mixture_of_logits(shared_janus, textbook, prompts, draw
     """Mixing the last layer's inputs mixes its outputs, bias and all."""
     ours = logprob(shared_janus("generation", prompts, drawn, 2, guidance=scale))
     processor = shared_janus.processor
-    tokenizer = processor.tokenizer
-    frame = generation_ids(processor, "")
-    null = torch.full_like(frame, tokenizer.pad_token_id)
-    null[0], null[-1] = frame[0], frame[-1]
     for i, (row, tokens) in enumerate(zip(ours, drawn, strict=True)):
-        cond = textbook.image_logits(generation_ids(processor, prompts[i // 2]), tokens)
+        prompt = generation_ids(processor, prompts[i // 2])
+        null = torch.full_like(prompt, processor.tokenizer.pad_token_id)
+        null[0], null[-1] = prompt[0], prompt[-1]
+        cond = textbook.image_logits(prompt, tokens)
         uncond = textbook.image_logits(null, tokens)
         mixed = (uncond + scale * (cond - uncond)).log_softmax(-1)
         expected = mixed.gather(-1, tokens[:, None])[:, 0]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+from suder.inputs.files import DataError
+from suder.method.rollouts import read_conditions
+from suder.models.janus.pictures import to_pixels
 
 
 def test_all_kinds_of_pictures_give_the_same_pixels(shared_janus, pictures):
@@ -35,8 +42,9 @@ def test_other_sizes_go_through_the_processor(shared_janus, pictures):
     ours = shared_janus.pixels(wide)
     theirs = shared_janus.processor.image_processor(images=wide, return_tensors="pt")
     assert ours.shape == (2, 3, 32, 32)
-    assert torch.equal(ours, theirs["pixel_values"].float())
-    torch.testing.assert_close(ours[1:], shared_janus.pixels(pictures[1:2]), rtol=0, atol=1e-6)
+    assert torch.equal(ours[0], theirs["pixel_values"][0].float())
+    assert torch.equal(ours[1:], shared_janus.pixels(pictures[1:2]))  # whatever stands beside it
+    torch.testing.assert_close(ours, theirs["pixel_values"].float(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +137,101 @@ def test_texts_come_back(shared_janus):
     assert [len(row) for row in ids] == [4, 4, 1, 3]
     assert shared_janus.detokenize(ids) == [text.strip() for text in texts]
     assert shared_janus.detokenize([row[:-1] for row in ids]) == [text.strip() for text in texts]
+
+
+SHAPES = ((32, 32), (40, 80), (7, 33), (300, 20), (1, 50), (31, 32), (64, 64))
+SETTINGS = {
+    "as it is": {},
+    "not normalised": {"do_normalize": False},
+    "not rescaled": {"do_rescale": False},
+    "neither": {"do_normalize": False, "do_rescale": False},
+    "of CLIP": {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]},
+    "on another ground": {"image_mean": [0.1, 0.5, 0.9]},
+    "another factor": {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.0, 1.0]},
+    "neither converted": {"do_convert_rgb": False},
+    "converted": {"do_convert_rgb": True},
+    "bilinear": {"resample": 2, "min_size": 20},
+}
+
+
+def processor_of(**settings: Any) -> Any:
+    """As a checkpoint's file gives it."""
+    half = [0.5, 0.5, 0.5]
+    given = {"size": {"height": 32, "width": 32}, "image_mean": half, "image_std": half}
+    processor = JanusImageProcessorPil(**{**given, **settings})
+    return type(processor).from_dict(processor.to_dict())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_processors_settings_are_obeyed_at_every_size(name):
+    processor = processor_of(**SETTINGS[name])
+    rng = np.random.default_rng(0)
+    shown = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in SHAPES]
+    ours = to_pixels(shown, processor, 32)
+    for picture, one in zip(shown, ours, strict=True):
+        theirs = processor(images=[Image.fromarray(picture)], return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(one, theirs[0].float(), rtol=1e-6, atol=1e-6)
+        assert torch.equal(to_pixels([picture], processor, 32)[0], one)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_modes_are_converted_as_the_processor_would(mode, shape):
+    """Where it is told to (do_convert_rgb); the published settings leave it to the caller."""
+    rng = np.random.default_rng(1)
+    picture = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).convert(mode)
+    processor = processor_of(do_convert_rgb=True)
+    theirs = processor(images=[picture], return_tensors="pt")["pixel_values"][0]
+    (ours,) = to_pixels([picture], processor_of(do_convert_rgb=None), 32)
+    torch.testing.assert_close(ours, theirs.float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "message"),
+    [
+        (
+            {"do_pad": False},
+            (20, 32),
+            r"images\[1\]: 32 x 20 pixels become 32 x 20 by this model's",
+        ),
+        ({"do_resize": False}, (20, 20), "20 x 20 pixels become 20 x 20"),
+        ({"do_resize": False}, (20, 24), "24 x 20 pixels become 24 x 24"),
+        ({"size": {"height": 48, "width": 48}}, (32, 32), "32 x 32 pixels become 48 x 48"),
+        ({"min_size": 40}, (32, 32), "32 x 32 pixels become 40 x 40"),
+    ],
+)
+def test_a_picture_that_the_processor_leaves_in_another_size(settings, shape, message):
+    fits = np.zeros((32, 32, 3), np.uint8)
+    pictures = [fits, np.zeros((*shape, 3), np.uint8)]
+    if "size" in settings or "min_size" in settings:
+        message = r"images\[0\]: " + message
+    with pytest.raises(DataError, match=message):
+        to_pixels(pictures, processor_of(**settings), 32)
+    if "do_resize" in settings or "do_pad" in settings:
+        assert to_pixels([fits], processor_of(**settings), 32).shape == (1, 3, 32, 32)
+
+
+def test_a_picture_of_another_size_is_left_out_and_named(make_janus, tmp_path):
+    janus = make_janus()
+    janus.processor.image_processor = processor_of(do_pad=False)
+    for name, shape in (("wide", (16, 32)), ("square", (40, 40))):
+        Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    names = [str(tmp_path / f"{name}.png") for name in ("wide", "square")]
+    found = read_conditions(janus, "understanding", names)
+    assert found.inputs == (names[1],)
+    assert found.values.shape == (1, 3, 32, 32)
+    ((lost, why),) = found.lost
+    assert lost == names[0]
+    assert "32 x 16 pixels become 32 x 16" in why
+
+
+@pytest.mark.parametrize("name", ["not normalised", "not rescaled", "neither", "of CLIP"])
+def test_the_vq_model_sees_the_same_whatever_the_vision_tower_is_shown(
+    make_janus, shared_janus, pictures, name
+):
+    """DeepSeek's code gives it [-1, 1] and takes that from it, as the published settings do."""
+    janus = make_janus()
+    janus.processor.image_processor = processor_of(**SETTINGS[name])
+    codes = janus.encode(janus.pixels(pictures))
+    assert torch.equal(codes, shared_janus.encode(shared_janus.pixels(pictures)))
+    assert torch.equal(janus.decode(codes), shared_janus.decode(codes))
