@@ -149,7 +149,7 @@ def test_equal_candidates_are_scored_once(shared_janus, prompts, drawn):
     assert scored[0] == scored[1] != scored[2]
     rows.clear()
     scored = reward.generation(["a circle", "a circle", "a circle", "two"], tokens)
-    assert sum(rows) == 3
+    assert sum(rows) == 2  # the second picture's two prompts share its row
     assert scored[0] == scored[1] != scored[2]
     handle.remove()
 
@@ -285,7 +285,7 @@ def test_no_pass_holds_more_tokens_than_asked_for(shared_janus, prompts, drawn, 
         torch.testing.assert_close(again, expected, **BATCH, equal_nan=True)
         assert len(sizes) > 1
         assert max(rows * columns for rows, columns in sizes) <= 128
-        assert max(decoded, default=0) <= 4
+        assert max(decoded, default=0) <= 8
     sizes.clear()
     one = DualReward(shared_janus, tokens_per_batch=1).generation(asked, drawn)  # a pair at least
     torch.testing.assert_close(one, expected, **BATCH)

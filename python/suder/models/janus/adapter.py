@@ -26,7 +26,7 @@ from suder.models.merged import replaced_layers
 from suder.models.precision import computing, exactly, guided, product_dtype
 from suder.models.recompute import recomputed
 from suder.models.save import save_model
-from suder.models.teacher_forcing import layout
+from suder.models.teacher_forcing import layout, tokens_read
 from suder.settings.config import Lora
 
 
@@ -263,6 +263,31 @@ class Janus(nn.Module):
         dtype = product_dtype(weight)
         bias = None if bias is None else bias.to(dtype)
         return Hidden(hidden.to(dtype), torch.cat(rows), sizes.cumsum(0), weight.to(dtype), bias)
+
+    def tokens_read(
+        self,
+        direction: Direction,
+        condition: Sequence[str] | int,
+        lengths: Sequence[int],
+        group: int = 1,
+        guidance: float = 1.0,
+    ) -> int:
+        """Tokens that `forward` would put through the language model, padding included.
+
+        Args:
+            condition: the prompts, or how many pictures.
+            lengths: of the targets; the rest as in `forward`.
+        """
+        if isinstance(condition, int):
+            prefix = [len(self.prompts.question_ids)] * condition
+        else:
+            prefix = [len(self.prompts.prompt_ids(prompt.strip())) for prompt in condition]
+        width = int(self.core.config.text_config.hidden_size)
+        count = tokens_read(prefix, lengths, group, width)
+        if guidance != 1.0:
+            null = self.prompts.null_lengths(prefix)
+            count += tokens_read([n for n in null for _ in range(group)], lengths, 1, width)
+        return count
 
     def start(
         self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
