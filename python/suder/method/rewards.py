@@ -45,11 +45,11 @@ class DualReward:
     together with a picture, and where the model gives numbers that are not finite. What that means
     for a whole batch is for the caller to say; see `check_rewards`.
 
-    Pairs that share a picture to look at (several prompts for one) read it once. Candidates of one
-    input share no more than the template's first words: what they are conditions of, the input, is
-    scored after them, and in a causal model nothing that follows a candidate is the same for two.
-    Equal captions of different pictures could share a dozen tokens before hundreds, which saves
-    less than the longer rows cost.
+    Several prompts for one picture read it once. A round's candidates have nothing to share but the
+    template's first words: each is a condition of its own, the input is scored after it, and in a
+    causal model nothing that follows a candidate is the same for two. Equal captions of different
+    pictures could share a dozen tokens before hundreds, which saves less than the longer rows cost,
+    and pictures drawn alike for different prompts are too few to make rows of their own for.
 
     Products in 16 bits read the copy of the weights that the sampler reads: the bits of autocast,
     which would convert every matrix again for each batch. Adapters are merged in it, which rounds
@@ -159,7 +159,8 @@ class DualReward:
                 return model.pixels(shown), [targets[i] for i in batch.pairs]
 
             lengths = [len(ids) for ids in targets]
-            batches = self.batches("understanding", lengths, seen=[code for _, code in pairs])
+            seen = () if drawn else [code for _, code in pairs]
+            batches = self.batches("understanding", lengths, seen=seen)
             scored = self._score(reader, "understanding", batches, inputs)
         reward = torch.full((count,), torch.nan, device=model.device)
         reward[asked] = scored[place]
@@ -195,7 +196,7 @@ class DualReward:
             direction: that the model runs in.
             lengths: of each pair's target.
             prompts: of each pair, where those are the conditions.
-            seen: of each pair, its picture, where those are.
+            seen: of each pair, its picture, where equal ones are to be read once.
         """
 
         def tokens(groups: Sequence[Sequence[int]]) -> int:
