@@ -93,7 +93,9 @@ class Janus(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.core.lm_head.weight.dtype
+        """Of what is no matrix of a product, which an inference copy holds in fewer bits."""
+        dtype: torch.dtype = self.core.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def image_size(self) -> int:
