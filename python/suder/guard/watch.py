@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from suder.engine.sampling import AT_ONCE
 from suder.inputs.files import DataError
+from suder.method.cut import cut
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Rollouts,
@@ -91,6 +93,7 @@ class Watch:
         self.sampling = PLAIN.model_copy(update={"max_new_tokens": max_new_tokens})
         self.scorer = DualReward(start)
         self.seed, self.at_once = seed, AT_ONCE
+        self.tokens: int | None = None
         self.first: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -107,12 +110,12 @@ class Watch:
 
         Args:
             at_once: candidates that are drawn, or looked at, at once.
-            tokens: of one pass that scores, at most.
+            tokens: of one pass that reads candidates, at most.
 
         Raises:
             NotFinite: the start model is such a one, or gives no finite reward.
         """
-        self.at_once, self.scorer.tokens_per_batch = at_once, tokens
+        self.at_once, self.tokens, self.scorer.tokens_per_batch = at_once, tokens, tokens
         seen: dict[str, dict[str, float]] = {
             name: {} for name in ("kl", "entropy", "reward", "gain", "error")
         }
@@ -151,17 +154,26 @@ class Watch:
         }
 
     def _start_logprob(self, rollouts: Rollouts) -> torch.Tensor:
-        """float32 `[T]`, in parts as large as what is sampled at once."""
-        condition, targets = self.conditions[rollouts.direction], rollouts.targets()
-        group, found = rollouts.group, []
-        rows, width = max(1, self.at_once // group), min(group, self.at_once)
-        for row in range(0, len(rollouts.inputs), rows):
-            part = condition[row : row + rows]
-            begin, end = row * group, (row + len(part)) * group
-            for first in range(begin, end, len(part) * width):
-                chosen = targets[first : min(end, first + len(part) * width)]
-                hidden = self.start(rollouts.direction, part, chosen, len(chosen) // len(part))
-                found.append(
-                    linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()
-                )
+        """float32 `[T]`, in parts no larger than what is sampled, or scored, at once."""
+        direction, group, found = rollouts.direction, rollouts.group, []
+        condition, targets = self.conditions[direction], rollouts.sequences()
+        lengths = list(map(len, targets))
+
+        def fits(rows: range, part: range) -> bool:
+            if len(rows) * len(part) > self.at_once or self.tokens is None:
+                return len(rows) * len(part) <= self.at_once
+            given = condition[rows.start : rows.stop]
+            asked = len(rows) if isinstance(given, torch.Tensor) else given
+            chosen = [lengths[row * group + i] for row in rows for i in part]
+            return self.start.tokens_read(direction, asked, chosen, len(part)) <= self.tokens
+
+        for rows, part in cut(len(rollouts.inputs), group, fits):
+            chosen: Any = [targets[row * group + i] for row in rows for i in part]
+            if direction == "generation":
+                chosen = torch.stack(chosen)
+            given = condition[rows.start : rows.stop]
+            hidden = self.start(direction, given, chosen, len(part))
+            found.append(
+                linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()
+            )
         return torch.cat(found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
+from suder.method.cut import cut
 from suder.method.objectives import Trained
 from suder.settings.config import TrainConfig
 from suder.settings.objective import PAIRED
@@ -26,30 +27,26 @@ class Block:
 
 
 def blocks(
-    trained: Trained, cost: torch.Tensor, config: TrainConfig, limit: int
+    trained: Trained, tokens_of: Callable[[Block], int], config: TrainConfig, limit: int
 ) -> Iterator[Block]:
-    """Cuts the trained candidates into blocks of at most `limit` tokens, as padded.
+    """Cuts the trained candidates into blocks of at most `limit` tokens, in their order.
 
     Whole groups where one fits; else parts of a group, of which a pair is the smallest for
     objectives that compare pairs, and one candidate for the others.
 
     Args:
-        cost: int64 `[B]`, tokens of each candidate with its condition.
+        tokens_of: what a block puts through the model, padding included.
     """
-    if trained.rows.numel() == 0:
-        return
-    longest = int(cost[trained.index].max())
-    group = trained.index.shape[1]
-    rows = limit // (longest * group)
-    if rows >= 1 or config.objective.name in PAIRED:
-        for part in torch.arange(trained.rows.numel()).split(max(1, rows)):
-            yield Block(trained.rows[part], trained.index[part], trained.valid[part])
-        return
-    width = max(1, limit // longest)
-    for row in range(trained.rows.numel()):
-        for part in torch.arange(group).split(width):
-            here = slice(row, row + 1)
-            if trained.valid[here, part].any():
-                yield Block(
-                    trained.rows[here], trained.index[here, part], trained.valid[here, part]
-                )
+
+    def block(rows: range, part: range) -> Block:
+        here = slice(rows.start, rows.stop), slice(part.start, part.stop)
+        return Block(trained.rows[here[0]], trained.index[here], trained.valid[here])
+
+    def fits(rows: range, part: range) -> bool:
+        return tokens_of(block(rows, part)) <= limit
+
+    count, group = trained.index.shape
+    for rows, part in cut(count, group, fits, whole=config.objective.name in PAIRED):
+        one = block(rows, part)
+        if len(part) == group or one.valid.any():
+            yield one

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from suder.method.blocks import Block, blocks
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
-from suder.method.rewards import CONDITION_EXTRA
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
 from suder.models.base import Direction, Hidden, UnifiedModel
@@ -66,9 +66,9 @@ def add_gradient(
     units = sums.sequences // 2 if objective.name in PAIRED else sums.sequences
     lengths = rollouts.cu_seqlens.diff()
     drawn = rollouts.logprob.split(lengths.tolist())
-    extra = _condition_tokens(policy, rollouts)
     limit = tokens or config.optimizer.tokens_per_batch
-    parts = list(blocks(trained, lengths + extra, config, limit))
+    tokens_of = partial(_tokens_read, policy, rollouts, config)
+    parts = list(blocks(trained, tokens_of, config, limit))
     earlier = None if first is None else torch.cat(first.old)
     models = policy, start
     pairs = None
@@ -174,19 +174,17 @@ def _forward_input(
     rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
 ) -> _Input:
     rows, index = block.rows.tolist(), block.index.flatten()
-    generation = rollouts.direction == "generation"
     if isinstance(condition, torch.Tensor):
         part: Condition = condition[block.rows.to(condition.device)]
     else:
         part = [condition[row] for row in rows]
     targets: torch.Tensor | list[torch.Tensor]
-    if generation:
+    if rollouts.direction == "generation":
         targets = rollouts.pictures()[index]
     else:
         begin, end = rollouts.cu_seqlens[index].tolist(), rollouts.cu_seqlens[index + 1].tolist()
         targets = [rollouts.tokens[i:j] for i, j in zip(begin, end, strict=True)]
-    guided = generation and config.sampling.policy == "cfg"
-    guidance = config.sampling.guidance if guided else 1.0
+    guidance = _guidance(rollouts, config)
     return _Input(rollouts.direction, part, targets, block.index.shape[1], guidance)
 
 
@@ -198,10 +196,19 @@ def _hidden_of_kept(model: UnifiedModel, given: _Input, kept: torch.Tensor) -> H
     return whole._replace(hidden=whole.hidden[kept], target=whole.target[kept])
 
 
-def _condition_tokens(model: UnifiedModel, rollouts: Rollouts) -> int:
-    if rollouts.direction == "understanding":
-        return model.num_image_tokens + CONDITION_EXTRA
-    return max(len(ids) for ids in model.tokenize(list(rollouts.inputs))) + CONDITION_EXTRA
+def _tokens_read(model: UnifiedModel, rollouts: Rollouts, config: TrainConfig, block: Block) -> int:
+    rows = block.rows.tolist()
+    seen = rollouts.direction == "understanding"
+    condition = len(rows) if seen else [rollouts.inputs[row] for row in rows]
+    lengths = rollouts.cu_seqlens.diff()[block.index.flatten()].tolist()
+    guidance = _guidance(rollouts, config)
+    return model.tokens_read(rollouts.direction, condition, lengths, block.index.shape[1], guidance)
+
+
+def _guidance(rollouts: Rollouts, config: TrainConfig) -> float:
+    """Of the policy that is trained."""
+    guided = rollouts.direction == "generation" and config.sampling.policy == "cfg"
+    return config.sampling.guidance if guided else 1.0
 
 
 @torch.no_grad()

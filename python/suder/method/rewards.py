@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from hashlib import blake2b
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from suder.engine.weights import to_sample_with
+from suder.method.cut import in_parts
 from suder.models.base import (
     Condition,
     Direction,
@@ -21,7 +26,13 @@ from suder.models.base import (
 from suder_ext import linear_sequence_logprob
 
 PAIRS_AT_ONCE = 128
-CONDITION_EXTRA = 8  # template tokens around a condition, roughly; only a batch's size uses it
+
+
+class Batch(NamedTuple):
+    """Pairs of one pass, by their numbers; `group` consecutive ones share their condition."""
+
+    pairs: list[int]
+    group: int
 
 
 class DualReward:
@@ -33,6 +44,16 @@ class DualReward:
     NaN stands where there is none: of an empty text, of one that does not fit the model's positions
     together with a picture, and where the model gives numbers that are not finite. What that means
     for a whole batch is for the caller to say; see `check_rewards`.
+
+    Several prompts for one picture read it once. A round's candidates have nothing to share but the
+    template's first words: each is a condition of its own, the input is scored after it, and in a
+    causal model nothing that follows a candidate is the same for two. Equal captions of different
+    pictures could share a dozen tokens before hundreds, which saves less than the longer rows cost,
+    and pictures drawn alike for different prompts are too few to make rows of their own for.
+
+    Products in 16 bits read the copy of the weights that the sampler reads: the bits of autocast,
+    which would convert every matrix again for each batch. Adapters are merged in it, which rounds
+    their sum where autocast rounds the parts.
 
     Args:
         model: an adapter from `load_model`.
@@ -80,7 +101,7 @@ class DualReward:
         model = self.model
         texts = _texts(model, captions)
         _check_group("captions", len(texts), group)
-        with self._scoring():
+        with self._scoring() as reader:
             tokens = self._image_tokens(images, len(texts), group)
             which = _places("images", len(tokens), "captions", len(texts), group)
             codes = [row.numpy().tobytes() for row in tokens.cpu()]
@@ -89,12 +110,13 @@ class DualReward:
             unique, place = _distinct(keys)
             pairs = [spoken[i] for i in unique]
 
-            def inputs(batch: Sequence[int]) -> tuple[Condition, Targets]:
-                chosen = [pairs[i] for i in batch]
+            def inputs(batch: Batch) -> tuple[Condition, Targets]:
+                chosen = [pairs[i] for i in batch.pairs]
                 return [texts[i] for i in chosen], tokens[[which[i] for i in chosen]]
 
-            lengths = [len(model.tokenize([texts[i]])[0]) for i in pairs]
-            scored = self._score("generation", lengths, inputs)
+            lengths = [model.num_image_tokens] * len(pairs)
+            batches = self.batches("generation", lengths, prompts=[texts[i] for i in pairs])
+            scored = self._score(reader, "generation", batches, inputs)
         reward = torch.full((len(texts),), torch.nan, device=model.device)
         reward[spoken] = scored[place]
         return reward
@@ -112,12 +134,14 @@ class DualReward:
         count = len(images)
         _check_group("images", count, group)
         which = _places("prompts", len(prompts), "images", count, group)
-        with self._scoring():
-            codes = list(range(count))
+        with self._scoring() as reader:
             drawn = _are_tokens(images)
             if drawn:
                 images, inverse = torch.unique(images.to(model.device), dim=0, return_inverse=True)
                 codes = inverse.tolist()
+            else:
+                first, place = _distinct([_content(image) for image in images])
+                codes = [first[i] for i in place]
             texts = [prompt.strip() for prompt in prompts]
             fit = [_has_reward(model, "understanding", text) for text in texts]
             asked = [i for i in range(count) if fit[which[i]]]
@@ -128,42 +152,75 @@ class DualReward:
             if not self.include_eos:
                 targets = [ids[:-1] for ids in targets]
 
-            def inputs(batch: Sequence[int]) -> tuple[Condition, Targets]:
-                places = [pairs[i][1] for i in batch]
+            def inputs(batch: Batch) -> tuple[Condition, Targets]:
+                places = [pairs[i][1] for i in batch.pairs[:: batch.group]]
                 # Only now: all the pictures at once would be the most that scoring holds.
                 shown = model.decode(images[places]) if drawn else [images[i] for i in places]
-                return model.pixels(shown), [targets[i] for i in batch]
+                return model.pixels(shown), [targets[i] for i in batch.pairs]
 
-            scored = self._score("understanding", [len(ids) for ids in targets], inputs)
+            lengths = [len(ids) for ids in targets]
+            seen = () if drawn else [code for _, code in pairs]
+            batches = self.batches("understanding", lengths, seen=seen)
+            scored = self._score(reader, "understanding", batches, inputs)
         reward = torch.full((count,), torch.nan, device=model.device)
         reward[asked] = scored[place]
         return reward
 
-    def _score(self, direction: Direction, lengths: Sequence[int], inputs: Any) -> Tensor:
-        """Mean log p of each pair's target, `[len(lengths)]`, in batches of like length.
-
-        Args:
-            lengths: tokens of each pair's text.
-        """
-        scored = torch.empty(len(lengths), device=self.model.device)
-        for batch in self.batches(lengths):
-            hidden, target, cu_seqlens, weight, bias = self.model(direction, *inputs(batch))
-            scored[batch] = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
+    def _score(
+        self, reader: UnifiedModel, direction: Direction, batches: Iterable[Batch], inputs: Any
+    ) -> Tensor:
+        """Mean log p of each pair's target, in batches that are all pairs together."""
+        places: list[int] = []
+        parts: list[Tensor] = [torch.zeros(0, device=self.model.device)]
+        for batch in batches:
+            condition, targets = inputs(batch)
+            found = reader(direction, condition, targets, batch.group)
+            hidden, target, cu_seqlens, weight, bias = found
+            places += batch.pairs
+            parts.append(linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias))
+        in_order = torch.cat(parts)
+        scored = torch.empty_like(in_order)
+        scored[places] = in_order
         return scored.masked_fill_(~scored.isfinite(), torch.nan)
 
-    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of pairs, the shortest first, so many as may be read at once."""
-        extra = self.model.num_image_tokens + CONDITION_EXTRA
-        batch: list[int] = []
-        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-            tokens = (len(batch) + 1) * (lengths[index] + extra)  # padded to the longest, the last
-            too_many = self.tokens_per_batch is not None and tokens > self.tokens_per_batch
-            if batch and (too_many or len(batch) == self.batch_size):
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
+    def batches(
+        self,
+        direction: Direction,
+        lengths: Sequence[int],
+        prompts: Sequence[str] = (),
+        seen: Sequence[Hashable] = (),
+    ) -> Iterator[Batch]:
+        """Pairs that may be read at once, the shortest first.
+
+        Args:
+            direction: that the model runs in.
+            lengths: of each pair's target.
+            prompts: of each pair, where those are the conditions.
+            seen: of each pair, its picture, where equal ones are to be read once.
+        """
+
+        def tokens(groups: Sequence[Sequence[int]]) -> int:
+            flat = [i for pairs in groups for i in pairs]
+            condition = [prompts[pairs[0]] for pairs in groups] if prompts else len(groups)
+            targets = [lengths[i] for i in flat]
+            return self.model.tokens_read(direction, condition, targets, len(groups[0]))
+
+        def fit(groups: list[list[int]], count: int) -> bool:
+            few = count * len(groups[0]) <= self.batch_size
+            limit = self.tokens_per_batch
+            return few and (limit is None or tokens(groups[:count]) <= limit)
+
+        def part_fits(pairs: list[int], count: int) -> bool:
+            return fit([pairs[:count]], 1)
+
+        together: dict[Hashable, list[int]] = {}
+        for i in range(len(lengths)):
+            together.setdefault(seen[i] if seen else i, []).append(i)
+        groups = [part for pairs in together.values() for part in in_parts(pairs, part_fits)]
+        groups.sort(key=lambda pairs: (len(pairs), tokens([pairs])))
+        for size, alike in groupby(groups, len):
+            for part in in_parts(list(alike), fit):
+                yield Batch([i for pairs in part for i in pairs], size)
 
     def _image_tokens(self, images: Any, count: int, group: int) -> Tensor:
         if _are_tokens(images):
@@ -178,13 +235,11 @@ class DualReward:
         return torch.cat(encoded) if encoded else torch.zeros(0, self.model.num_image_tokens).long()
 
     @contextmanager
-    def _scoring(self) -> Iterator[None]:
-        with inference(self.model):
-            if self._adapters_off:
-                with self.model.without_adapters():
-                    yield
-            else:
-                yield
+    def _scoring(self) -> Iterator[UnifiedModel]:
+        """The model to score with; pictures and texts are as the model itself takes them."""
+        off = self.model.without_adapters() if self._adapters_off else nullcontext()
+        with inference(self.model), off:
+            yield to_sample_with(self.model)
 
 
 def check_rewards(
@@ -219,6 +274,14 @@ def _has_reward(model: UnifiedModel, direction: Direction, text: str) -> bool:
 
 def _are_tokens(images: Any) -> bool:
     return isinstance(images, Tensor) and images.dtype == torch.int64
+
+
+def _content(image: Any) -> Hashable:
+    """Equal for equal pixels; of a PIL picture, which holds more than those, for the same one."""
+    if isinstance(image, np.ndarray | Tensor):
+        pixels = np.asarray(image.cpu() if isinstance(image, Tensor) else image)
+        return pixels.shape, pixels.dtype, blake2b(pixels.tobytes()).digest()
+    return id(image)
 
 
 def _texts(model: UnifiedModel, captions: Sequence[str] | Sequence[Tensor]) -> list[str]:

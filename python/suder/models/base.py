@@ -138,6 +138,22 @@ class UnifiedModel(Protocol):
         """
         ...
 
+    def tokens_read(
+        self,
+        direction: Direction,
+        condition: Sequence[str] | int,
+        lengths: Sequence[int],
+        group: int = 1,
+        guidance: float = 1.0,
+    ) -> int:
+        """Tokens that a call would put through the language model, padding included.
+
+        Args:
+            condition: the prompts, or how many pictures.
+            lengths: of the targets; the rest as in the call.
+        """
+        ...
+
     def __call__(
         self,
         direction: Direction,

@@ -45,6 +45,8 @@ class InferenceCopy:
             if type(plain) is not nn.Linear:
                 continue
             weight, bias = plain.weight, plain.bias
+            if plain is layer and all(one.dtype == dtype for one in plain.parameters()):
+                continue
             after, before = weight.shape
             own = nn.Linear(before, after, bias is not None, weight.device, dtype)
             self.core.set_submodule(name, own.requires_grad_(False))

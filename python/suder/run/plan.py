@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from suder.engine.sampling import AT_ONCE as DRAWN_AT_ONCE
 from suder.engine.sampling import batches
 from suder.inputs.texts import read_prompts
-from suder.method.blocks import blocks
+from suder.method.blocks import Block, blocks
 from suder.method.directions import active, trained
 from suder.method.objectives import trained_candidates
-from suder.method.rewards import CONDITION_EXTRA, DualReward
+from suder.method.rewards import DualReward
 from suder.method.selection import select
 from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
 from suder.models.usable import check_device
@@ -96,16 +97,21 @@ class _Round:
         """Of a direction: its gradient, and what the largest block's forward keeps for it."""
         config, model = self.config, self.model
         target = self.caption
-        cost = model.num_image_tokens + CONDITION_EXTRA
-        cost += target if direction == "understanding" else self.text
-        rows, group = self._block(cost)
+        guided = direction == "generation" and config.sampling.policy == "cfg"
+        guidance = config.sampling.guidance if guided else 1.0
+        length = target if direction == "understanding" else model.num_image_tokens
+
+        def tokens_of(block: Block) -> int:
+            rows, group = block.index.shape
+            given = rows if direction == "understanding" else [self.longest] * rows
+            return model.tokens_read(direction, given, [length] * rows * group, group, guidance)
+
+        rows, group = self._block(tokens_of)
         given = (
             direction,
             self._condition(direction, rows),
             self._targets(direction, rows * group, target),
         )
-        guided = direction == "generation" and config.sampling.policy == "cfg"
-        guidance = config.sampling.guidance if guided else 1.0
         preference = preference_of(config.objective)
         with_start = config.objective.kl > 0 or bool(preference and preference.with_reference)
 
@@ -124,11 +130,12 @@ class _Round:
     @torch.no_grad()
     def score(self, direction: Direction) -> int:
         """Of the pairs that are read at once, by the model running the other way."""
-        pairs, (other,) = self._pairs(), set(DIRECTIONS) - {direction}
+        (other,) = set(DIRECTIONS) - {direction}
+        pairs = self._pairs(other)
         given = self._condition(other, pairs), self._targets(other, pairs, self.text)
         return peak_of(lambda: self.model(other, *given))
 
-    def _block(self, cost: int) -> tuple[int, int]:
+    def _block(self, tokens_of: Callable[[Block], int]) -> tuple[int, int]:
         """Inputs, and candidates of each, of the first block of a round that drops none."""
         config, candidates = self.config, self.config.candidates
         with unset_fake_temporarily():  # the cut looks at numbers
@@ -136,15 +143,18 @@ class _Round:
             chosen = trained_candidates(
                 config.objective.name, select(reward, candidates), candidates
             )
-            costs = torch.full((len(reward),), cost)
-            first = next(blocks(chosen, costs, config, config.optimizer.tokens_per_batch))
+            first = next(blocks(chosen, tokens_of, config, config.optimizer.tokens_per_batch))
         rows, group = first.index.shape
         return rows, group
 
-    def _pairs(self) -> int:
+    def _pairs(self, other: Direction) -> int:
+        """That are scored at once, by the model running in this direction."""
         scorer = DualReward(self.model, tokens_per_batch=self.config.optimizer.tokens_per_batch)
-        candidates = self.config.inputs_per_round * self.config.candidates
-        return len(next(scorer.batches([self.text] * candidates)))
+        count = self.config.inputs_per_round * self.config.candidates
+        seen = other == "understanding"
+        length = self.text if seen else self.model.num_image_tokens
+        asked = [] if seen else [self.longest] * count
+        return len(next(scorer.batches(other, [length] * count, asked)).pairs)
 
     @torch.no_grad()
     def sample(self, direction: Direction) -> int:
@@ -169,7 +179,7 @@ class _Round:
         model, size = self.model, self.model.image_size
         most = model.pictures_at_once
         if direction == "generation":
-            count = max(2, min(most, self._pairs()))
+            count = max(2, min(most, self._pairs("understanding")))
             tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
             return peak_of(lambda: model.vq_decode(tokens))
         count = max(2, min(most, self.config.inputs_per_round))

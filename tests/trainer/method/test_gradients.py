@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from suder.method.blocks import blocks
+from suder.method.blocks import Block, blocks
 from suder.method.gradients import Sums, add_gradient
 from suder.method.objectives import trained_candidates
 from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
 from suder.method.selection import Selection, select
 from suder.models import load_model
 from suder.models.janus.adapter import Janus
+from suder.models.teacher_forcing import tokens_read
 from suder.settings.config import TrainConfig
 from suder_ext import linear_sequence_logprob
 from suder_ext.preference_options import LOSS_TYPES
@@ -251,21 +253,88 @@ def test_later_steps_use_the_first_steps_log_probabilities(
 
 
 def test_blocks_are_bounded_and_whole(make_config: Callable[..., TrainConfig]) -> None:
-    """Every trained candidate once; padded blocks within the limit wherever one fits at all."""
+    """Every trained candidate once, in order; within the limit wherever one fits at all."""
     chosen = select(torch.rand(40, generator=torch.Generator().manual_seed(1)), 8)
     cost = torch.arange(40) % 13 + 10
     for objective in ("grpo", "simpo", "expert"):
         trained = trained_candidates(objective, chosen, 8)
+
+        def padded(block: Block) -> int:
+            return block.index.numel() * int(cost[block.index].max())
+
+        longest = int(cost[trained.index].max())
+        smallest = 2 * longest if objective == "simpo" else longest
         for limit in (25, 70, 200, 10_000):
-            config = make_config(
-                f"objective.name={objective}", f"optimizer.tokens_per_batch={limit}"
-            )
-            parts = list(blocks(trained, cost, config, config.optimizer.tokens_per_batch))
-            seen = torch.cat([part.index.flatten() for part in parts]).sort().values
-            assert torch.equal(seen, trained.index.flatten().sort().values)
-            longest = int(cost[trained.index].max())
-            smallest = 2 * longest if objective == "simpo" else longest
+            config = make_config(f"objective.name={objective}")
+            parts = list(blocks(trained, padded, config, limit))
+            seen = torch.cat([part.index.flatten() for part in parts])
+            assert torch.equal(seen, trained.index.flatten())
             for part in parts:
-                assert part.index.numel() * longest <= max(limit, smallest)
+                assert padded(part) <= max(limit, smallest)
                 if objective == "simpo":
                     assert part.index.shape[1] == 2
+            for one, other in itertools.pairwise(parts):  # no cut that none asked for
+                both = one.index.numel() + other.index[:1].numel()
+                assert both * longest > limit or objective == "simpo"
+
+
+@pytest.mark.parametrize(
+    ("direction", "changes"),
+    [
+        ("understanding", ()),
+        ("generation", ()),
+        ("generation", ("sampling.guidance=3", "sampling.policy=cfg")),
+    ],
+)
+@pytest.mark.parametrize("limit", [60, 150, 400])
+def test_a_block_is_charged_what_the_model_reads(
+    shared: tuple[Janus, Janus],
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
+    direction: str,
+    changes: tuple[str, ...],
+    limit: int,
+) -> None:
+    """The tokens that enter the language model, the shared prefix once, all branches together."""
+    config = make_config("candidates=8", f"optimizer.tokens_per_batch={limit}", *changes)
+    rollouts = rollouts_of(shared[0], direction, inputs_folder, config)
+    read: list[int] = []
+    steps: list[int] = []
+    policy = shared[0]
+    handles = [
+        policy.core.model.language_model.register_forward_pre_hook(
+            lambda _, args, kwargs: read.append(kwargs["inputs_embeds"].shape[:2].numel()),
+            with_kwargs=True,
+        ),
+        policy.register_forward_pre_hook(lambda *_: steps.append(len(read))),
+    ]
+    sums = gradient_of(*shared, rollouts, selection_of(rollouts, invalid=()), config)[1]
+    for handle in handles:
+        handle.remove()
+    passes = [sum(read[i:j]) for i, j in zip(steps, [*steps[1:], len(read)], strict=True)]
+    lengths, group = rollouts.cu_seqlens.diff().tolist(), rollouts.group
+    guidance = 3.0 if changes else 1.0
+    seen = direction == "understanding"
+    whole = policy.tokens_read(
+        direction, 3 if seen else list(rollouts.inputs), lengths, group, guidance
+    )
+    assert max(passes) <= limit
+    assert len(passes) == len(sums.old)
+    if whole <= limit:
+        assert passes == [whole]
+    if limit < 400:  # and of what would fit, nothing is left for later
+        assert len(passes) <= -(-2 * sum(passes) // limit)
+
+
+def test_a_prefix_that_is_shared_is_charged_once(shared: tuple[Janus, Janus]) -> None:
+    policy = shared[0]
+    question, width = len(policy.prompts.question_ids), 32
+    once = policy.tokens_read("understanding", 2, [5] * 16, 8)
+    assert once == 2 * (question + 8 * 4)
+    assert policy.tokens_read("understanding", 16, [5] * 16) == 16 * (question + 4)
+    # Janus-Pro's: of 16,384 tokens, 2,514 were read in a block of captions.
+    assert tokens_read([600], [32] * 8, 8, 2048) == 600 + 8 * 31
+    assert tokens_read([20], [576] * 8, 8, 2048) == 8 * (20 + 575)
+    # The mask of a row longer than 12 widths would be more than what a layer keeps.
+    assert tokens_read([10 * width], [9] * 8, 8, width) == 10 * width + 64
+    assert tokens_read([11 * width], [9] * 8, 8, width) == 8 * (11 * width + 8)

@@ -10,6 +10,7 @@ from PIL import Image
 from suder.method import rewards
 from suder.method.rewards import DualReward, check_rewards
 from suder.models.base import NotFinite
+from suder.models.janus.parts import Parts
 from tests.tolerances import TOLERANCES
 
 REWARD = TOLERANCES["reward", "cpu", torch.float32]
@@ -152,6 +153,48 @@ def test_equal_candidates_are_scored_once(shared_janus, prompts, drawn):
     assert sum(rows) == 3
     assert scored[0] == scored[1] != scored[2]
     handle.remove()
+
+
+@pytest.mark.parametrize("tokens_per_batch", [None, 48, 1])
+def test_prompts_for_one_picture_read_it_once(
+    shared_janus, prompts, pictures, monkeypatch, tokens_per_batch
+):
+    """Whatever their number, in any order, and as far as the limit allows."""
+    asked = [*prompts, "two", *prompts[:2], "a circle", *prompts]
+    shown = [pictures[i] for i in (0, 0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3)]
+    order = [7, 3, 11, 0, 5, 8, 1, 10, 4, 2, 9, 6]
+    looked, sizes = [], []
+    real = Parts.picture_features
+
+    def spy(self, pixels):
+        looked.append(len(pixels))
+        return real(self, pixels)
+
+    monkeypatch.setattr(Parts, "picture_features", spy)
+    alone = torch.cat(
+        [
+            DualReward(shared_janus).generation([asked[i]], [Image.fromarray(shown[i])])
+            for i in order
+        ]
+    )
+    looked.clear()
+    module = shared_janus.core.model.language_model
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(kwargs["inputs_embeds"].shape[:2].numel()),
+        with_kwargs=True,
+    )
+    reward = DualReward(shared_janus, tokens_per_batch=tokens_per_batch)
+    together = reward.generation([asked[i] for i in order], [shown[i] for i in order])
+    handle.remove()
+    torch.testing.assert_close(together, alone, **BATCH)
+    assert alone.std() > 0.1
+    if tokens_per_batch is None:
+        assert sum(looked) == 4
+    elif tokens_per_batch > 1:
+        assert max(sizes) <= tokens_per_batch
+        assert 4 < sum(looked) < 12
+    else:
+        assert sum(looked) == 12
 
 
 def test_live_follows_the_model_and_frozen_does_not(janus, drawn):

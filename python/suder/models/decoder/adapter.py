@@ -17,6 +17,7 @@ from suder.models.decoder.decoding import DecoderDecoding
 from suder.models.decoder.hidden import hidden_states
 from suder.models.decoder.parts import Parts, target_rows
 from suder.models.decoder.prefix import Prompts, beyond, check_positions
+from suder.models.decoder.teacher_forcing import tokens_read
 from suder.models.inference_copy import InferenceCopy
 from suder.models.lora import add_lora
 from suder.models.merged import replaced_layers
@@ -102,7 +103,9 @@ class DecoderModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.core.lm_head.weight.dtype
+        """Of what is no matrix of a product, which an inference copy holds in fewer bits."""
+        dtype: torch.dtype = self.core.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def longest_text(self) -> int:
@@ -256,6 +259,32 @@ class DecoderModel(nn.Module):
         dtype = product_dtype(weight)
         bias = None if bias is None else bias.to(dtype)
         return Hidden(hidden.to(dtype), torch.cat(rows), sizes.cumsum(0), weight.to(dtype), bias)
+
+    def tokens_read(
+        self,
+        direction: Direction,
+        condition: Sequence[str] | int,
+        lengths: Sequence[int],
+        group: int = 1,
+        guidance: float = 1.0,
+    ) -> int:
+        """Tokens that `forward` would put through the language model, padding included.
+
+        Args:
+            condition: the prompts, or how many pictures.
+            lengths: of the targets; the rest as in `forward`.
+        """
+        if isinstance(condition, int):
+            prefix = [len(self.prompts.question_ids)] * condition
+        else:
+            prefix = [len(self.prompts.prompt_ids(prompt.strip())) for prompt in condition]
+        width = int(self.parts.language_model.config.hidden_size)
+        read = [length + self._row_ends(direction, length) for length in lengths]
+        count = tokens_read(prefix, read, group, width)
+        if guidance != 1.0:
+            null = self.prompts.null_lengths(prefix)
+            count += tokens_read([n for n in null for _ in range(group)], read, 1, width)
+        return count
 
     def start(
         self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0

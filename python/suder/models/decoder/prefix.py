@@ -64,6 +64,10 @@ class Prompts(Protocol):
         """The unconditional prefix of each of C conditions, given the conditions' lengths."""
         ...
 
+    def null_lengths(self, lengths: Sequence[int]) -> list[int]:
+        """Of the unconditional prefixes, given the conditions'."""
+        ...
+
 
 def beyond(prefix: int, target: int, limit: int) -> str:
     """Why `target` tokens cannot follow `prefix` of them in a model of `limit` positions, or ""."""

@@ -60,9 +60,7 @@ def layout(
         shared: one row a condition; None chooses the layout of less work.
     """
     if shared is None:
-        shared = group > 1 and _work_shared(prefix, target, group, width) < _work_apart(
-            prefix, target, group, width
-        )
+        shared = _is_less_shared(prefix, target, group, width)
     longest = max(prefix)
     ends = len(prefix) * longest + np.cumsum([max(length - 1, 0) for length in target])
     rows, positions, segments, predictors = [], [], [], []
@@ -104,21 +102,37 @@ def _padded(rows: Sequence[np.ndarray], columns: int, fill: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def _work_apart(prefix: Sequence[int], target: Sequence[int], group: int, width: int) -> float:
-    columns = max(prefix[i // group] + length for i, length in enumerate(target))
-    return len(target) * _work(columns, width, attended=0.5)
+def tokens_read(prefix: Sequence[int], target: Sequence[int], group: int, width: int) -> int:
+    """Tokens, padding included, of the pass that `layout` chooses for these lengths."""
+    if not prefix:
+        return 0
+    if _is_less_shared(prefix, target, group, width):
+        return len(prefix) * _columns_shared(prefix, target, group)
+    return len(target) * _columns_apart(prefix, target, group)
 
 
-def _work_shared(prefix: Sequence[int], target: Sequence[int], group: int, width: int) -> float:
-    columns = max(
-        prefix[row] + sum(target[row * group : (row + 1) * group]) for row in range(len(prefix))
+def _is_less_shared(prefix: Sequence[int], target: Sequence[int], group: int, width: int) -> bool:
+    if group == 1 or not prefix:
+        return False
+    apart, shared = (of(prefix, target, group) for of in (_columns_apart, _columns_shared))
+    # Its mask has a row of as many numbers for each token. 12 D is about what a layer keeps of one.
+    if shared > 12 * width:
+        return False
+    # A causal kernel skips half of the pairs; one with a mask computes them all.
+    return len(prefix) * _work(shared, width, 1.0) < len(target) * _work(apart, width, 0.5)
+
+
+def _columns_apart(prefix: Sequence[int], target: Sequence[int], group: int) -> int:
+    return max(prefix[i // group] + max(length - 1, 0) for i, length in enumerate(target))
+
+
+def _columns_shared(prefix: Sequence[int], target: Sequence[int], group: int) -> int:
+    return max(
+        start + sum(max(length - 1, 0) for length in target[row * group : (row + 1) * group])
+        for row, start in enumerate(prefix)
     )
-    return len(prefix) * _work(columns, width, attended=1.0)
 
 
 def _work(columns: int, width: int, attended: float) -> float:
-    """Multiplications of a Llama layer on one row: 12 D^2 a token, 2 D for each attended pair.
-
-    A causal kernel skips half of the pairs; one with a mask computes them all.
-    """
+    """Multiplications of a Llama layer on one row: 12 D^2 a token, 2 D for each attended pair."""
     return columns * (12.0 * width * width + 2.0 * attended * columns * width)

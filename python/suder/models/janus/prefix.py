@@ -52,14 +52,17 @@ class JanusPrompts:
         if direction != "generation":
             raise ValueError(f"guidance: only the generation direction has it, got {direction!r}")
         frame = null_ids(self.processor, self.prompt_ids(""))
-        if self.null_prompt == "fixed":
-            sizes = [len(frame)]
-            place = [0] * len(lengths)
-        else:
-            sizes = sorted(set(lengths))
-            place = [sizes.index(length) for length in lengths]
+        each = self.null_lengths(lengths)
+        sizes = sorted(set(each))
+        place = [sizes.index(length) for length in each]
         ids = [torch.cat([frame[:1], frame[1:2].expand(n - 2), frame[-1:]]) for n in sizes]
         return of_ids(parts, ids).take(place)
+
+    def null_lengths(self, lengths: Sequence[int]) -> list[int]:
+        """Of the unconditional prefixes, given the conditions'."""
+        if self.null_prompt == "fixed":
+            return [len(self.prompt_ids(""))] * len(lengths)
+        return list(lengths)
 
     def _of_pictures(self, parts: JanusParts, pixels: Tensor) -> Prefix:
         weight = parts.core.get_input_embeddings().weight
