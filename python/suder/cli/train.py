@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         folder = Path(args.config)
         if folder.is_file():
-            folder = Path(load_config(folder, changes).output)
+            folder = _run_of(folder, changes)
         elif changes:
             raise ConfigError(f"a resumed run keeps its settings; leave out {' '.join(changes)}")
         from suder.run.trainer import Trainer
@@ -103,3 +103,28 @@ def run(args: argparse.Namespace) -> int:
             f"suder train --resume {trainer.folder}"
         ) from error
     return 0
+
+
+def _run_of(settings: Path, changes: list[str]) -> Path:
+    """The folder of the run of these settings.
+
+    Raises:
+        ConfigError: it was begun with others, which it keeps.
+    """
+    from suder.settings.config_file import (
+        ConfigError,
+        differing_settings,
+        load_config,
+        with_absolute_paths,
+    )
+
+    config = load_config(settings, changes)
+    folder = Path(config.output)
+    if (folder / "config.yaml").is_file():
+        then = load_config(folder / "config.yaml").model_copy(update={"output": config.output})
+        if found := list(differing_settings(then, with_absolute_paths(config))):
+            raise ConfigError(
+                f"{folder} was begun with other settings, and a resumed run keeps its own: "
+                f"{'; '.join(found)}. To go on with it as it is: suder train --resume {folder}"
+            )
+    return folder

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from suder.settings.config import TrainConfig
+from suder.settings.config import Section, TrainConfig
 from suder.settings.yaml_file import Place, YamlError, read_value, read_yaml
 
 
@@ -73,6 +73,17 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     )
     model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
     return config.model_copy(update={"data": data, "model": model})
+
+
+def differing_settings(then: Section, now: Section, place: str = "") -> Iterator[str]:
+    """Each setting that is not the same in both, with its two values."""
+    for key in type(then).model_fields:
+        before, after = getattr(then, key), getattr(now, key)
+        if isinstance(before, Section):
+            yield from differing_settings(before, after, f"{place}{key}.")
+        elif before != after:
+            values = " and not ".join(_REPR.repr(one) for one in (before, after))
+            yield f"{place}{key} is {values}"
 
 
 def describe_config(section: type[BaseModel] = TrainConfig, indent: str = "") -> str:

@@ -30,8 +30,15 @@ def test_train_and_resume(
     assert (run / "model" / "model.safetensors").is_file()
     assert "the weights of round" in capsys.readouterr().err
     assert main(["train", "--resume", str(run), "--quiet"]) == 0
-    assert main(["train", str(settings), "--set", f"output={run}", "--resume", "--quiet"]) == 0
+    again = ["train", str(settings), "--set", f"output={run}", "--resume", "--quiet"]
+    assert main([*again, "rounds=2"]) == 0
     assert "round" not in capsys.readouterr().err
+    other = ["prompts.question=What is this?", "sampling.max_new_tokens=9"]
+    assert main([*again, *other]) == 2
+    said = capsys.readouterr().err
+    assert "prompts.question is None and not 'What is this?'; rounds is 2 and not 1" in said
+    assert "sampling.max_new_tokens is 6 and not 9" in said
+    assert f"suder train --resume {run}" in said
 
 
 @pytest.mark.parametrize(

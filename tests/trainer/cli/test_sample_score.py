@@ -13,6 +13,8 @@ from PIL import Image
 import suder
 import suder.cli.sample
 from suder.cli import main
+from suder.evaluation.evaluate import evaluate
+from suder.evaluation.result import load_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,52 @@ def test_sample_captions(folder, tmp_path):
     assert [row["image"] for row in rows] == [str(files[i // 2]) for i in range(4)]
     assert [row["caption"] for row in rows] == model.detokenize(expected.tokens)
     assert [row["finished"] for row in rows] == expected.finished.tolist()
+
+
+def test_what_is_asked_is_an_option(folder, tmp_path, capsys):
+    """By the names of a run's settings, and to the same effect as in Python."""
+    path, pictures = str(folder / "model"), str(folder / "pictures")
+    prompts = {"question": "Of two?", "system_prompt": "A red circle."}
+    given = ["--model", path, "--question", "Of two?", "--system-prompt", "A red circle."]
+    out = tmp_path / "captions"
+    short = ["--max-new-tokens", "3", "--null-prompt", "fixed"]
+    assert main(["sample", *given, *short, "--images", pictures, "--out", str(out)]) == 0
+    model = suder.load_model(path, null_prompt="fixed", **prompts)
+    files = [folder / "pictures/b.png", folder / "pictures/deep/a.png"]
+    pixels = model.pixels([np.asarray(Image.open(file)) for file in files])
+    expected = suder.sample(model, "understanding", pixels, max_new_tokens=3)
+    rows = read(out / "samples.jsonl")
+    assert [row["tokens"] for row in rows] == [row.tolist() for row in expected.tokens]
+
+    out = tmp_path / "drawn"
+    drawn = ["--prompts", str(folder / "prompts.txt"), "--guidance", "3", "--out", str(out)]
+    assert main(["sample", *given, *short, *drawn]) == 0
+    texts = ["a red circle", "two blue circles"]
+    expected = suder.sample(model, "generation", texts, guidance=3.0)
+    rows = read(out / "samples.jsonl")
+    assert [row["tokens"] for row in rows] == expected.tokens.tolist()
+    padded = suder.sample(suder.load_model(path), "generation", texts, guidance=3.0)
+    assert expected.tokens.tolist() != padded.tokens.tolist()
+
+    assert main(["score", str(out / "samples.jsonl"), *given]) == 0
+    scored = [row["reward"] for row in read(out / "samples.scored.jsonl")]
+    reward = suder.DualReward(model).generation(texts, expected.tokens)
+    assert scored == pytest.approx(reward.tolist(), abs=1e-5)
+    plain = suder.DualReward(suder.load_model(path)).generation(texts, expected.tokens)
+    assert scored != pytest.approx(plain.tolist(), abs=1e-3)
+
+
+def test_evaluate_asks_what_it_is_told(folder, tmp_path, capsys):
+    out = tmp_path / "items.npz"
+    options = ["--question", "Of two?", "--system-prompt", "", "--max-new-tokens", "3"]
+    options += ["--n", "4", "--guidance", "2", "--null-prompt", "fixed", "--out", str(out)]
+    assert main(["evaluate", str(folder / "model"), *options]) == 0
+    found = load_evaluation(out).settings
+    asked = {"question": "Of two?", "system_prompt": "", "null_prompt": "fixed"}
+    assert found.items() >= {**asked, "max_new_tokens": 3, "guidance": 2.0}.items()
+    model = suder.load_model(folder / "model", **asked)
+    expected = evaluate(model, n=4, max_new_tokens=3, guidance=2.0, progress=False)
+    assert load_evaluation(out).understanding.answers == expected.understanding.answers
 
 
 def test_score_names_what_it_cannot_score(folder, tmp_path, capsys):

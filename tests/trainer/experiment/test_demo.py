@@ -28,14 +28,9 @@ def small(monkeypatch: pytest.MonkeyPatch, janus: Janus, tmp_path: Path) -> str:
     for name, value in (("PICTURES", 24), ("PROMPTS", 24), ("QUICK_N", N)):
         monkeypatch.setattr(demo, name, value)
     quick = {"inputs_per_round": 2, "candidates": 2, "sampling": {"max_new_tokens": 4}}
+    quick["reward"] = {"cut_captions": "keep"}
     quick["guard"] = {"every": 1, "inputs": 2}
     monkeypatch.setattr(demo, "_QUICK", quick)
-    short = side_by_side.evaluate
-
-    def evaluate(*args: Any, **how: Any) -> Any:
-        return short(*args, **how, max_new_tokens=4)
-
-    monkeypatch.setattr(side_by_side, "evaluate", evaluate)
     janus.save(tmp_path / "start")
     return str(tmp_path / "start")
 

@@ -50,6 +50,7 @@ TINY: dict[str, Any] = {
         "inputs_per_round": 2,
         "candidates": 2,
         "sampling": {"max_new_tokens": 4},
+        "reward": {"cut_captions": "keep"},
         "guard": {"every": 2, "inputs": 2},
         "checkpoint": {"every": 1, "keep": 9},
     },

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import suder.run.learner
 from suder.guard.rule import Guard
+from suder.method.selection import select
 from suder.models import load_model
 from suder.run.rounds import select_phase
 from suder.run.trainer import RunError, Trainer
@@ -271,3 +272,27 @@ def test_resume_with_another_start_model(
     moved.save(tmp_path / "start")
     with pytest.raises(RunError, match=r"is not the model that .* began with"):
         Trainer.resume(config.output)
+
+
+@pytest.mark.parametrize("normalize", ["std", "mean", "none"])
+def test_a_caption_that_was_cut_off_takes_no_part(
+    make_config: Make, tmp_path: Path, normalize: Any
+) -> None:
+    """Neither best nor worst, without advantage, and the others' are what they are without it."""
+    reward = torch.tensor([-1.0, -2.0, -9.0, -4.0, -3.0, -5.0, -6.0, -7.0])
+    finished = torch.tensor([False, True, False, True, True, True, False, True])
+    given = {"understanding": reward}, {"understanding": finished}
+    change = f"objective.normalize={normalize}"
+    chosen = select_phase(
+        tmp_path, *given, make_config(change, "reward.cut_captions=drop")
+    )["understanding"]  # fmt: skip
+    alone = select(reward.masked_fill(~finished, torch.nan), 4, normalize)
+    assert chosen.valid.tolist() == finished.tolist()
+    assert (chosen.best.tolist(), chosen.worst.tolist()) == ([1, 4], [3, 7])
+    assert torch.equal(chosen.advantage, alone.advantage)
+    assert (chosen.advantage[~finished] == 0).all()
+    (tmp_path / "select.safetensors").unlink()
+    kept = select_phase(tmp_path, *given, make_config(change))["understanding"]
+    assert (kept.best.tolist(), kept.worst.tolist()) == ([0, 4], [2, 7])
+    assert torch.equal(kept.advantage, select(reward, 4, normalize).advantage)
+    assert TrainConfig.model_fields["reward"].default.cut_captions == "drop"

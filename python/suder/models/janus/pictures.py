@@ -139,8 +139,8 @@ def _array(image: Any, index: int, background: Colour) -> np.ndarray:
 
 def _normalised(arrays: np.ndarray, image_processor: Any) -> Tensor:
     pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float()
-    factor, mean, deviation = _scale(image_processor, pixels.device)
-    return (pixels * factor - mean) / deviation
+    factor, mean, deviation = _scale(image_processor)
+    return (pixels * factor - _colour(mean, pixels)) / _colour(deviation, pixels)
 
 
 def _in_vq_range(pixels: Tensor, image_processor: Any) -> Tensor:
@@ -148,18 +148,20 @@ def _in_vq_range(pixels: Tensor, image_processor: Any) -> Tensor:
 
     So it is in DeepSeek's code. The published processors give just that.
     """
-    factor, mean, deviation = _scale(image_processor, pixels.device)
-    if factor == LEVEL and bool((mean == 0.5).all() and (deviation == 0.5).all()):
+    factor, mean, deviation = _scale(image_processor)
+    if factor == LEVEL and {*mean, *deviation} == {0.5}:
         return pixels
-    levels = (pixels.float() * deviation + mean) / factor
+    levels = (pixels.float() * _colour(deviation, pixels) + _colour(mean, pixels)) / factor
     return (levels * LEVEL - 0.5) / 0.5
 
 
-def _scale(image_processor: Any, device: torch.device) -> tuple[float, Tensor, Tensor]:
+def _scale(image_processor: Any) -> tuple[float, list[float], list[float]]:
     """Factor, mean and deviation of (level * factor - mean) / deviation."""
     factor = image_processor.rescale_factor if image_processor.do_rescale else 1.0
-    mean, deviation = (0.0, 1.0)
-    if image_processor.do_normalize:
-        mean, deviation = image_processor.image_mean, image_processor.image_std
-    both = [torch.as_tensor(one, device=device).float().expand(3) for one in (mean, deviation)]
-    return float(factor), both[0].view(3, 1, 1), both[1].view(3, 1, 1)
+    if not image_processor.do_normalize:
+        return factor, [0.0] * 3, [1.0] * 3
+    return factor, list(image_processor.image_mean), list(image_processor.image_std)
+
+
+def _colour(values: list[float], pixels: Tensor) -> Tensor:
+    return torch.tensor(values, device=pixels.device).view(3, 1, 1)
