@@ -31,7 +31,7 @@ def in_parts(things: S, fit: Callable[[S, int], bool]) -> Iterator[S]:
         fit: whether the first so many of these do.
     """
     while things:
-        count = max(1, most(len(things), partial(fit, things)))
+        count = max(1, most(len(things), partial(fit, things))) if len(things) > 1 else 1
         yield things[:count]
         things = things[count:]
 
@@ -51,7 +51,7 @@ def cut(
         return fit(left[:count], every)
 
     for some in in_parts(range(rows), rows_fit):
-        if whole or rows_fit(some, len(some)):
+        if whole or len(some) > 1 or rows_fit(some, 1):
             yield some, every
             continue
 

@@ -217,10 +217,15 @@ class DualReward:
         for i in range(len(lengths)):
             together.setdefault(seen[i] if seen else i, []).append(i)
         groups = [part for pairs in together.values() for part in in_parts(pairs, part_fits)]
-        groups.sort(key=lambda pairs: (len(pairs), tokens([pairs])))
-        for size, alike in groupby(groups, len):
+
+        def size(pairs: list[int]) -> tuple[int, int]:
+            # Of pictures all prefixes are as long.
+            return len(pairs), tokens([pairs]) if prompts else sum(lengths[i] for i in pairs)
+
+        groups.sort(key=size)
+        for group, alike in groupby(groups, len):
             for part in in_parts(list(alike), fit):
-                yield Batch([i for pairs in part for i in pairs], size)
+                yield Batch([i for pairs in part for i in pairs], group)
 
     def _image_tokens(self, images: Any, count: int, group: int) -> Tensor:
         if _are_tokens(images):
