@@ -48,6 +48,8 @@ def words(patient: Patient) -> Iterator[Finding]:
             yield Finding(
                 "odd", f"{outcome.check}: {problem}", "compare tokenizer.json with the original's"
             )
+        if outcome.measured and not outcome.problems:
+            yield Finding("fine", f"{outcome.check}: {outcome.measured}")
     if not report.failed:
         yield Finding("fine", "texts come back, and those that spell special tokens are texts")
 
