@@ -23,7 +23,7 @@ FLOORS = (
     ("cli",),
     ("experiment",),
     ("report",),
-    ("evaluation",),
+    ("evaluation", "doctor"),
     ("run",),
     ("guard",),
     ("method", "testing"),

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "improve the embedded model on its own pictures and prompts, and report",
     "train": "improve a model with a folder of pictures and a file of prompts",
     "plan": "what a run would hold in memory, before any work",
+    "doctor": "examine a checkpoint: what is fine, what is odd, what to do",
     "sample": "draw pictures of prompts, or caption pictures",
     "score": "dual rewards of captions or pictures",
     "evaluate": "compare a base and a tuned model on held-out inputs",

@@ -33,9 +33,16 @@ def texts(subject: Subject, found: Findings) -> None:
     back = model.detokenize(ids)
     spells_all = back[-1] == PROBE
     must = everything if spells_all else subject.prompts
-    lost = [f"{text!r} as {got!r}" for text, got in zip(must, back, strict=False)
-            if " ".join(got.split()) != " ".join(text.split())]  # fmt: skip
-    found.holds(not lost, f"texts come back as others: {some(lost)}")
+    lost = {text: got for text, got in zip(must, back, strict=False) if not _same(got, text)}
+    # Published vocabularies have letters as tokens of their own that decode to something else.
+    quirks = [text for text in lost if _loses(_tokenizer(model), text)]
+    found.holds(
+        len(lost) == len(quirks),
+        "texts come back as others: "
+        + some([f"{text!r} as {lost[text]!r}" for text in lost if text not in quirks]),
+    )
+    if quirks:
+        found.note(f"the tokenizer itself does not give back {some(list(map(repr, quirks)))}")
     again = model.detokenize(model.tokenize(back))
     drift = [f"{one!r} as {two!r}" for one, two in zip(back, again, strict=True) if one != two]
     found.holds(not drift, f"texts change once more the second time: {some(drift)}")
@@ -141,6 +148,19 @@ def _check_ends(model: Any, text: str, row: Tensor, found: Findings) -> None:
         row.ndim == 1 and row.dtype == torch.int64 and ends == [len(row) - 1],
         f"{text!r}: {row.dtype} {list(row.shape)} with EOS at {ends}; takes int64 [L], EOS last",
     )
+
+
+def _same(one: str, other: str) -> bool:
+    """But for blanks."""
+    return one.split() == other.split()
+
+
+def _loses(tokenizer: Any, text: str) -> bool:
+    """Whether a tokenizer's own encoding and decoding make another text of one."""
+    if tokenizer is None:
+        return False
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return not _same(tokenizer.decode(ids), text)
 
 
 def _tokenizer(model: Any) -> Any:

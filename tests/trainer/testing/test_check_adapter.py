@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from suder.models import load_model
+from suder.pretrain.architecture import SPECIAL
 from suder.settings.config import Lora
-from suder.testing import CHECKS, AdapterError, check_adapter
+from suder.testing import CHECKS, AdapterError, check_adapter, texts
+from suder.testing.adapter import PROMPTS
 from suder.testing.findings import Findings
+from suder.testing.subject import Subject
+from tests.trainer.models.janus.test_words import byte_pairs
 from tests.trainer.testing.broken import BROKEN
 
 
@@ -104,3 +108,40 @@ def test_nan_is_not_close():
     assert [one.partition(":")[0] for one in found.problems] == [
         "NaN", "shorter", "as bits", "after training",
     ]  # fmt: skip
+
+
+class Spells:
+    """As much of an adapter as texts need, over a tokenizer that spells everything."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.eos_token_id = tokenizer, tokenizer.eos_token_id
+
+    def tokenize(self, texts):
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return [torch.tensor([*row, self.eos_token_id]) for row in rows]
+
+    def detokenize(self, ids):
+        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+
+
+def test_what_the_tokenizer_itself_loses_is_no_fault_of_the_adapters(monkeypatch):
+    """As published: a letter that is a token of its own is decoded as the byte it stands for."""
+    spells = Spells(byte_pairs(SPECIAL).tokenizer)
+    subject = Subject(spells, PROMPTS, None, None, None)
+    whole = Findings()
+    texts.texts(subject, whole)
+    assert (whole.problems, whole.notes) == ([], [])
+    spells.tokenizer.add_tokens(["ö"])
+    quirky = Findings()
+    texts.texts(subject, quirky)
+    assert quirky.problems == []
+    assert quirky.notes == ["the tokenizer itself does not give back 'Größe 7,5 €'"]
+    honest = spells.detokenize
+
+    def cut(ids):
+        return [text if text.startswith("qzx") else text[:-2] for text in honest(ids)]
+
+    monkeypatch.setattr(spells, "detokenize", cut)
+    broken = Findings()
+    texts.texts(subject, broken)
+    assert "texts come back as others: 'a red circle' as 'a red circ'" in broken.problems[0]
