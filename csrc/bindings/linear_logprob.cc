@@ -3,9 +3,10 @@
 // Keyword arguments only. Tensors are addresses (0: absent), float32 and int64 vectors contiguous,
 // matrices with contiguous rows `*_stride` elements apart. dtype: 0 float32, 1 bfloat16, 2 float16;
 // it is that of hidden, weight, bias and of the gradients with respect to them, which with
-// float32_gradients are float32. softcap 0: none. Every output is written in full, or with `add`
-// grad_weight and grad_bias are added to. Errors: ValueError (sizes, settings), IndexError (a
-// target outside [0, vocab), naming the first such row), MemoryError.
+// float32_gradients are float32, with float32_hidden only that of hidden. partial: float64 [N, 4].
+// softcap 0: none. Every output is written in full, or with `add` grad_weight and grad_bias are
+// added to. Errors: ValueError (sizes, settings), IndexError (a target outside [0, vocab), naming
+// the first such row), MemoryError.
 #include "suder/linear_logprob.h"
 
 #include "bindings/module.h"
@@ -35,7 +36,7 @@ void set_inputs(LinearLogprob& p, Address hidden, Int tokens, Int features, Int 
 void forward(Address hidden, Int tokens, Int features, Int hidden_stride, Address weight, Int vocab,
              Int weight_stride, Address bias, int dtype, Address target, Int ignore_index,
              float temperature, float softcap, int threads, Address logprob, Address lse,
-             Address entropy, Address logits, Int logits_size) {
+             Address entropy, Address logits, Int logits_size, Address partial) {
   LinearLogprobForward p;
   set_inputs(p, hidden, tokens, features, hidden_stride, weight, vocab, weight_stride, bias, dtype,
              target, ignore_index, temperature, softcap, threads);
@@ -44,6 +45,7 @@ void forward(Address hidden, Int tokens, Int features, Int hidden_stride, Addres
   p.entropy = pointer<float>(entropy);
   p.logits = pointer<float>(logits);
   p.logits_size = logits_size;
+  p.partial = pointer<double>(partial);
   py::gil_scoped_release release;
   linear_logprob_forward(p);
 }
@@ -53,7 +55,8 @@ void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Addre
               Int ignore_index, float temperature, float softcap, int threads, Address grad_logprob,
               Address grad_lse, Address grad_entropy, Address lse, Address entropy, Address logits,
               Int logits_size, Address grad_hidden, Int grad_hidden_stride, Address grad_weight,
-              Int grad_weight_stride, Address grad_bias, bool float32_gradients, bool add) {
+              Int grad_weight_stride, Address grad_bias, bool float32_gradients, bool add,
+              bool float32_hidden) {
   LinearLogprobBackward p;
   set_inputs(p, hidden, tokens, features, hidden_stride, weight, vocab, weight_stride, bias, dtype,
              target, ignore_index, temperature, softcap, threads);
@@ -69,6 +72,7 @@ void backward(Address hidden, Int tokens, Int features, Int hidden_stride, Addre
   p.grad_bias = pointer<void>(grad_bias);
   p.float32_gradients = float32_gradients;
   p.add = add;
+  p.float32_hidden = float32_hidden;
   py::gil_scoped_release release;
   linear_logprob_backward(p);
 }
@@ -80,7 +84,7 @@ const Binding binding([](py::module_& module) {
              py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"), py::arg("target"),
              py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
              py::arg("threads"), py::arg("logprob"), py::arg("lse"), py::arg("entropy"),
-             py::arg("logits"), py::arg("logits_size"));
+             py::arg("logits"), py::arg("logits_size"), py::arg("partial") = 0);
   module.def("linear_logprob_backward", &backward, py::kw_only(), py::arg("hidden"),
              py::arg("tokens"), py::arg("features"), py::arg("hidden_stride"), py::arg("weight"),
              py::arg("vocab"), py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"),
@@ -89,7 +93,8 @@ const Binding binding([](py::module_& module) {
              py::arg("grad_entropy"), py::arg("lse"), py::arg("entropy"), py::arg("logits"),
              py::arg("logits_size"), py::arg("grad_hidden"), py::arg("grad_hidden_stride"),
              py::arg("grad_weight"), py::arg("grad_weight_stride"), py::arg("grad_bias"),
-             py::arg("float32_gradients") = false, py::arg("add") = false);
+             py::arg("float32_gradients") = false, py::arg("add") = false,
+             py::arg("float32_hidden") = false);
 });
 
 }  // namespace

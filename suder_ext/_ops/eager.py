@@ -68,7 +68,7 @@ def ready(op: str, *tensors: Tensor | None) -> bool:
         and not _transforms.active()
         and not _is_tracing()
         and not _profiler_enabled()
-        and _readable(tensors)
+        and readable(tensors)
         and _has_kernel(op, tensors)
     )
 
@@ -84,7 +84,7 @@ def kernel(op: str, like: Tensor) -> Callable[..., Any]:
     return (cuda_kernels if like.is_cuda else kernels)[op]
 
 
-def _readable(tensors: Iterable[Any]) -> bool:
+def readable(tensors: Iterable[Any]) -> bool:
     """Whether each is absent or its memory holds its values: no lazy negative, zero or wrapper; and
     all are on one device."""
     device = None

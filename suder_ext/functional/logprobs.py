@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
 from suder_ext._ops import eager, kept_logits
 from suder_ext.types import LogprobStats
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # 24 MiB of float32 logits, kept on the CPU from a forward for its backward.
 LOGITS_KEPT = 6 * 2**20
@@ -23,6 +28,7 @@ def linear_logprob(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     """log p(target) under softmax of a linear head, without ever holding the `[tokens, V]` logits.
 
@@ -43,6 +49,15 @@ def linear_logprob(
             their hidden state holds.
         temperature: above 0.
         softcap: above 0, or None.
+        group: a `torch.distributed` process group over whose ranks the head's rows are split, or
+            None. Each rank gives its own rows of weight and bias, one after another in the order of
+            the ranks, as many as it likes; hidden and target, of ids of the whole vocabulary, are
+            the same on all of them, and so must the upstream gradients be. Every rank gets the
+            results, and the gradient of hidden, in the same bits; the gradients of weight and bias
+            are those of its rows. All ranks make the same calls in the same order, backward too.
+            This is the convention of Megatron-LM's vocabulary-parallel cross entropy (arXiv
+            1909.08053, section 3), with the ranges of rows taken from the shards' sizes. Under
+            torch.compile it is a graph break; transforms are errors.
 
     Under `torch.autocast`, hidden, weight and bias are cast to the autocast dtype, as for
     `torch.nn.functional.linear`. Elsewhere dtypes may differ: what is narrower is widened, exactly,
@@ -55,20 +70,23 @@ def linear_logprob(
         any upstream gradient. A NaN or infinite input reaches the results of its own row only.
 
     Raises:
-        TypeError: a dtype that is not taken.
-        ValueError: a shape, device or setting that is not taken.
+        TypeError: a dtype that is not taken; with a group, tensors of other classes.
+        ValueError: a shape, device or setting that is not taken; with a group, on the CPU, a target
+            or setting that is not the same on all ranks, raised on every one of them.
+        NotImplementedError: a transform of torch, with a group.
         IndexError: a target that is neither in `[0, V)` nor `ignore_index`, naming the first such
             row of the flattened batch. Where nobody can look (CUDA, compiled or transformed code)
             that row's results are NaN.
     """
-    if _is_plain_linear(hidden, weight, target, bias):
+    if group is None and _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
         settings = ignore_index, temperature, softcap, False, keep
         logprob, *_ = eager.call("linear_logprob", hidden, weight, bias, target, *settings)
         return logprob
     options = ignore_index, temperature, softcap
-    return _linear_stats(hidden, weight, target, bias, *options, with_entropy=False)[0]
+    arguments = hidden, weight, target, bias, *options
+    return _linear_stats(*arguments, with_entropy=False, group=group)[0]
 
 
 def linear_logprob_stats(
@@ -80,6 +98,7 @@ def linear_logprob_stats(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    group: ProcessGroup | None = None,
 ) -> LogprobStats:
     """log p(target), log-sum-exp and entropy of a linear head's logits in one pass.
 
@@ -91,14 +110,15 @@ def linear_logprob_stats(
         LogprobStats of three float32 `[...]`, each differentiable; rows with
         `target == ignore_index` give 0.0 in all three and no gradient.
     """
-    if _is_plain_linear(hidden, weight, target, bias):
+    if group is None and _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
         settings = ignore_index, temperature, softcap, True, keep
         results = eager.call("linear_logprob", hidden, weight, bias, target, *settings)
         return LogprobStats(*results[:3])
     options = ignore_index, temperature, softcap
-    results = _linear_stats(hidden, weight, target, bias, *options, with_entropy=True)
+    arguments = hidden, weight, target, bias, *options
+    results = _linear_stats(*arguments, with_entropy=True, group=group)
     return LogprobStats(*results)
 
 
@@ -183,9 +203,19 @@ def _linear_stats(
     softcap: float | None,
     *,
     with_entropy: bool,
+    group: ProcessGroup | None = None,
 ) -> list[Tensor]:
     """log p, lse and, if wanted, entropy of any arguments that are taken."""
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
+    if group is not None:
+        from suder_ext.functional import vocabulary_parallel
+
+        rows, index = _rows(hidden, target)
+        keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
+        settings = ignore_index, temperature, softcap, with_entropy, keep
+        options = vocabulary_parallel.Options(*settings)
+        parts = vocabulary_parallel.linear_stats(rows, weight, bias, index, options, group)
+        return [result.view(target.shape) for result in parts]
     if not has_kernel("linear_logprob", hidden):
         results = reference.linear_logprob_stats(
             hidden,

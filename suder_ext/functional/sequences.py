@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,9 @@ from suder_ext._load import has_kernel
 from suder_ext._ops import eager
 from suder_ext.functional.logprobs import linear_logprob
 from suder_ext.types import Normalization, Rewards, SequenceReduction
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def linear_sequence_logprob(
@@ -23,6 +28,7 @@ def linear_sequence_logprob(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     """Log-likelihood of each packed sequence; with "mean", the dual self-reward itself.
 
@@ -32,7 +38,7 @@ def linear_sequence_logprob(
 
     Args:
         hidden: `[T, D]`, the hidden states of all sequences one after another.
-        weight, bias, ignore_index, temperature, softcap: as in `linear_logprob`.
+        weight, bias, ignore_index, temperature, softcap, group: as in `linear_logprob`.
         target: an integer dtype, `[T]`.
         cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T; sequence b is the tokens from
             `cu_seqlens[b]` up to `cu_seqlens[b + 1]`.
@@ -56,6 +62,7 @@ def linear_sequence_logprob(
         ignore_index=ignore_index,
         temperature=temperature,
         softcap=softcap,
+        group=group,
     )
     return _reduce(per_token, target, cu_seqlens, reduction == "mean", ignore_index)[0]
 
@@ -139,6 +146,7 @@ def dual_reward(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    group: ProcessGroup | None = None,
 ) -> Rewards:
     """Dual self-rewards of B candidates in groups, with advantages and extremes; no gradient.
 
@@ -146,7 +154,7 @@ def dual_reward(
     the model, run in the opposite direction, gives the input back), then `group_advantage`.
 
     Args:
-        hidden, weight, target, cu_seqlens, bias, ignore_index, temperature, softcap: as in
+        hidden, weight, target, cu_seqlens, bias, ignore_index, temperature, softcap, group: as in
             `linear_sequence_logprob`; the B sequences are the candidates.
         group_size: at least 1, divides B; candidates of one input are consecutive.
         normalize: "std", "mean" or None, as in `group_advantage`.
@@ -168,6 +176,7 @@ def dual_reward(
         ignore_index=ignore_index,
         temperature=temperature,
         softcap=softcap,
+        group=group,
     )
     reward = reward.detach()  # a tangent, too, ends here
     return Rewards(reward, *group_advantage(reward, group_size, normalize))

@@ -17,7 +17,7 @@ def widen(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if t is None else t.to(dtype) for t in tensors]
 
 
-def _final_logits(
+def final_logits(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None
 ) -> Tensor:
     wide_hidden, wide_weight, wide_bias = widen(hidden, weight, bias)
@@ -41,7 +41,7 @@ def _scaled(logits: Tensor, temperature: float, softcap: float | None) -> Tensor
 
 def wrong_targets(
     target: Tensor,
-    vocab: int,
+    vocab: int | Tensor,
     ignored: Tensor,
     takes: str = "or equal to ignore_index",
     name: str = "target",
@@ -87,7 +87,7 @@ def linear_logprob_stats(
 ) -> LogprobStats:
     """See `suder_ext.linear_logprob_stats`; without `entropy` that field holds nothing."""
     hidden = without_ignored(hidden, target.long() == ignore_index)
-    logits = _final_logits(hidden, weight, bias, temperature, softcap)
+    logits = final_logits(hidden, weight, bias, temperature, softcap)
     return _stats(logits, target, ignore_index, entropy)
 
 
@@ -103,7 +103,7 @@ def linear_logprob(
 ) -> Tensor:
     """See `suder_ext.linear_logprob`."""
     hidden = without_ignored(hidden, target.long() == ignore_index)
-    logits = _final_logits(hidden, weight, bias, temperature, softcap)
+    logits = final_logits(hidden, weight, bias, temperature, softcap)
     return _stats(logits, target, ignore_index, entropy=False).logprob
 
 

@@ -19,9 +19,10 @@ from unittest import mock
 import torch
 
 from suder_ext import _workspace
-from suder_ext._ops import eager, kept_logits, pair_chunks
+from suder_ext._ops import eager, head_shards, kept_logits, pair_chunks
 from suder_ext._ops.cuda import (
     call,
+    head_shard,
     kept_exps,
     logit_gradients,
     ops,
@@ -64,6 +65,7 @@ def use_emulated(name: str, kernels: ModuleType | None = KERNELS) -> Iterator[No
         mock.patch.object(tensor_cores, "chosen", WAYS[name]),
         mock.patch.dict(eager.kernels, clear=True),  # the CPU's, which would go past the dispatcher
         mock.patch.object(pair_chunks, "DEVICES", frozenset()),
+        mock.patch.dict(head_shards.shards, cpu=head_shard.CudaShard()),
         mock.patch.dict(kept_logits.rooms, cpu=kept_exps.room),
         mock.patch.object(_workspace, "kept_bytes", 2**29),
         mock.patch.object(kept_exps, "WHOLE_ROWS", 16),

@@ -26,13 +26,18 @@ struct LinearLogprob {
   int threads = 1;
 };
 
-// Rows whose target is ignore_index give 0 in all three.
+// Rows whose target is ignore_index give 0 in all three results, and anything in `partial`.
 struct LinearLogprobForward : LinearLogprob {
   float* logprob = nullptr;  // [N]
   float* lse = nullptr;      // [N], or absent
   float* entropy = nullptr;  // [N], or absent
   float* logits = nullptr;   // [logits_size], or absent: as many as fit are kept for the backward
   std::int64_t logits_size = 0;
+  // [N, 4], or absent: from what the results are made, for a caller that has other parts of the
+  // vocabulary to merge (common/online_lse.h): the largest logit, sum exp(d) and sum exp(d) * d of
+  // the distances d from it (0 without `entropy`), the target's logit. Of final logits, in double:
+  // what is taken off them here (LogitMap) differs from part to part.
+  double* partial = nullptr;
 };
 
 // d(loss) / d(hidden, weight, bias) for the gradients of logprob, lse and entropy, each of which
@@ -52,6 +57,8 @@ struct LinearLogprobBackward : LinearLogprob {
   // whatever dtype is, and those of weight and bias are added to what is there.
   bool float32_gradients = false;
   bool add = false;  // needs float32 gradients
+  // grad_hidden alone is float32: a part of a sum over parts of the vocabulary.
+  bool float32_hidden = false;
 };
 
 // Throw std::invalid_argument for sizes and settings that make no sense, std::out_of_range naming

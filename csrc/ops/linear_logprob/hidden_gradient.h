@@ -17,7 +17,7 @@ class HiddenGradient {
         block_(block),
         weight_(ceil_div(features(), kColumns) * b_panel_size(units<Units>(block.max_rows))),
         gradients_(ceil_div(block.max_tokens, kRows) * a_panel_size(units<Units>(block.max_rows))),
-        direct_(float32_gradients<T>(params)),
+        direct_(float32_gradients<T>(params) || params.float32_hidden),
         sums_(direct_ ? 0 : params.hidden.rows * features()) {}
 
   // Of the block of the vocabulary: the weight, the right operand.

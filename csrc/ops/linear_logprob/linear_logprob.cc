@@ -64,7 +64,7 @@ void linear_logprob_backward(const LinearLogprobBackward& params) {
     throw std::invalid_argument("linear_logprob_backward: add needs float32_gradients");
   }
   const DType dtype = params.float32_gradients ? DType::kFloat32 : params.dtype;
-  use_huge_pages(params.grad_hidden, dtype);
+  use_huge_pages(params.grad_hidden, params.float32_hidden ? DType::kFloat32 : dtype);
   use_huge_pages(params.grad_weight, dtype);
   SUDER_CALL_ISA(linear_logprob_backward_cpu, params);
 }

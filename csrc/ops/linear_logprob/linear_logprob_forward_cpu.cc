@@ -103,6 +103,14 @@ void Forward<T>::finish(std::int64_t token) {
     all = merge(all, partial_[token * parts_ + part]);
   }
   const std::int64_t row = first_token_ + token;
+  if (p_.partial != nullptr) {
+    const double shift = static_cast<double>(map_.bias_shift) * map_.inverse_temperature;
+    double* partial = p_.partial + row * 4;
+    partial[0] = all.max + shift;
+    partial[1] = all.sum;
+    partial[2] = all.weighted;
+    partial[3] = chosen_[token] + shift;
+  }
   const bool ignored = p_.target[row] == p_.ignore_index;
   if (p_.lse != nullptr) p_.lse[row] = ignored ? 0.0f : lse(all) + map_.lse_shift();
   p_.logprob[row] = ignored ? 0.0f : log_probability(chosen_[token], all);

@@ -14,11 +14,12 @@ from suder_ext._ops.cuda import call
 
 if call.kernels is not None:
     from suder_ext import _load
-    from suder_ext._ops import eager, kept_logits
-    from suder_ext._ops.cuda import cards, kept_exps, ops
+    from suder_ext._ops import eager, head_shards, kept_logits
+    from suder_ext._ops.cuda import cards, head_shard, kept_exps, ops
 
     _load.has_code_for = cards.has_code_for
     kept_logits.rooms["cuda"] = kept_exps.room
+    head_shards.shards["cuda"] = head_shard.CudaShard()
     call.register(ops.OPS, "CUDA")
     eager.cuda_kernels.update(ops.OPS)
     eager.cuda_without_grad.update(ops.OPS | ops.WITHOUT_GRAD)

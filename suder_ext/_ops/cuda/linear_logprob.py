@@ -73,14 +73,37 @@ def tiled_linear_logprob_backward(
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """See `tiled_gradients`; that of the hidden states is rounded once more at the end."""
+    d_hidden, d_weight, d_bias = tiled_gradients(
+        (grad_logprob, grad_lse, grad_entropy),
+        *(hidden, weight, bias, target, lse, entropy),
+        (ignore_index, temperature, softcap),
+        (need_hidden, need_weight, need_bias),
+    )
+    return d_hidden.to(hidden.dtype), d_weight, d_bias
+
+
+def tiled_gradients(
+    grads: Sequence[Tensor | None],
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    lse: Tensor,
+    entropy: Tensor,
+    settings: tuple[int, float, float | None],
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
     """Each tile again, turned into its gradient in place, then up to two products and column sums.
 
-    The products accumulate in float32 and are rounded once more at the end.
+    They accumulate in float32, and that of the hidden states is left in it.
     """
+    need_hidden, need_weight, need_bias = needs
+    ignore_index = settings[0]
     if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
         hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
     tiles = Tiles(hidden, weight, bias, target)
-    grads = upstream(grad_logprob, grad_lse, grad_entropy)
+    grads = upstream(*grads)
     depth, height = hidden.shape[1], tiles.padded.shape[0]
     d_hidden = floats(hidden, *((height, depth) if need_hidden else (0,))).zero_()
     d_weight = floats(weight, *(weight.shape if need_weight else (0,)), dtype=weight.dtype)
@@ -93,7 +116,7 @@ def tiled_linear_logprob_backward(
             grads,
             lse,
             entropy,
-            options(ignore_index, temperature, softcap),
+            options(*settings),
             d_hidden if need_hidden else None,
             d_weight_tile if need_weight else None,
             d_bias[columns] if need_bias else None,
@@ -101,7 +124,7 @@ def tiled_linear_logprob_backward(
         if need_weight:
             d_weight[columns].copy_(d_weight_tile)
     d_hidden = d_hidden[: tiles.tokens] if need_hidden else d_hidden
-    return d_hidden.to(hidden.dtype), d_weight, d_bias.to(weight.dtype)
+    return d_hidden, d_weight, d_bias.to(weight.dtype)
 
 
 def add_gradients(

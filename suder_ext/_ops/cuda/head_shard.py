@@ -1,0 +1,55 @@
+"""A shard of the linear head on CUDA: tile by tile, whatever the dtype and the card."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suder_ext._ops.cuda.call import floats, run
+from suder_ext._ops.cuda.linear_logprob import tiled_gradients
+from suder_ext._ops.cuda.tiles import Tiles, options, results
+from suder_ext._ops.head_shards import IGNORED, Grads, Head
+
+
+class CudaShard:
+    """See `head_shards.Shard`. Nothing is kept: the backward makes each tile again."""
+
+    def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
+        tiles = Tiles(*head[:4])
+        like = tiles.padded
+        logprob, lse, entropy = results(like, tiles.tokens, with_entropy)
+        state = floats(like, tiles.tokens, 4)
+        for columns in tiles.columns():
+            for rows in tiles.rows():
+                _, tile = tiles.compute(rows, columns)
+                run(
+                    "logits_stats",
+                    like,
+                    **tile,
+                    **options(IGNORED, *head[4:]),
+                    state=state[rows],
+                    first=columns.start == 0,
+                    last=False,  # the state stays a state
+                    logprob=logprob[rows],
+                    lse=lse[rows],
+                    entropy=entropy[rows] if with_entropy else None,
+                )
+        # The sums are of scaled differences; the logits are not scaled yet. The kernel's factor is
+        # a float32.
+        inverse = float(1.0 / torch.tensor(head.temperature, dtype=torch.float32))
+        partial = state.double()
+        partial[:, 0] *= inverse
+        partial[:, 3] *= inverse
+        return partial, floats(like, 0)
+
+    def backward(
+        self,
+        head: Head,
+        upstream: Grads,
+        lse: Tensor,
+        entropy: Tensor,
+        kept: Tensor,
+        needs: tuple[bool, ...],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        settings = IGNORED, *head[4:]
+        return tiled_gradients(upstream, *head[:4], lse, entropy, settings, needs)
