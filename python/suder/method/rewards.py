@@ -104,7 +104,8 @@ class DualReward:
 
         Args:
             prompts: texts.
-            images: PIL pictures or uint8 arrays, or int64 VQ tokens `[B, I]`, which are decoded.
+            images: PIL pictures or uint8 arrays, or int64 VQ tokens `[B, I]`, which are decoded,
+                unless the model reads them as they are.
             group: consecutive images that share one prompt; `prompts` may then hold one for each
                 group, or one for each image.
         """
@@ -130,9 +131,12 @@ class DualReward:
 
             def inputs(batch: Sequence[int]) -> tuple[Condition, Targets]:
                 places = [pairs[i][1] for i in batch]
+                read = [targets[i] for i in batch]
+                if drawn and model.reads_tokens:
+                    return images[places], read
                 # Only now: all the pictures at once would be the most that scoring holds.
                 shown = model.decode(images[places]) if drawn else [images[i] for i in places]
-                return model.pixels(shown), [targets[i] for i in batch]
+                return model.pixels(shown), read
 
             scored = self._score("understanding", [len(ids) for ids in targets], inputs)
         reward = torch.full((count,), torch.nan, device=model.device)
