@@ -16,8 +16,8 @@ from suder.method.objectives import trained_candidates
 from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
 from suder.method.selection import Selection, select
 from suder.models import load_model
-from suder.models.janus.adapter import Janus
 from suder.models.decoder.teacher_forcing import tokens_read
+from suder.models.janus.adapter import Janus
 from suder.settings.config import TrainConfig
 from suder_ext import linear_sequence_logprob
 from suder_ext.preference_options import LOSS_TYPES

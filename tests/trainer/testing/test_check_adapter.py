@@ -12,6 +12,7 @@ from suder.testing import CHECKS, AdapterError, check_adapter, texts
 from suder.testing.adapter import PROMPTS
 from suder.testing.findings import Findings
 from suder.testing.subject import Subject
+from tests.trainer.families import small_emu3, small_liquid
 from tests.trainer.models.janus.test_words import byte_pairs
 from tests.trainer.testing.broken import BROKEN
 
@@ -37,6 +38,12 @@ def test_janus_keeps_the_contract_and_is_left_as_it_was(janus, capsys):
         assert torch.equal(weight, again)
         assert asks == asks_again
         assert grad is grad_again
+
+
+@pytest.mark.parametrize("make", [small_emu3, small_liquid])
+def test_models_of_one_vocabulary_keep_the_contract(make):
+    pytest.importorskip("peft")
+    assert check_adapter(make(), say=None).passed == list(CHECKS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
