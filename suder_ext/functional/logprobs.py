@@ -211,7 +211,8 @@ def _linear_stats(
         from suder_ext.functional import vocabulary_parallel
 
         rows, index = _rows(hidden, target)
-        keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
+        kernel = has_kernel("linear_logprob", hidden)
+        keep = room_for_logits(rows, weight, bias, LOGITS_KEPT) if kernel else 0
         settings = ignore_index, temperature, softcap, with_entropy, keep
         options = vocabulary_parallel.Options(*settings)
         parts = vocabulary_parallel.linear_stats(rows, weight, bias, index, options, group)

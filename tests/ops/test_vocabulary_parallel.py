@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import suder_ext
-from tests.ops.backends import BACKENDS, use_backend
+from tests.ops.backends import use_backend
 from tests.ops.cases import OUTPUTS, gradients, oracle
 from tests.ops.compare import assert_close, grad_kind
-from tests.ops.vocabulary_cases import SPLITS
+from tests.ops.vocabulary_cases import SPLIT_BACKENDS, SPLITS
 from tests.ops.vocabulary_ranks import CU, RANKS, run
 from tests.tolerances import TOLERANCES
 
@@ -32,7 +32,7 @@ def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("name", SPLITS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SPLIT_BACKENDS)
 def test_ranks_equal_one_process_and_float64(
     ranks: list[dict[str, Any]], backend: str, name: str
 ) -> None:

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 import suder_ext
-from tests.ops.backends import BACKENDS, use_backend
+from tests.ops.backends import use_backend
 from tests.ops.cases import gradients
-from tests.ops.vocabulary_cases import SPLITS, Split
+from tests.ops.vocabulary_cases import SPLIT_BACKENDS, SPLITS, Split
 
 RANKS = 3
 CU = torch.tensor([0, 4, 9, 9, 19])  # a sequence of no token
@@ -29,7 +29,7 @@ def run(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=where, rank=rank, world_size=RANKS)
     groups: Groups = {1: dist.new_group([2]), 2: dist.new_group([0, 1]), 3: dist.group.WORLD}
     results: dict[str, Any] = {}
-    for backend in BACKENDS:
+    for backend in SPLIT_BACKENDS:
         with use_backend(backend):
             for name, split in SPLITS.items():
                 if rank < len(split.sizes):

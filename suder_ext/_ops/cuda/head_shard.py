@@ -15,7 +15,7 @@ class CudaShard:
     """See `head_shards.Shard`. Nothing is kept: the backward makes each tile again."""
 
     def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
-        tiles = Tiles(*head[:4])
+        tiles = Tiles(*head[:4], shard=True)
         like = tiles.padded
         logprob, lse, entropy = results(like, tiles.tokens, with_entropy)
         state = floats(like, tiles.tokens, 4)
@@ -52,4 +52,4 @@ class CudaShard:
         needs: tuple[bool, ...],
     ) -> tuple[Tensor, Tensor, Tensor]:
         settings = IGNORED, *head[4:]
-        return tiled_gradients(upstream, *head[:4], lse, entropy, settings, needs)
+        return tiled_gradients(upstream, *head[:4], lse, entropy, settings, needs, shard=True)

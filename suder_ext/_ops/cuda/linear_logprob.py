@@ -93,16 +93,19 @@ def tiled_gradients(
     entropy: Tensor,
     settings: tuple[int, float, float | None],
     needs: Sequence[bool],
+    *,
+    shard: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each tile again, turned into its gradient in place, then up to two products and column sums.
 
-    They accumulate in float32, and that of the hidden states is left in it.
+    They accumulate in float32, and that of the hidden states is left in it. shard: the log-sum-exp
+    is of more than this weight.
     """
     need_hidden, need_weight, need_bias = needs
     ignore_index = settings[0]
     if need_weight:  # the gradient 0 of an ignored row, times a hidden state that may be NaN
         hidden = hidden.masked_fill((target == ignore_index).unsqueeze(1), 0.0)
-    tiles = Tiles(hidden, weight, bias, target)
+    tiles = Tiles(hidden, weight, bias, target, shard=shard)
     grads = upstream(*grads)
     depth, height = hidden.shape[1], tiles.padded.shape[0]
     d_hidden = floats(hidden, *((height, depth) if need_hidden else (0,))).zero_()

@@ -46,8 +46,13 @@ class Tiles:
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
+        *,
+        shard: bool = False,
     ) -> None:
         self.tokens, self.vocab = hidden.shape[0], weight.shape[0]
+        # A kernel that has a whole row before it makes its probabilities add up to 1, which those
+        # of a shard do not: there are more.
+        self.least_vocab = self.vocab + shard
         self.weight, self.target = rows(weight), target.contiguous()
         self.bias = None if bias is None else bias.to(torch.float32).contiguous()
         self.padded = hidden
@@ -82,7 +87,7 @@ class Tiles:
             **tile_arguments(tile, self.target[rows]),
             "first_column": columns.start,
             "bias": None if self.bias is None else self.bias[columns],
-            "vocab": self.vocab,
+            "vocab": self.least_vocab,
         }
 
     @staticmethod
