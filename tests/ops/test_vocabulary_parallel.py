@@ -11,7 +11,7 @@ import suder_ext
 from tests.ops.backends import use_backend
 from tests.ops.cases import OUTPUTS, gradients, oracle
 from tests.ops.compare import assert_close, grad_kind
-from tests.ops.vocabulary_cases import SPLIT_BACKENDS, SPLITS
+from tests.ops.vocabulary_cases import RUNS, SPLITS
 from tests.ops.vocabulary_ranks import CU, RANKS, run
 from tests.tolerances import TOLERANCES
 
@@ -31,8 +31,7 @@ def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
 
 
-@pytest.mark.parametrize("name", SPLITS)
-@pytest.mark.parametrize("backend", SPLIT_BACKENDS)
+@pytest.mark.parametrize(("backend", "name"), RUNS)
 def test_ranks_equal_one_process_and_float64(
     ranks: list[dict[str, Any]], backend: str, name: str
 ) -> None:

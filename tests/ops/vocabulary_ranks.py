@@ -15,7 +15,7 @@ from torch import Tensor
 import suder_ext
 from tests.ops.backends import use_backend
 from tests.ops.cases import gradients
-from tests.ops.vocabulary_cases import SPLIT_BACKENDS, SPLITS, Split
+from tests.ops.vocabulary_cases import RUNS, SPLITS, Split
 
 RANKS = 3
 CU = torch.tensor([0, 4, 9, 9, 19])  # a sequence of no token
@@ -29,11 +29,10 @@ def run(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=where, rank=rank, world_size=RANKS)
     groups: Groups = {1: dist.new_group([2]), 2: dist.new_group([0, 1]), 3: dist.group.WORLD}
     results: dict[str, Any] = {}
-    for backend in SPLIT_BACKENDS:
-        with use_backend(backend):
-            for name, split in SPLITS.items():
-                if rank < len(split.sizes):
-                    results[f"{backend}/{name}"] = both(split, rank, groups)
+    for backend, name in RUNS:
+        if rank < len(SPLITS[name].sizes):
+            with use_backend(backend):
+                results[f"{backend}/{name}"] = both(SPLITS[name], rank, groups)
     size = 2 if rank < 2 else 1
     for check in CHECKS[size]:
         results[check.__name__] = check(rank, groups[size])
