@@ -29,7 +29,8 @@ class Learner:
     Attributes:
         policy: the model that samples and is trained.
         start: the same model as it was, frozen; weights never trained (the VQ model's; with
-            LoRA, all but the adapters) are shared.
+            LoRA, all but the adapters) are shared. With optimizer.start_dtype bfloat16 it holds
+            the matrices that autocast would make of its own.
         scorer: gives the rewards, by the policy or by the start model.
         fingerprint: of the start model, part by part; size: bytes of its weights.
         saved: dtype of checkpoints and of the finished model.
@@ -54,6 +55,9 @@ class Learner:
         self.saved = model.saved
         self.policy: UnifiedModel = model
         self.start = self.policy.frozen_copy()
+        if config.optimizer.start_dtype == "bfloat16" and not config.lora.rank:
+            self.start, fill = self.start.inference_copy(torch.bfloat16)
+            fill()
         self.updater = Updater(named, config.optimizer)
         self.batches = Batches(config)
         self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
@@ -93,7 +97,7 @@ class Learner:
         )  # fmt: skip
 
     def save_best(self, folder: Path, model: Any) -> None:
-        """Writes the policy or the start model so that `restart` finds every bit of it.
+        """Writes the policy so that `restart` finds every bit of it.
 
         With LoRA the adapters, which are what is trained, are never rounded.
         """
