@@ -12,6 +12,7 @@ import torch
 
 from suder.method.balance import Gradient, Updater
 from suder.method.gradients import Sums, add_gradient
+from suder.method.moments import check_moments
 from suder.method.rewards import DualReward
 from suder.models import load_model
 from suder.models.base import UnifiedModel
@@ -40,6 +41,7 @@ class Learner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        check_moments(config.optimizer)
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         model = load_model(config.model, device=config.device, compute=compute)

@@ -15,6 +15,7 @@ from suder.engine.sampling import batches
 from suder.inputs.texts import read_prompts
 from suder.method.blocks import Block, blocks
 from suder.method.directions import active, trained
+from suder.method.moments import check_moments, moment_bytes
 from suder.method.objectives import trained_candidates
 from suder.method.rewards import DualReward
 from suder.method.selection import select
@@ -55,9 +56,11 @@ def plan(config: TrainConfig) -> Plan:
 
     Raises:
         DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
+        ModuleNotFoundError: peft or torchao, which the settings ask for, is not installed.
     """
     longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
     check_device(config.device)
+    check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
     with weightless(config.model, compute, config.lora) as model:
         model.checkpoint_activations = config.optimizer.checkpoint_activations
@@ -77,7 +80,7 @@ def plan(config: TrainConfig) -> Plan:
                 "weights": weights,
                 "start model": 0 if config.lora.rank else learnt - short * narrow_start,
                 "averaged weights": 0 if away else learnt,
-                "Adam's moments": 2 * learnt,
+                "Adam's moments": moment_bytes(model.trainable_parameters(), config.optimizer),
                 "16-bit copies": short * (copies - (copies == 2 and narrow_start)),
             },
             phases={

@@ -113,6 +113,13 @@ class Optimizer(Section):
             "host's memory: the same bits, a third of the optimiser's memory"
         ),
     ] = False
+    moments: Annotated[
+        Literal["float32", "8bit"],
+        says(
+            "of Adam; 8bit: through torchao (pip install 'suder[torchao]'), a quarter of the "
+            "memory, other steps by their rounding"
+        ),
+    ] = "float32"
     start_dtype: Annotated[
         Literal["float32", "bfloat16"],
         says(
