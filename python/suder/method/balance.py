@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from suder.method import moments
 from suder.settings.config import Optimizer
 
 SMOOTHING = 0.9  # of the norms that balancing uses
@@ -54,7 +55,10 @@ class Updater:
         names, params: the trained parameters.
         average: the averaged weights, one tensor a parameter; decay min(ema, (1 + t) / (10 + t))
             after step t, so that the start model is soon forgotten. With `settings.offload` they
-            are in the host's memory, and so are gradients until they are added up.
+            are in the host's memory, and so are gradients until they are added up. Never in 16
+            bits: at a rate of 1e-5 and a decay of 0.98, bfloat16 of weights of size 0.02 misses 80%
+            of what 400 rounds move them by, and with stochastic rounding is off by 7% (34% at a
+            decay of 0.998), where the one rounding of a saved model costs 3%.
         lr_scale: multiplies the rate; a roll-back halves it.
     """
 
@@ -95,12 +99,9 @@ class Updater:
         torch._foreach_mul_(total, min(1.0, self.settings.grad_clip / (norm + 1e-12)))
         lr = self.lr_scale * self.settings.lr
         lr *= min(1.0, (self.rounds + 1) / max(1, self.settings.warmup_rounds))
-        for group in self.adam.param_groups:
-            group["lr"] = lr
         for param, gradient_of in zip(self.params, total, strict=True):
             param.grad = gradient_of
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        moments.step(self.adam, lr)
         log = {"grad_norm/total": norm, "lr": lr, "skipped": 0.0}
         return log | {f"balance/{name}": factor for name, factor in factors.items()}
 
@@ -141,8 +142,7 @@ class Updater:
         for name, param, mean in zip(self.names, self.params, self.average, strict=True):
             tensors["weight/" + name] = param
             tensors["average/" + name] = mean
-            for key, value in self.adam.state.get(param, {}).items():
-                tensors[f"adam/{key}/{name}"] = value
+            tensors |= moments.saved(self.adam, param, name)
         meta = {
             "rounds": self.rounds,
             "lr_scale": self.lr_scale,
@@ -157,20 +157,10 @@ class Updater:
             for name, param, mean in zip(self.names, self.params, self.average, strict=True):
                 param.copy_(tensors["weight/" + name])
                 mean.copy_(tensors["average/" + name])
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    value = tensors.get(f"adam/{key}/{name}")
-                    if value is not None:
-                        # The fused AdamW keeps its step counter beside the parameter too.
-                        self.adam.state[param][key] = value.to(param.device)
+                moments.restore(self.adam, param, name, tensors)
 
     def _new_adam(self) -> None:
-        self.adam = torch.optim.AdamW(
-            self.params,
-            lr=self.settings.lr,
-            betas=(self.settings.betas[0], self.settings.betas[1]),
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+        self.adam = moments.new_adam(self.params, self.settings)
 
     def _away(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to("cpu") if self.settings.offload else tensor

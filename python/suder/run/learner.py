@@ -12,6 +12,7 @@ import torch
 
 from suder.method.balance import Gradient, Updater
 from suder.method.gradients import Sums, add_gradient
+from suder.method.moments import check_moments
 from suder.method.rewards import DualReward
 from suder.models import load_model
 from suder.models.base import UnifiedModel
@@ -29,7 +30,8 @@ class Learner:
     Attributes:
         policy: the model that samples and is trained.
         start: the same model as it was, frozen; weights never trained (the VQ model's; with
-            LoRA, all but the adapters) are shared.
+            LoRA, all but the adapters) are shared. With optimizer.start_dtype bfloat16 it holds
+            the matrices that autocast would make of its own.
         scorer: gives the rewards, by the policy or by the start model.
         fingerprint: of the start model, part by part; size: bytes of its weights.
         asked: what its prompts say, and how long its captions may be, where null left that open.
@@ -40,6 +42,7 @@ class Learner:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        check_moments(config.optimizer)
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         asked = config.prompts.model_dump()
@@ -58,6 +61,9 @@ class Learner:
         self.saved = model.saved
         self.policy: UnifiedModel = model
         self.start = self.policy.frozen_copy()
+        if config.optimizer.start_dtype == "bfloat16" and not config.lora.rank:
+            self.start, fill = self.start.inference_copy(torch.bfloat16)
+            fill()
         self.updater = Updater(named, config.optimizer)
         self.batches = Batches(config)
         self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
@@ -97,7 +103,7 @@ class Learner:
         )  # fmt: skip
 
     def save_best(self, folder: Path, model: Any) -> None:
-        """Writes the policy or the start model so that `restart` finds every bit of it.
+        """Writes the policy so that `restart` finds every bit of it.
 
         With LoRA the adapters, which are what is trained, are never rounded.
         """

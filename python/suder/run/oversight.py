@@ -57,7 +57,7 @@ class Oversight:
         look = self._look(start, 0, log)
         if fresh:
             self.guard.judge(look)
-            self._keep(start)
+            self._keep(self.learner.policy)  # still the start's weights, and never rounded
             log.round(0, look.log())
 
     def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:

@@ -15,6 +15,7 @@ from suder.engine.sampling import batches
 from suder.inputs.texts import read_prompts
 from suder.method.blocks import Block, blocks
 from suder.method.directions import active, trained
+from suder.method.moments import check_moments, moment_bytes
 from suder.method.objectives import trained_candidates
 from suder.method.rewards import DualReward
 from suder.method.selection import select
@@ -53,9 +54,11 @@ def plan(config: TrainConfig) -> Plan:
 
     Raises:
         DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
+        ModuleNotFoundError: peft or torchao, which the settings ask for, is not installed.
     """
     longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
     check_device(config.device)
+    check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
     asked = config.prompts.model_dump()
     with weightless(config.model, compute, config.lora, **asked) as model:
@@ -65,15 +68,19 @@ def plan(config: TrainConfig) -> Plan:
         waiting = learnt * (len(active(config, 1)) - 1)  # the gradient of the other direction
         away = config.optimizer.offload
         dry = _Round(config, model, longest)
+        short = peak_of(lambda: model.inference_copy(compute)) if compute else 0
+        narrow_start = config.optimizer.start_dtype == "bfloat16" and not config.lora.rank
+        # The start model samples and scores for the guard, or scores for the round.
+        copies = 2 if config.guard.enabled or config.reward.scorer == "frozen" else 1
         optimise = max(map(dry.optimise, trained(config)))
         seen = DIRECTIONS if config.guard.enabled else trained(config)  # of candidates
         return Plan(
             held={
                 "weights": weights,
-                "start model": 0 if config.lora.rank else learnt,
+                "start model": 0 if config.lora.rank else learnt - short * narrow_start,
                 "averaged weights": 0 if away else learnt,
-                "Adam's moments": 2 * learnt,
-                "16-bit copy": peak_of(lambda: model.inference_copy(compute)) if compute else 0,
+                "Adam's moments": moment_bytes(model.trainable_parameters(), config.optimizer),
+                "16-bit copies": short * (copies - (copies == 2 and narrow_start)),
             },
             phases={
                 "sample": max(map(dry.sample, seen)),
@@ -92,6 +99,8 @@ class _Round:
         self.config, self.model, self.longest = config, model, longest
         self.text = len(model.tokenize([longest])[0])
         self.caption = config.sampling.max_new_tokens or model.max_new_tokens
+        compute = model.compute
+        self.reader = model.inference_copy(compute)[0] if compute else model
 
     def optimise(self, direction: Direction) -> int:
         """Of a direction: its gradient, and what the largest block's forward keeps for it."""
@@ -114,13 +123,14 @@ class _Round:
         )
         preference = preference_of(config.objective)
         with_start = config.objective.kl > 0 or bool(preference and preference.with_reference)
+        start = self.reader if config.optimizer.start_dtype == "bfloat16" else model
 
         def block() -> None:
             hidden = model(*given, group, guidance)
             stats = linear_logprob_stats(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
             if with_start:
                 with torch.no_grad():
-                    frozen = model(*given, group, guidance)
+                    frozen = start(*given, group, guidance)
                     linear_logprob(frozen.hidden, frozen.weight, frozen.target, frozen.bias)
             (stats.logprob.mean() + 0.0 * stats.entropy.mean()).backward()
 
@@ -133,7 +143,7 @@ class _Round:
         (other,) = set(DIRECTIONS) - {direction}
         pairs = self._pairs(other)
         given = self._condition(other, pairs), self._targets(other, pairs, self.text)
-        return peak_of(lambda: self.model(other, *given))
+        return peak_of(lambda: self.reader(other, *given))
 
     def _block(self, tokens_of: Callable[[Block], int]) -> tuple[int, int]:
         """Inputs, and candidates of each, of the first block of a round that drops none."""
@@ -167,7 +177,7 @@ class _Round:
         condition = self._condition(direction, len(inputs))
 
         def drawn_at_once() -> Any:
-            decoding = self.model.start(direction, condition, group, steps, guidance)
+            decoding = self.reader.start(direction, condition, group, steps, guidance)
             decoding.make_room()
             return decoding
 

@@ -145,6 +145,20 @@ class Optimizer(Section):
             "host's memory: the same bits, a third of the optimiser's memory"
         ),
     ] = False
+    moments: Annotated[
+        Literal["float32", "8bit"],
+        says(
+            "of Adam; 8bit: through torchao (pip install 'suder[torchao]'), a quarter of the "
+            "memory, other steps by their rounding"
+        ),
+    ] = "float32"
+    start_dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        says(
+            "bfloat16: the frozen start model holds the matrices of its layers as products read "
+            "them (dtype bfloat16): the same bits, half its memory; LoRA's shares all its weights"
+        ),
+    ] = "float32"
 
 
 class Lora(Section):
@@ -263,5 +277,10 @@ class TrainConfig(Section):
     def _sections_agree(self) -> TrainConfig:
         if self.guard.enabled and self.data.heldout == 0.0:
             raise ValueError("the guard needs inputs to watch: set data.heldout above 0")
+        if self.optimizer.start_dtype == "bfloat16" and self.dtype != "bfloat16":
+            raise ValueError(
+                "optimizer.start_dtype bfloat16 with dtype float32 would find the start model "
+                "changed before any training: set dtype to bfloat16, or leave start_dtype out"
+            )
         check_objective(self.objective)
         return self

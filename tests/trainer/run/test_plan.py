@@ -39,6 +39,13 @@ class EveryByte(LiveBytes):
         ["objective.name=simpo", "dtype=bfloat16"],
         ["optimizer.tokens_per_batch=200", "sampling.guidance=3", "sampling.policy=cfg"],
         ["optimizer.checkpoint_activations=true", "lora.rank=4"],
+        ["dtype=bfloat16", "reward.scorer=frozen", "optimizer.tokens_per_batch=100"],
+        [
+            "dtype=bfloat16",
+            "reward.scorer=frozen",
+            "optimizer.start_dtype=bfloat16",
+            "optimizer.tokens_per_batch=100",
+        ],
     ],
     ids=" ".join,
 )

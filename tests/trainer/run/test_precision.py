@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import suder.run.learner
+from suder.engine.weights import to_sample_with
 from suder.guard.rule import Guard
 from suder.method.balance import Updater
 from suder.models import load_model
@@ -19,6 +20,7 @@ from suder.models.janus.adapter import Janus
 from suder.run.learner import Learner
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
+from suder.storage.files import read_jsonl
 
 Make = Callable[..., TrainConfig]
 
@@ -173,3 +175,45 @@ def test_rollback_is_exact_from_a_checkpoint_of_16_bits(
     )
     for one in files:
         assert (tmp_path / "final" / one).read_bytes() == (tmp_path / "expected" / one).read_bytes()
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dpo"])
+def test_a_start_model_in_16_bits_changes_no_bit(
+    make_config: Make, lively_model_folder: Path, objective: str
+) -> None:
+    """Products read what autocast would make of float32; the guard, the KL and rewards use it."""
+    common = (
+        "dtype=bfloat16", "guard.every=1", "reward.scorer=frozen", f"model={lively_model_folder}",
+        f"objective.name={objective}",
+    )  # fmt: skip
+    folders = []
+    for dtype in ("float32", "bfloat16"):
+        config = make_config(*common, f"optimizer.start_dtype={dtype}", output=f"start_{dtype}")
+        trainer = Trainer(config, quiet=True)
+        start = trainer.learner.start
+        narrow = {
+            layer.weight.dtype for layer in start.modules() if isinstance(layer, torch.nn.Linear)
+        }
+        assert (torch.bfloat16 in narrow) == (dtype == "bfloat16")
+        policy = {id(weight) for weight in trainer.learner.policy.trainable_parameters()}
+        assert not policy & {id(weight) for weight in start.parameters()}
+        reader = to_sample_with(start).core.lm_head.weight
+        assert (reader is start.core.lm_head.weight) == (dtype == "bfloat16")  # no second copy
+        trainer.run()
+        folders.append(Path(config.output))
+    one, other = (load_file(folder / "best" / "model.safetensors") for folder in folders)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    rows, others = (
+        [
+            {key: value for key, value in row.items() if not key.startswith("seconds")}
+            for row in read_jsonl(folder / "metrics.jsonl")
+        ]
+        for folder in folders
+    )
+    assert rows == others
+    assert any(row.get("kl/generation") for row in rows)
+
+
+def test_a_start_model_in_16_bits_needs_products_in_them(make_config: Make) -> None:
+    with pytest.raises(ValueError, match="start_dtype bfloat16 with dtype float32 would find"):
+        make_config("optimizer.start_dtype=bfloat16")
