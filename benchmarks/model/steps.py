@@ -52,7 +52,7 @@ def steps(shape: str, pictures: int) -> Steps:
         batch = Batch(decoding, head, board, Rules())
         with (
             mock.patch("suder.engine.head.sample_token", _drawn),
-            mock.patch("suder.models.janus.llama_step.F.rms_norm", _normed),
+            mock.patch("torch.nn.functional.rms_norm", _normed),
             model.computing(),
         ):
             batch.draw()
