@@ -35,7 +35,7 @@ class Target(NamedTuple):
     seconds: float
 
 
-TARGETS = (Target("1b", 0, False, 15.0), Target("7b", 32, True, 60.0))
+TARGETS = (Target("1b", 0, True, 15.0), Target("7b", 32, True, 60.0))
 
 
 class Block(NamedTuple):
