@@ -28,6 +28,7 @@ from rounds.shapes import SHAPES, build
 from rounds.work import Machine, totals
 from timing import add_arguments, clock_of, processor, write_record
 
+from suder.models.usable import check_device
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 
@@ -115,6 +116,10 @@ def main() -> None:
     wanted = args.only.split(",")
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"--only: no part is called {', '.join(sorted(unknown))}; {', '.join(PARTS)}")
+    try:
+        check_device(args.device)
+    except ValueError as error:
+        parser.error(str(error))
     device = torch.device(args.device)
     args.dtype = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
     torch.set_num_threads(args.threads)

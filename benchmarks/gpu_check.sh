@@ -3,12 +3,25 @@
 # module is carried there built (build/gpu/*.so, by `gpu_check.sh --build ARCH` on any machine with
 # nvcc and the same Python), two more if it is not:
 #   benchmarks/gpu_check.sh OUT [--only tests,sanitizers,compare,pairs,calls,ncu]
+#   benchmarks/gpu_check.sh OUT --only round
 #   benchmarks/gpu_check.sh --build 90a
 # Ends with a short table; everything else is in files in OUT. A step that fails or runs out of time
 # is told of and does not stop the rest; the exit status counts them.
 #
 # Peers are carried as wheels and installed without an index: liger-kernel and cut-cross-entropy are
 # small and pure Python; quack needs nvidia-cutlass-dsl, 92 MB, and stays out unless that is there.
+#
+# "round", which has to be asked for, times the phases of a round of the trainer on Janus-Pro-1B's
+# shape (two minutes at most), then on the 7B's with LoRA in the time that is left. Beside torch,
+# transformers and what those bring the trainer needs pydantic, rich and Pillow; LoRA needs peft.
+# Wheels for Python 3.12, 13 MB, from any machine with a network:
+#   pip download -d build/gpu/wheels --only-binary=:all: --python-version 3.12 \
+#     --platform manylinux2014_x86_64 'pydantic>=2.10,<3' rich
+#   pip download -d build/gpu/wheels --only-binary=:all: --python-version 3.12 --no-deps \
+#     --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 pillow peft accelerate psutil
+# They are pydantic, pydantic_core (of the very version that pydantic asks for), annotated_types,
+# typing_extensions, typing_inspection; rich, markdown_it_py, mdurl, pygments; pillow; peft,
+# accelerate, psutil. What is in build/gpu/wheels and missing is installed into OUT/packages.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
@@ -28,9 +41,10 @@ if [[ ${1:-} == --build ]]; then
 fi
 out=$(mkdir -p "${1:?usage: gpu_check.sh OUT [--only PARTS]}" && cd "$1" && pwd) || exit 2
 parts=tests,sanitizers,compare,pairs,calls,ncu
+known=,$parts,round,
 [[ ${2:-} == --only ]] && parts=${3:?--only takes a list of: $parts}
 for part in ${parts//,/ }; do
-  [[ ,tests,sanitizers,compare,pairs,calls,ncu, == *,$part,* ]] ||
+  [[ $known == *,$part,* ]] ||
     { echo "--only: no part is called $part" >&2; exit 2; }
 done
 if ! command -v nvidia-smi >/dev/null; then
@@ -110,6 +124,37 @@ if wanted ncu; then
     say "LEFT OUT  ncu: not installed"
   fi
 fi
-cat "$out/table.txt" "$out/pairs.txt" "$out/calls.txt" 2>/dev/null
+
+missing() { # MODULES: those that cannot be imported
+  "$python" - "$@" <<'END'
+import importlib.util
+import sys
+
+print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))
+END
+}
+if wanted round; then
+  packages=$out/packages
+  if [[ -n $(missing pydantic rich PIL peft) ]] && compgen -G "$build/wheels/*.whl" >/dev/null; then
+    "$python" -m pip install --quiet --no-index --no-deps --target "$packages" \
+      "$build"/wheels/*.whl >"$out/packages.txt" 2>&1 || tail -n 3 "$out/packages.txt"
+    export PYTHONPATH=$PYTHONPATH:$packages
+  fi
+  lacking=$(missing pydantic pydantic_core annotated_types typing_inspection rich PIL)
+  if [[ -n $lacking ]]; then
+    say "LEFT OUT  round: no ${lacking// /, no } here; the wheels to carry in build/gpu/wheels, and" \
+      "how to get them, are at the head of benchmarks/gpu_check.sh"
+  else
+    count step round-1b 120 "$python" benchmarks/bench_round.py --shape 1b --device cuda \
+      --checkpoint-activations --json "$out/round_1b.json"
+    if [[ -n $(missing peft) ]]; then
+      say "LEFT OUT  round-7b: no peft here; see the head of benchmarks/gpu_check.sh"
+    else
+      count step round-7b 170 "$python" benchmarks/bench_round.py --shape 7b --device cuda \
+        --lora 32 --checkpoint-activations --json "$out/round_7b.json"
+    fi
+  fi
+fi
+cat "$out"/{table,pairs,calls,round-1b,round-7b}.txt 2>/dev/null
 echo "$failed steps failed; $SECONDS s; results in $out"
 exit "$failed"

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.compare --out OUT
 
 writes results.json, table.txt and ratios.png. Times are medians of interleaved runs with a cold L2;
-ratios are to the bare bf16 product of the same size. The model's predictions (benchmarks/model.py)
+ratios are to the bare bf16 product of the same size. The model's predictions (benchmarks/model)
 stand beside the times of our kernels.
 """
 

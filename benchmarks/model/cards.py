@@ -26,6 +26,9 @@ class Card:
     launch: float  # seconds between dependent kernels of one stream
     # Bytes/s from L2 by TMA: 777e12 / (2 * 192 * 192) * (192 + 192) * 2. 0: none, and no wgmma.
     tma: float = 8.1e12
+    # FLOP/s of float32 convolutions and products where torch lets them round to TF32, as it does
+    # for convolutions: 40% of the data sheet's 495e12 (estimate).
+    float32: float = 200e12
     issue: float = 132 * 4 * 32 * 1.755e9  # thread instructions a second
     row_issue: float = (
         132 * 4 * 32 * 1.96e9

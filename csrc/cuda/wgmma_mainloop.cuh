@@ -4,7 +4,7 @@
 // overlaps the next one's loads.
 //
 // What one block loads from L2 in a step would take longer than its products (by
-// benchmarks/model.py). So two blocks form a cluster, which takes part after part of the task:
+// benchmarks/model). So two blocks form a cluster, which takes part after part of the task:
 // neighbouring rows, the same columns. Each loads its own rows of `a` and one half of the columns
 // of `b`, that half for both. A stage is loaded again when the readers of both blocks have released
 // it to both.

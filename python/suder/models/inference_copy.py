@@ -41,7 +41,11 @@ class InferenceCopy:
         for name, layer in core.named_modules():
             if id(layer) in outside:
                 continue
-            plain = _plain(name, layer) if name in adapted else layer
+            plain = layer
+            if name in adapted:
+                # Run dry, a layer cannot be tried out; of plain LoRA there is nothing to try.
+                known = _lora_weight(layer) is not None
+                plain = layer.base_layer if known else _plain(name, layer)
             if type(plain) is not nn.Linear:
                 continue
             weight, bias = plain.weight, plain.bias
@@ -70,8 +74,7 @@ def _lora_weight(layer: Any) -> Tensor | None:
     """Of PEFT's plain LoRA, which adds products to the weight; None of any other layer.
 
     `unwrapped` gives the same bits of every kind of adapter, but copies the layer and tries out
-    whether merging was right: once, when a copy is made. At each refresh that would take longer
-    than all the rest.
+    whether merging was right, which at each refresh would take longer than all the rest.
     """
     kind = type(layer)
     if (kind.__module__, kind.__name__) != ("peft.tuners.lora.layer", "Linear"):

@@ -102,3 +102,13 @@ def test_memory_of_this_machine_and_of_a_container(
     for name, text in (("max", "5000"), ("current", "3000"), ("stat", "anon 1\nfile 500\n")):
         (tmp_path / f"memory.{name}").write_text(text)
     assert memory.free_bytes("cpu") == 2500
+
+
+def test_a_copy_to_sample_with_is_as_large_with_adapters(make_config):
+    """Run dry, merging could not be tried out, and adapted layers were left out."""
+    pytest.importorskip("peft")
+    plain, adapted = (
+        plan(make_config("dtype=bfloat16", change)).held["16-bit copy"]
+        for change in ("lora.rank=0", "lora.rank=2")
+    )
+    assert adapted >= plain

@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.rounds import counts, vq_counts
+from benchmarks.model import steps
+from benchmarks.rounds import counts, shapes, vq_counts
 from benchmarks.rounds.work import Machine, Work, totals
 from suder.engine.sampling import sample
 from suder.models import Janus
@@ -148,3 +149,20 @@ def test_the_slower_of_bytes_and_products() -> None:
     machine = Machine("", copy=10.0, products={torch.float32: 5.0})
     works = [Work(100.0, 5.0, torch.float32), Work(0.0, 20.0, torch.float32)]
     assert machine.seconds(works) == 14.0
+
+
+def test_a_step_run_dry_reads_what_is_counted(monkeypatch) -> None:
+    """Two layers of Janus-Pro-1B, 64 rows, 320 tokens written: weights, keys and values."""
+    monkeypatch.setitem(shapes.LANGUAGE, "1b", (2048, 5632, 2, 16))
+    monkeypatch.setattr(steps, "AT", (320,))
+    (operators,) = steps.steps("1b", 32).by_columns.values()
+    found = sum(one.dram for one in operators.list)
+    language = counts.Language(shapes.published_config("1b", 0), torch.bfloat16)
+    prefixes, rows = 8 * 32, 64  # of four prompts and their null prompts, widened for a GPU
+    kept = language.kept * (prefixes + rows * 320)
+    assert found == pytest.approx(
+        2 * (language.matrices + language.head["generation"] + kept), 0.05
+    )
+    flops = sum(one.flops for one in operators.list if one.name in ("mm", "addmm"))
+    head = 2 * (2048 * 2048 * rows + 2048 * 16384 * 32)
+    assert flops == 2 * language.matrices * rows + head
