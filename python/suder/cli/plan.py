@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 
 from suder.cli.common import add_command
+from suder.cli.settings_given import add_settings, missing, settings_given
 
 SUMMARY = "What a run would hold in memory, part by part, before any of it is there."
 EXAMPLE = """\
   suder plan recipes/shapes.yaml
+  suder plan --model shapes --prompts prompts.txt lora.rank=32
   suder plan mine.yaml --set lora.rank=32 --set optimizer.checkpoint_activations=true
 
   A round is run dry: with the model's shapes and no weights. Exit code 2, and the settings that
@@ -20,21 +22,22 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "plan", SUMMARY, EXAMPLE)
-    parser.add_argument("config", help="settings (YAML)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="the same as --set key=value"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-        help="overrides a setting, such as optimizer.offload=true; may be repeated",
-    )  # fmt: skip
+    add_settings(parser, "settings (YAML)")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     from suder.run.room import room, table
-    from suder.settings.config_file import load_config
+    from suder.settings.config_file import ConfigError, load_config
 
-    config = load_config(args.config, [*args.changes, *args.overrides])
+    file, changes = settings_given(args)
+    if file is None:
+        changes = ["output=runs/plan", "data.images=.", *changes]  # neither is looked at
+        if needed := missing(changes):
+            raise ConfigError(
+                f"which settings? `suder plan CONFIG.yaml`; without a file it also needs "
+                f"{', '.join(needed)}"
+            )
+    config = load_config({} if file is None else file, changes)
     print(table(*room(config), config.device))
     return 0

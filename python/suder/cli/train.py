@@ -6,18 +6,22 @@ import argparse
 from pathlib import Path
 
 from suder.cli.common import add_command
+from suder.cli.settings_given import add_settings, missing, settings_given
 
 SUMMARY = "Improve a model with a folder of pictures and a file of prompts; no labels."
 EXAMPLE = """\
+  suder train --model shapes --images my/pictures --prompts my/prompts.txt --output runs/mine
   suder train recipes/shapes.yaml
   suder train recipes/shapes.yaml --set optimizer.lr=1e-4 --set seed=3 --set output=runs/three
   suder train --resume runs/three        after a crash, ctrl-c or kill -9: the same weights
 
-  The least a settings file must say:
+  Without a file, every setting but the four has its default (--help-config) or is given as
+  key=value: `device=cuda dtype=bfloat16 lora.rank=32` for a large model on a GPU. The run keeps
+  all of them in runs/mine/config.yaml, to be copied and changed. The least such a file must say:
     output: runs/mine
     data:
       images: my/pictures        a folder, searched recursively
-      prompts: my/prompts.txt    one a line
+      prompts: my/prompts.txt    one a line; of what, is up to you: no pictures belong to them
 
   What the run leaves:
     model/         the result, Hugging Face format: the weights that the guard kept
@@ -36,14 +40,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "train", SUMMARY, EXAMPLE)
-    parser.add_argument("config", nargs="?", help="settings (YAML); with --resume, a run's folder")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="the same as --set key=value"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-        help="overrides a setting, such as optimizer.lr=1e-4; may be repeated",
-    )  # fmt: skip
+    add_settings(parser, "settings (YAML); with --resume, a run's folder")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument(
         "--start-over", action="store_true",
@@ -64,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     if args.help_config:
         print(describe_config())
         return 0
-    if args.config is None:
-        raise ConfigError("which settings? `suder train CONFIG.yaml`, or --help for an example")
     if args.start_over and not args.resume:
         raise ConfigError("--start-over begins a run again, so it needs --resume RUN")
-    changes = [*args.changes, *args.overrides]
+    file, changes = settings_given(args)
     if args.resume:
-        folder = Path(args.config)
+        if file is None:
+            raise ConfigError("which run? `suder train --resume RUN`, its folder")
+        folder = Path(file)
         if folder.is_file():
             folder = _run_of(folder, changes)
         elif changes:
@@ -79,12 +76,18 @@ def run(args: argparse.Namespace) -> int:
 
         trainer = Trainer.resume(folder, quiet=args.quiet, start_over=args.start_over)
     else:
-        if Path(args.config).is_dir():
+        if file is None and not changes:
             raise ConfigError(
-                f"{args.config} is a folder; to go on with that run: "
-                f"`suder train --resume {args.config}`"
+                "which settings? `suder train CONFIG.yaml`, or `suder train --model M --images DIR "
+                "--prompts FILE --output DIR`; --help for an example"
             )
-        config = load_config(args.config, changes)
+        if file is None and (needed := missing(changes)):
+            raise ConfigError(f"without a settings file it also needs {', '.join(needed)}")
+        if file is not None and Path(file).is_dir():
+            raise ConfigError(
+                f"{file} is a folder; to go on with that run: `suder train --resume {file}`"
+            )
+        config = load_config({} if file is None else file, changes)
         from suder.run.folder import refuse_used
         from suder.run.room import room, table
         from suder.run.trainer import Trainer

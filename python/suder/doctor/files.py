@@ -32,7 +32,7 @@ def files(patient: Patient) -> Iterator[Finding]:
     told = ", ".join(f"{count} tensors {name}" for name, count in dtypes.most_common())
     yield Finding(
         "fine",
-        f"{folder}: {weights / 1e6:,.1f} million weights, {told}, {size(on_disk)}",
+        f"{folder}: {weights:,} weights, {told}, {size(on_disk)}",
         values={
             "folder": str(folder),
             "weights": weights,

@@ -15,6 +15,7 @@ from suder.doctor.patient import Patient
 from suder.models.janus.layout import QUESTION
 from suder.testing import check_adapter
 
+TODO = "compare chat_template.jinja with that of the model it was tuned from"
 SPEAKERS = ("<|User|>", "<|Assistant|>")  # of every Janus
 
 
@@ -35,7 +36,8 @@ def words(patient: Patient) -> Iterator[Finding]:
                 f"{name}, {len(said)} ids: {_tokens(tokenizer, said)}",
                 values={f"{name}_ids": said},
             )
-            yield from _template(tokenizer, name, said, patient)
+            yield from _template(tokenizer, name, said)
+        yield from _unknown(tokenizer, question, prompts.prompt_ids("").tolist(), prompt)
         if isinstance(processor, JanusProcessor):
             yield from _of_the_processor(processor, caption, question, prompt)
     yield from _ends(model, tokenizer)
@@ -54,19 +56,36 @@ def words(patient: Patient) -> Iterator[Finding]:
         yield Finding("fine", "texts come back, and those that spell special tokens are texts")
 
 
-def _template(tokenizer: Any, name: str, ids: Sequence[int], patient: Patient) -> Iterator[Finding]:
-    todo = "compare chat_template.jinja with that of the model it was tuned from"
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        yield Finding("wrong", f"the {name} has words that the vocabulary does not know", todo)
+def _unknown(
+    tokenizer: Any, question: Sequence[int], frame: Sequence[int], prompt: Sequence[int]
+) -> Iterator[Finding]:
+    """Words that the vocabulary does not know: the template's, or only those of what was asked."""
+    unknown = tokenizer.unk_token_id
+    for name, said in (("question", question), ("prompt", frame)):
+        if unknown is not None and unknown in said:
+            yield Finding(
+                "wrong",
+                f"the template of the {name} has words that the vocabulary does not know",
+                TODO,
+            )
+    if unknown is not None and unknown in prompt and unknown not in frame:
+        yield Finding(
+            "odd",
+            "the caption has words that the vocabulary does not know",
+            "give pictures and captions of your own by --images DIR --prompts FILE",
+        )
+
+
+def _template(tokenizer: Any, name: str, ids: Sequence[int]) -> Iterator[Finding]:
     if tokenizer.bos_token_id is not None and tokenizer.bos_token_id not in ids[:1]:
-        yield Finding("odd", f"the {name} does not begin with {tokenizer.bos_token!r}", todo)
+        yield Finding("odd", f"the {name} does not begin with {tokenizer.bos_token!r}", TODO)
     said = set(tokenizer.convert_ids_to_tokens(list(ids)))
     known = [one for one in SPEAKERS if one in tokenizer.get_vocab()]
     if missing := [one for one in known if one not in said]:
         yield Finding(
             "wrong",
             f"the template of the {name} leaves out {', '.join(missing)}, which it has",
-            todo,
+            TODO,
         )
 
 

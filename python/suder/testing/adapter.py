@@ -71,8 +71,7 @@ def check_adapter(
         model: the adapter, on any device.
         checks: names from `CHECKS`; None: all.
         prompts: three or more texts of different length that the vocabulary spells.
-        images: as many pictures as prompts (PIL, or uint8 `[S, S, 3]` of the model's own size);
-            None: drawn here.
+        images: as many pictures as prompts (PIL, or uint8 `[H, W, 3]`); None: drawn here.
         load: reads a folder that `model.save` wrote; None: `load_model` without options.
         lora: adapters to try; None: of rank 4, on the usual layers.
         strict: raise where a check fails.
@@ -122,4 +121,4 @@ def _made(name: str, subject: Subject) -> Outcome:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
         found.problems.append(f"raised {type(error).__name__} at {place}: {error}")
-    return found.outcome(name)
+    return found.outcome(name, CHECKS[name].__doc__ or "")

@@ -22,18 +22,20 @@ class Outcome:
         problems: a sentence each; none: it passed.
         measured: what was found where it passed.
         skipped: why it was not made, or "".
+        promise: what should hold, in a sentence.
     """
 
     check: str
     problems: tuple[str, ...] = ()
     measured: str = ""
     skipped: str = ""
+    promise: str = ""
 
     def __str__(self) -> str:
         if self.problems:
-            return f"FAILED   {self.check}\n" + "\n".join(
-                f"         - {one}" for one in self.problems
-            )
+            promise = f": {self.promise}" if self.promise else ""
+            lines = [f"         - {one}" for one in self.problems]
+            return "\n".join([f"FAILED   {self.check}{promise}", *lines])
         if self.skipped:
             return f"skipped  {self.check}: {self.skipped}"
         return f"passed   {self.check}" + (f": {self.measured}" if self.measured else "")
@@ -122,9 +124,10 @@ class Findings:
             )
         self.worst = max(self.worst, worst)
 
-    def outcome(self, check: str) -> Outcome:
+    def outcome(self, check: str, promise: str) -> Outcome:
         measured = [f"log p within {self.worst:.2g}"] if self.worst >= 0 else []
-        return Outcome(check, tuple(self.problems), ", ".join([*measured, *self.notes]))
+        told = ", ".join([*measured, *self.notes])
+        return Outcome(check, tuple(self.problems), told, promise=promise)
 
 
 def some(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 import suder.cli
 from suder.cli import COMMANDS, main
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import dump_config
+from suder.settings.config_file import dump_config, load_config
 
 
 @pytest.fixture
@@ -41,10 +41,44 @@ def test_train_and_resume(
     assert f"suder train --resume {run}" in said
 
 
+def test_train_without_a_file(
+    random_model_folder: Path,
+    inputs_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    given = ["--model", str(random_model_folder), "--prompts", str(inputs_folder / "prompts.txt")]
+    small = ["inputs_per_round=2", "candidates=2", "guard.enabled=false", "--set", "rounds=1"]
+    assert main(["plan", "seed=3", *given, *small]) == 0
+    given += ["--images", str(inputs_folder / "pictures"), "--output", str(run)]
+    # The first word may be a setting, too.
+    assert main(["train", "seed=3", *given, *small, "--quiet"]) == 0
+    assert (run / "model" / "model.safetensors").is_file()
+    kept = load_config(run / "config.yaml")
+    assert (kept.seed, kept.rounds, kept.output) == (3, 1, str(run))
+    assert kept.data.images == str(inputs_folder / "pictures")
+    assert main(["train", str(run / "config.yaml"), *given, "--quiet"]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_options_stand_above_a_file(settings: Path, tmp_path: Path) -> None:
+    run = tmp_path / "elsewhere"
+    assert main(["train", str(settings), "--output", str(run), "--quiet", "seed=5"]) == 0
+    assert load_config(run / "config.yaml").seed == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train"], "suder train: which settings?"),
+        (
+            ["train", "lora.rank=3", "--images", "."],
+            "without a settings file it also needs --model",
+        ),
+        (["train", "--resume"], "which run? `suder train --resume RUN`"),
+        (["train", "--resume", ".", "--model", "m"], "keeps its settings; leave out model=m"),
+        (["plan", "seed=1"], "without a file it also needs --model M (a folder or hub name in"),
         (["train", "nope.yaml"], "suder train: no settings file nope.yaml"),
         (["train", "SETTINGS", "optimizer.lrr=1"], "did you mean `optimizer.lr`?"),
         (["train", "SETTINGS", "data.images=nowhere"], "data.images: no folder nowhere"),

@@ -22,6 +22,7 @@ from suder.doctor.patient import Patient, drawn_pairs
 from suder.models.find import find_model
 from suder.run import plan as memory_plan
 from suder.testing import AdapterReport, Outcome
+from tests.trainer.families import small_emu3, small_liquid
 
 CODES = "model.vqmodel.quantize.embedding.weight"
 FAST = ("words", "pictures", "rewards")
@@ -128,8 +129,27 @@ def test_a_wrong_template(copy_of_shapes):
     file = copy_of_shapes / "chat_template.jinja"
     file.write_text(file.read_text().replace("<|User|>", "USER"))
     wrong = of(examine(copy_of_shapes, "words"), "words")["wrong"]
-    assert "the question has words that the vocabulary does not know" in wrong
+    assert "the template of the question has words that the vocabulary does not know" in wrong
+    assert "the template of the prompt has words that the vocabulary does not know" in wrong
     assert "the template of the prompt leaves out <|User|>, which it has" in wrong
+
+
+@pytest.mark.parametrize("make", [small_emu3, small_liquid])
+def test_models_of_one_vocabulary(make, tmp_path):
+    make().save(tmp_path)
+    examined = examine(tmp_path, *FAST, "parity")
+    assert [one.name for one in examined.sections] == [
+        "files",
+        "words",
+        "pictures",
+        "parity",
+        "rewards",
+    ]
+    found = of(examined, "words")
+    assert any(text.startswith("question, ") for text in found["fine"])
+    assert found["odd"] == ["the caption has words that the vocabulary does not know"]
+    assert found["wrong"] == []
+    assert len(of(examined, "rewards")["wrong"]) == 2  # the weights are random
 
 
 def test_another_end_of_texts(copy_of_shapes):

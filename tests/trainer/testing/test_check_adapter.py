@@ -75,7 +75,7 @@ def test_a_check_can_fail(check, kind, make_janus):
         pytest.importorskip("peft")
     whole = load_model("shapes") if check == "vq_round_trip" else make_janus()
     whole.__class__ = kind
-    with pytest.raises(AdapterError, match=f"1 checks failed\nFAILED   {check}\n") as caught:
+    with pytest.raises(AdapterError, match=f"1 checks failed\nFAILED   {check}: .+\n") as caught:
         check_adapter(whole, [check], say=None)
     assert caught.value.report.failed == [check]
     assert "raised" not in str(caught.value)  # found by what it measured
@@ -96,6 +96,22 @@ def test_an_adapter_that_raises_is_a_finding_and_the_others_go_on(janus, monkeyp
     assert "raised KeyError at test_check_adapter.py:" in said[0]
     with pytest.raises(AssertionError, match=r"raised KeyError.*\npassed: texts"):
         check_adapter(janus, ["pictures", "texts"], say=None)
+
+
+def test_a_loader_of_the_callers_own(shared_janus):
+    """Of a family that `load_model` does not know, or with options."""
+    folders = []
+
+    def load(folder):
+        folders.append(folder)
+        return load_model(folder, question="What is red?")
+
+    (outcome,) = check_adapter(
+        shared_janus, ["save_and_load"], load=load, strict=False, say=None
+    ).outcomes
+    assert len(folders) == 1
+    assert "log p of the loaded model" in outcome.problems[0]
+    assert "they should be the same bits" in outcome.problems[0]
 
 
 def test_what_is_asked_wrongly(shared_janus):
