@@ -40,10 +40,13 @@ def add_prompt_options(parser: argparse.ArgumentParser, drawing: bool = True) ->
     parser.add_argument(
         "--system-prompt", metavar="TEXT", help="before the question; default: the model's"
     )
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="side of a picture, where a model draws in any"
+    )
     if drawing:
         parser.add_argument(
-            "--null-prompt", choices=("fixed", "padded"),
-            help="what guidance subtracts; default: the model's (Janus: padded)",
+            "--null-prompt", metavar="TEXT",
+            help="what guidance subtracts; Janus: fixed or padded; default: the model's",
         )  # fmt: skip
         parser.add_argument(
             "--max-new-tokens", type=int, metavar="N", help="longest caption; default: the model's"
@@ -52,7 +55,7 @@ def add_prompt_options(parser: argparse.ArgumentParser, drawing: bool = True) ->
 
 def prompts_of(args: argparse.Namespace) -> dict[str, Any]:
     """What `load_model` takes of the options above."""
-    names = ("question", "system_prompt", "null_prompt")
+    names = ("question", "system_prompt", "null_prompt", "image_size")
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 

@@ -126,7 +126,8 @@ class DualReward:
 
         Args:
             prompts: texts.
-            images: PIL pictures or uint8 arrays, or int64 VQ tokens `[B, I]`, which are decoded.
+            images: PIL pictures or uint8 arrays, or int64 VQ tokens `[B, I]`, which are decoded,
+                unless the model reads them as they are.
             group: consecutive images that share one prompt; `prompts` may then hold one for each
                 group, or one for each image.
         """
@@ -154,9 +155,12 @@ class DualReward:
 
             def inputs(batch: Batch) -> tuple[Condition, Targets]:
                 places = [pairs[i][1] for i in batch.pairs[:: batch.group]]
+                read = [targets[i] for i in batch.pairs]
+                if drawn and model.reads_tokens:
+                    return images[places], read
                 # Only now: all the pictures at once would be the most that scoring holds.
                 shown = model.decode(images[places]) if drawn else [images[i] for i in places]
-                return model.pixels(shown), [targets[i] for i in batch.pairs]
+                return model.pixels(shown), read
 
             lengths = [len(ids) for ids in targets]
             seen = () if drawn else [code for _, code in pairs]

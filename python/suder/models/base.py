@@ -89,8 +89,9 @@ class UnifiedModel(Protocol):
     """A network that reads pictures and draws them; an `nn.Module`, so that DDP or FSDP wrap it."""
 
     training: bool
-    asks: dict[str, str]  # what its prompts say: settings of a run (`Prompts`), none of them null
+    asks: dict[str, Any]  # what its prompts say: settings of a run (`Prompts`), none of them null
     checkpoint_activations: bool
+    reads_tokens: bool  # a condition of "understanding" may be VQ tokens [C, I], too
 
     @property
     def device(self) -> torch.device: ...

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
-from transformers import JanusConfig, JanusForConditionalGeneration
+
+from suder.models.families import Family, family_of, known_families
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-CONFIG_BYTES, INDEX_BYTES = 1 << 20, 1 << 26
+# Emu3's config holds a map of its 32,768 tokens of pictures, by name.
+CONFIG_BYTES, INDEX_BYTES = 1 << 24, 1 << 26
 FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -37,8 +39,8 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-def read_config(folder: Path) -> JanusConfig:
-    """The model's config; no code that it names is run.
+def read_config(folder: Path) -> tuple[Family, Any]:
+    """The model's family and its config; no code that it names is run.
 
     Raises:
         OSError: there is none.
@@ -48,7 +50,7 @@ def read_config(folder: Path) -> JanusConfig:
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
             f"load_model: {folder} holds a PEFT adapter; load the model that it belongs to, wrap "
-            "it by peft.PeftModel.from_pretrained and pass that to suder.Janus"
+            "it by peft.PeftModel.from_pretrained and pass that to the adapter, as suder.Janus"
         )
     if not file.is_file():
         inside = folder / "model"
@@ -65,13 +67,14 @@ def read_config(folder: Path) -> JanusConfig:
             f"--repo_id OWNER/NAME --local_dir {folder} --output_dir CONVERTED "
             "--safe_serialization (it reads pytorch_model.bin, a pickle)"
         )
-    if kind != "janus":
+    family = family_of(kind)
+    if family is None:
         raise ValueError(
-            f"load_model: {folder} is a {kind!r} checkpoint; suder has an adapter for 'janus' "
-            "(transformers' format, e.g. deepseek-community/Janus-Pro-1B)"
+            f"load_model: {folder} is a {kind!r} checkpoint; suder has an adapter for "
+            + known_families()
         )
     try:
-        return JanusConfig.from_pretrained(folder, local_files_only=True)
+        return family, family.config.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(f"load_model: {file} makes no sense: {_first_line(error)}") from error
 
@@ -97,8 +100,9 @@ def read_headers(folder: Path, others: Iterable[str] = ()) -> dict[str, Tensor]:
     return tensors
 
 
-def check_weights(folder: Path, config: JanusConfig, tensors: dict[str, Tensor]) -> None:
+def check_weights(folder: Path, family: Family, config: Any, tensors: dict[str, Tensor]) -> None:
     """Raises ValueError, and names them, where tensors are not those that the config describes."""
+    tensors = {_renamed(name, family): value for name, value in tensors.items()}
     file = folder / CONFIG
     for name, count in _counts(config.to_dict()):
         if count > len(tensors):
@@ -108,10 +112,12 @@ def check_weights(folder: Path, config: JanusConfig, tensors: dict[str, Tensor])
             )
     try:
         with torch.device("meta"):
-            model = JanusForConditionalGeneration(copy.deepcopy(config))
+            model = family.model(copy.deepcopy(config))
     except Exception as error:
         raise ValueError(f"load_model: {file} makes no sense: {_first_line(error)}") from error
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    state = model.state_dict()
+    expected = {name: tuple(value.shape) for name, value in state.items()}
+    floats = {name for name, value in state.items() if value.is_floating_point()}
     missing = expected.keys() - tensors.keys()
     if config.tie_word_embeddings:
         for pair in map(set, model._tied_weights_keys.items()):
@@ -125,7 +131,9 @@ def check_weights(folder: Path, config: JanusConfig, tensors: dict[str, Tensor])
         if tensors[name].shape != expected[name]
     }
     packed = {
-        f"{name} is {tensors[name].dtype}" for name in both if tensors[name].dtype not in FLOATS
+        f"{name} is {tensors[name].dtype}"
+        for name in both & floats
+        if tensors[name].dtype not in FLOATS
     }
     found = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen,
              "not floating point": packed}  # fmt: skip
@@ -137,7 +145,7 @@ def check_weights(folder: Path, config: JanusConfig, tensors: dict[str, Tensor])
         )
 
 
-def is_tied(folder: Path, others: Iterable[str], config: JanusConfig) -> bool:
+def is_tied(folder: Path, others: Iterable[str], family: Family, config: Any) -> bool:
     """Whether lm_head will be the embeddings: the config says so, and the weights have but one.
 
     Published Janus-Pro says so (by transformers' default) and has both, which stay two.
@@ -145,17 +153,24 @@ def is_tied(folder: Path, others: Iterable[str], config: JanusConfig) -> bool:
     if not config.tie_word_embeddings:
         return False
     try:
-        names = read_headers(folder, others).keys()
+        names = {_renamed(name, family) for name in read_headers(folder, others)}
     except FileNotFoundError:  # a config alone
         return True
-    pairs = JanusForConditionalGeneration._tied_weights_keys.items()
+    pairs = family.model._tied_weights_keys.items()
     return not all({one, other} <= names for one, other in pairs)
+
+
+def _renamed(name: str, family: Family) -> str:
+    for pattern, instead in family.renamed:
+        name = re.sub(pattern, instead, name)
+    return name
 
 
 def dtype_of(tensors: dict[str, Tensor]) -> torch.dtype:
     """The one dtype that loses nothing of any of them."""
-    found = torch.float16 if any(one.dtype == "F16" for one in tensors.values()) else torch.bfloat16
-    for name in {one.dtype for one in tensors.values()}:
+    names = {one.dtype for one in tensors.values()} & FLOATS.keys()
+    found = torch.float16 if "F16" in names else torch.bfloat16
+    for name in names:
         found = torch.promote_types(found, FLOATS[name])
     return found
 
@@ -184,8 +199,9 @@ def _about_pickles(names: set[str]) -> str:
         return ""
     return (
         "; pickles can run any program when they are read, so they are not. Where you trust this "
-        'one, convert it once: python -c "from transformers import JanusForConditionalGeneration '
-        "as J; J.from_pretrained('FOLDER', use_safetensors=False).save_pretrained('FOLDER')\""
+        'one, convert it once: python -c "import transformers; transformers.CLASS.from_pretrained('
+        "'FOLDER', use_safetensors=False).save_pretrained('FOLDER')\", where CLASS is what "
+        "config.json names under architectures"
     )
 
 
@@ -205,6 +221,8 @@ def _json(file: Path, limit: int) -> dict[str, Any]:
 def _counts(tree: Any, name: str = "") -> Iterable[tuple[str, int]]:
     for key, value in tree.items():
         here = f"{name}.{key}" if name else str(key)
+        if key == "vocabulary_map":
+            continue  # names of tokens, not of parts
         if isinstance(value, dict):
             yield from _counts(value, here)
         elif isinstance(value, list | tuple):

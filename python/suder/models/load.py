@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.checkpoint_files import check_weights, dtype_of, read_config, read_headers
+from suder.models.decoder.adapter import DecoderModel
+from suder.models.families import Family
 from suder.models.find import find_model
-from suder.models.janus.adapter import Janus
 from suder.models.usable import check_device, check_no_run
 
 
@@ -19,8 +19,10 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     **options: Any,
-) -> Janus:
-    """Loads a Janus or Janus-Pro checkpoint in transformers' own format, in evaluation mode.
+) -> DecoderModel:
+    """Loads a checkpoint of a known family in transformers' own format, in evaluation mode.
+
+    The families are in `suder.models.families`: Janus and Janus-Pro, Emu3, Liquid.
 
     Only safetensors are read and no code of the checkpoint is run. What is loaded is the
     checkpoint, no tensor more or less; what `save` writes has its dtype, unless `saved` says
@@ -31,7 +33,7 @@ def load_model(
             "shapes" / "shapes-2": the small models that come with the package.
         device: where the model goes.
         dtype: float32, bfloat16 or float16.
-        options: keyword arguments of `Janus`, such as `question`.
+        options: keyword arguments of the family's adapter, such as `question` of `Janus`.
 
     Raises:
         OSError: no such folder or model, or one without safetensors.
@@ -42,10 +44,10 @@ def load_model(
     check_device(device)
     folder, others = find_model(path_or_id)
     check_no_run(folder)
-    config = read_config(folder)
+    family, config = read_config(folder)
     tensors = read_headers(folder, others)
-    check_weights(folder, config, tensors)
-    model = JanusForConditionalGeneration.from_pretrained(
+    check_weights(folder, family, config, tensors)
+    model = family.model.from_pretrained(
         folder,
         config=config,
         dtype=dtype,
@@ -55,14 +57,15 @@ def load_model(
         trust_remote_code=False,
     )
     options.setdefault("saved", dtype_of(tensors))
-    return Janus(model, read_processor(folder), **options).to(device).eval()
+    processor = read_processor(folder, family)
+    return family.adapter.of_folder(folder, model, processor, **options).to(device).eval()
 
 
-def read_processor(folder: Path) -> Any:
+def read_processor(folder: Path, family: Family) -> Any:
     """The checkpoint's tokenizer and picture processor; no code of it is run."""
     try:
         # Of a folder nothing is fetched; `local_files_only` would be saved with the tokenizer.
-        return JanusProcessor.from_pretrained(folder, trust_remote_code=False)
+        return family.processor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ValueError(

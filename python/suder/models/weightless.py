@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import GenerationConfig, JanusForConditionalGeneration
+from transformers import GenerationConfig
 
 from suder.models.checkpoint_files import is_tied, read_config
+from suder.models.decoder.adapter import DecoderModel
 from suder.models.find import find_model
-from suder.models.janus.adapter import Janus
 from suder.models.load import read_processor
 from suder.models.usable import check_no_run
 from suder.settings.config import Lora
@@ -22,27 +22,25 @@ from suder.settings.config import Lora
 @contextmanager
 def weightless(
     path_or_id: str, compute: torch.dtype | None, lora: Lora, **options: Any
-) -> Iterator[Janus]:
+) -> Iterator[DecoderModel]:
     """What `load_model` would load, without its weights; all that is made inside has none either.
 
     Args:
-        options: keyword arguments of `Janus`.
+        options: keyword arguments of the family's adapter.
 
     Raises:
         OSError, ValueError: as `load_model`, where config or processor cannot be read.
     """
     folder, others = find_model(path_or_id)
     check_no_run(folder)
-    processor = read_processor(folder)
-    config = read_config(folder)
-    config.tie_word_embeddings = is_tied(folder, others, config)
+    family, config = read_config(folder)
+    processor = read_processor(folder, family)
+    config.tie_word_embeddings = is_tied(folder, others, family, config)
     with torch.device("meta"):
-        core = JanusForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        core = family.model._from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     if (folder / "generation_config.json").is_file():
         core.generation_config = GenerationConfig.from_pretrained(folder)
-    model = Janus(core, processor, compute=compute, **options).eval()
+    model = family.adapter.of_folder(folder, core, processor, compute=compute, **options).eval()
     if lora.rank:
         model.add_lora(lora, 0)
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -66,11 +66,19 @@ class Prompts(Section):
         ),
     ] = None
     null_prompt: Annotated[
-        Literal["fixed", "padded"] | None,
+        str | None,
         says(
-            "guidance's unconditional prompt: padded, each prompt with padding for its words, as "
-            "Janus was trained, or fixed, the same for all, which does not tell the prompt's "
-            "length; null: the model's own, padded for Janus"
+            "guidance's unconditional prompt. Janus: padded, each prompt with padding for its "
+            "words, as it was trained, or fixed, the same for all, which does not tell the "
+            "prompt's length; Emu3, Liquid: any text, such as what is not wanted; null: the "
+            "model's own, padded for Janus"
+        ),
+    ] = None
+    image_size: Annotated[
+        Positive | None,
+        says(
+            "side of a picture in pixels, of a model that draws in any size (Emu3, Liquid), which "
+            "then is saved with it; null: the model's own"
         ),
     ] = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -16,7 +17,7 @@ from suder.models.base import Condition, Direction, Hidden, Targets
 from suder.models.decoder.decoding import DecoderDecoding
 from suder.models.decoder.hidden import hidden_states
 from suder.models.decoder.parts import Parts, target_rows
-from suder.models.decoder.prefix import Prompts, beyond, check_positions
+from suder.models.decoder.prefix import Prefix, Prompts, beyond, check_positions
 from suder.models.decoder.teacher_forcing import tokens_read
 from suder.models.inference_copy import InferenceCopy
 from suder.models.lora import add_lora
@@ -29,7 +30,7 @@ from suder.settings.config import Lora
 CAPTION_TOKENS = 512  # what DeepSeek's own demo of Janus-Pro lets an answer have
 
 
-class DecoderModel(nn.Module):
+class DecoderModel(nn.Module, ABC):
     """A transformers model whose language model is a decoder of Llama's kind.
 
     A family adds what its model, its prompts and its pictures are.
@@ -43,18 +44,21 @@ class DecoderModel(nn.Module):
 
     Attributes:
         prompts: what stands before targets.
+        asks: what they say; see `UnifiedModel`.
         checkpoint_activations: a forward with gradients keeps the inputs of layers alone, and its
             backward computes the rest again: less memory, a forward more of time.
     """
 
     prompts: Prompts
+    asks: dict[str, Any]
+    reads_tokens = False
 
     def __init__(
         self,
         model: Any,
         processor: Any,
-        compute: torch.dtype | None,
-        saved: torch.dtype | None,
+        compute: torch.dtype | None = None,
+        saved: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,20 +78,41 @@ class DecoderModel(nn.Module):
             self.parts.vqmodel.requires_grad_(False)
         self.train(self.model.training)
 
-    # ---- of the family
+    @classmethod
+    def of_folder(cls, folder: Path, model: Any, processor: Any, **options: Any) -> Self:
+        """Of what a checkpoint holds; `folder` for what a family keeps there besides."""
+        return cls(model, processor, **options)
+
+    # ---- of the family; see `UnifiedModel`
 
     @property
-    def parts(self) -> Parts:
-        raise NotImplementedError
-
+    @abstractmethod
+    def parts(self) -> Parts: ...
     @property
-    def num_image_tokens(self) -> int:
-        raise NotImplementedError
-
+    @abstractmethod
+    def image_size(self) -> int: ...
     @property
+    @abstractmethod
+    def background(self) -> tuple[int, int, int]: ...
+    @property
+    @abstractmethod
+    def num_image_tokens(self) -> int: ...
+    @property
+    @abstractmethod
     def positions(self) -> int:
         """Tokens that fit before and in an answer together."""
-        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def pictures_at_once(self) -> int: ...
+    @abstractmethod
+    def pixels(self, images: Any) -> Tensor: ...
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor: ...
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> Tensor: ...
+    @abstractmethod
+    def vq_decode(self, tokens: Tensor) -> Tensor: ...
 
     # ---- what the model is
 
@@ -201,6 +226,10 @@ class DecoderModel(nn.Module):
 
     # ---- teacher forcing
 
+    def prefix(self, direction: Direction, condition: Condition) -> Prefix:
+        """What stands before the targets of each condition."""
+        return self.prompts.prefix(self.parts, direction, condition)
+
     def forward(
         self,
         direction: Direction,
@@ -238,7 +267,7 @@ class DecoderModel(nn.Module):
         guidance: float,
     ) -> Hidden:
         parts = self.parts
-        prefix = self.prompts.prefix(parts, direction, condition)
+        prefix = self.prefix(direction, condition)
         count = len(prefix.lengths)
         if len(rows) != count * group:
             raise ValueError(
@@ -292,7 +321,7 @@ class DecoderModel(nn.Module):
         """Reads every condition once and stands ready to write `n` sequences for each."""
         parts = self.parts
         with self.computing():
-            prefix = self.prompts.prefix(parts, direction, condition)
+            prefix = self.prefix(direction, condition)
             longest = steps + self._row_ends(direction, steps)
             check_positions(prefix, longest, self.positions, condition)
             if guidance != 1.0:

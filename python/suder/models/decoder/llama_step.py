@@ -1,4 +1,4 @@
-"""One token a sequence through a Llama whose earlier keys and values are at hand.
+"""One token a sequence through a decoder whose earlier keys and values are at hand.
 
 The same sums as transformers' forward, with none of its work that repeats at every step: a small
 model spends most of a step there. Adapters, quantised layers and hooks stay in force: what is not
@@ -13,16 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers import Emu3TextModel, GemmaModel, LlamaModel
+from transformers.models.emu3.modeling_emu3 import Emu3MLP, Emu3RMSNorm
+from transformers.models.gemma.modeling_gemma import GemmaMLP, GemmaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from suder.models.decoder.cache import KeyValues
+
+# Decoders of one construction: they differ in an activation, in what a norm multiplies by, and in
+# what their embedding of tokens does.
+KNOWN = (LlamaModel, GemmaModel, Emu3TextModel)
 
 
 class LlamaStep:
     """`step(embeddings[R, D], position[R], cache)`: hidden states `[R, D]` after the norm.
 
     Args:
-        llama: transformers' `LlamaModel`.
+        llama: transformers' `LlamaModel`, or another of `KNOWN`.
         positions: how many positions a sequence can have.
     """
 
@@ -86,7 +93,7 @@ def _product(layer: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
-    if type(module) is not LlamaMLP or not _bare(module):
+    if type(module) not in (LlamaMLP, GemmaMLP, Emu3MLP) or not _bare(module):
         return module
     gate, up, down = (_product(one) for one in (module.gate_proj, module.up_proj, module.down_proj))
     act = module.act_fn
@@ -100,6 +107,9 @@ def _bare(module: nn.Module) -> bool:
 
 def _norm(module: Any, hidden: Tensor) -> Tensor:
     if hidden.dtype == torch.float32:
-        return F.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+        if isinstance(module, LlamaRMSNorm | Emu3RMSNorm):
+            return F.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+        if isinstance(module, GemmaRMSNorm):
+            return F.rms_norm(hidden, hidden.shape[-1:], module.weight + 1.0, module.eps)
     normed: Tensor = module(hidden)  # rounds where transformers rounds
     return normed

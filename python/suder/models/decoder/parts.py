@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import LlamaModel
 
 from suder.models.base import Direction
+from suder.models.decoder.llama_step import KNOWN
 
 
 class Parts(Protocol):
@@ -61,10 +61,10 @@ def plain_layer(layer: Any, direction: Direction) -> Any:
 
 def check_language_model(language_model: Any) -> None:
     """Raises ValueError for one that decoding cannot step through."""
-    if not isinstance(language_model, LlamaModel):
+    if not isinstance(language_model, KNOWN):
         raise ValueError(
-            f"model: the language model is a {type(language_model).__name__}; Janus and "
-            "Janus-Pro have a Llama, whose layers decoding steps through"
+            f"model: the language model is a {type(language_model).__name__}; decoding steps "
+            f"through the layers of {', '.join(one.__name__ for one in KNOWN)}"
         )
     attention = language_model.config._attn_implementation
     if attention not in ("sdpa", "eager"):

@@ -8,6 +8,7 @@ word in pieces.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -21,14 +22,15 @@ class Spelled:
         tokenizer: a fast one of transformers.
         frame: text whose added tokens mean something though the tokenizer does not call them
             special, as the names of the speakers may.
+        commands: ids of tokens of the vocabulary that mean something, too.
     """
 
-    def __init__(self, tokenizer: Any, frame: str) -> None:
+    def __init__(self, tokenizer: Any, frame: str, commands: Iterable[int] = ()) -> None:
         self.tokenizer = tokenizer
         added = {int(i): token for i, token in tokenizer.added_tokens_decoder.items()}
         used = set(tokenizer(frame)["input_ids"])
         self.commands = {i for i, token in added.items() if token.special or i in used}
-        self.commands |= set(tokenizer.all_special_ids)
+        self.commands |= {*tokenizer.all_special_ids, *commands}
         self.commands.discard(tokenizer.unk_token_id)  # an unknown word is no command
 
     def commands_in(self, text: str) -> list[str]:

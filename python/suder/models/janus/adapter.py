@@ -31,6 +31,7 @@ class Janus(DecoderModel):
         system_prompt: what stands before a question about a picture; None: what the processor puts
             there, which for the published checkpoints is its default system prompt; "": nothing.
         compute, saved: see `DecoderModel`.
+        image_size: None, or the model's own: it draws in one size.
 
     Attributes:
         asks: question, system_prompt and null_prompt as they are, where None left them open.
@@ -45,8 +46,11 @@ class Janus(DecoderModel):
         compute: torch.dtype | None = None,
         saved: torch.dtype | None = None,
         system_prompt: str | None = None,
+        image_size: int | None = None,
     ) -> None:
         super().__init__(model, processor, compute, saved)
+        if image_size not in (None, self.image_size):
+            raise ValueError(f"image_size: Janus draws {self.image_size} pixels, got {image_size}")
         self.parts.check(processor)
         question = QUESTION if question is None else question
         null_prompt = "padded" if null_prompt is None else null_prompt

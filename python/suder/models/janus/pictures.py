@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from suder.inputs.as_seen import WHITE, Colour, as_seen
+from suder.inputs.as_seen import WHITE, Colour
 from suder.inputs.files import DataError
+from suder.models.pictures import as_array, in_parts
 
 # Pixels of the pictures that pass through the VQ model at once: bounds its memory. A layer of 128
 # channels at full resolution, the widest of Janus-Pro's, is 0.5 GB then.
@@ -35,7 +36,7 @@ def to_pixels(images: Any, image_processor: Any, size: int) -> Tensor:
     if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] == 3:
         raise ValueError(f"images: got one picture {images.shape}; pass a list of pictures")
     background = background_of(image_processor)
-    arrays = [_array(image, i, background) for i, image in enumerate(images)]
+    arrays = [as_array(image, i, background) for i, image in enumerate(images)]
     whole = _of_size(image_processor, size)
     fits = [i for i, array in enumerate(arrays) if whole and array.shape == (size, size, 3)]
     pixels = torch.empty(len(arrays), 3, size, size)
@@ -107,34 +108,14 @@ def decode(vqmodel: Any, tokens: Tensor, size: int) -> Tensor:
 
 
 def _in_parts(run: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
-    """`run` of pictures of this size, few at once but never a single one.
-
-    A batch of one takes another convolution path, whose rounding differs more.
-    """
-    count = rows.shape[0]
-    if count == 1:
-        rows = torch.cat([rows, rows])
-    most = max(2, AT_ONCE // (size * size))
-    parts = min(-(-len(rows) // most), len(rows) // 2)
-    return torch.cat([run(part) for part in rows.tensor_split(parts)])[:count]
+    """`run` of pictures of this size, few at once."""
+    return in_parts(run, rows, max(2, AT_ONCE // (size * size)))
 
 
 def background_of(image_processor: Any) -> Colour:
     """What the processor pads with, and transparency is laid on."""
     red, green, blue = getattr(image_processor, "background_color", None) or WHITE
     return int(red), int(green), int(blue)
-
-
-def _array(image: Any, index: int, background: Colour) -> np.ndarray:
-    if isinstance(image, Image.Image):
-        return as_seen(image, background)
-    array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"images[{index}]: takes a PIL picture or a uint8 array [H, W, 3], "
-            f"got {array.dtype} {array.shape}"
-        )
-    return array
 
 
 def _normalised(arrays: np.ndarray, image_processor: Any) -> Tensor:

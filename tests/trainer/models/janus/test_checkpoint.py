@@ -202,7 +202,7 @@ def test_a_damaged_config(saved, text):
 
 
 def test_a_config_of_megabytes(saved):
-    (saved / "config.json").write_text('{"model_type": "janus"' + " " * (2 << 20) + "}")
+    (saved / "config.json").write_text('{"model_type": "janus"' + " " * (17 << 20) + "}")
     refused(saved, r"config\.json has \d+ bytes, and at most")
 
 
