@@ -9,6 +9,7 @@ from suder.models import load_model
 from suder.settings.config import Lora
 from suder.testing import CHECKS, AdapterError, check_adapter
 from suder.testing.findings import Findings
+from tests.trainer.families import small_emu3, small_liquid
 from tests.trainer.testing.broken import BROKEN
 
 
@@ -33,6 +34,12 @@ def test_janus_keeps_the_contract_and_is_left_as_it_was(janus, capsys):
         assert torch.equal(weight, again)
         assert asks == asks_again
         assert grad is grad_again
+
+
+@pytest.mark.parametrize("make", [small_emu3, small_liquid])
+def test_models_of_one_vocabulary_keep_the_contract(make):
+    pytest.importorskip("peft")
+    assert check_adapter(make(), say=None).passed == list(CHECKS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

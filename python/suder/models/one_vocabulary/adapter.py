@@ -112,8 +112,11 @@ class OneVocabulary(DecoderModel):
         """VQ tokens int64 `[B, I]` of pixels `[B, 3, S, S]`, few at once."""
         if not len(pixels):
             return torch.zeros(0, self.num_image_tokens, dtype=torch.int64, device=self.device)
+        vqmodel = self.parts.vqmodel
+        if vqmodel is not None:  # whose dtype a copy that samples in 16 bits has kept
+            pixels = pixels.to(self.device, next(vqmodel.parameters()).dtype)
         with exactly(self.device):
-            return in_parts(self._codes, pixels.to(self.device, self.dtype), self.pictures_at_once)
+            return in_parts(self._codes, pixels, self.pictures_at_once)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:

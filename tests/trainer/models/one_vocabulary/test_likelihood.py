@@ -180,3 +180,15 @@ def test_gradients_reach_the_rows_that_may_be_drawn(make, prompts, pictures):
     rows = head.grad.abs().sum(1) > 0
     assert rows[: images.start].all()
     assert rows[images.start :].any() == tied  # by the picture that was read
+
+
+def test_a_copy_that_samples_in_16_bits_reads_the_same_tokens(make, pictures):
+    """The head of it is of 16 bits; pixels must not be rounded to them before they are encoded."""
+    model = make(compute=torch.bfloat16)
+    twin, refresh = model.inference_copy(torch.bfloat16)
+    refresh()
+    generator = torch.Generator().manual_seed(0)
+    pixels = model.pixels(pictures).repeat(8, 1, 1, 1)
+    pixels += 0.05 * torch.randn(pixels.shape, generator=generator)
+    assert torch.equal(twin.encode(pixels), model.encode(pixels))
+    assert not torch.equal(model.encode(pixels.bfloat16()), model.encode(pixels))
