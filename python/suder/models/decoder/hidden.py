@@ -39,7 +39,7 @@ def hidden_states(
 def with_row_ends(
     parts: Parts, direction: Direction, rows: Sequence[Tensor]
 ) -> tuple[Sequence[Tensor], Tensor | None]:
-    """Targets as the model reads them, and which of their tokens are drawn; None: all.
+    """Targets as the model reads them, and where the drawn ones stand among all; None: all are.
 
     A picture's rows end in a token, but the last, after which nothing more is drawn.
     """
@@ -47,5 +47,7 @@ def with_row_ends(
         return rows, None
     lines = torch.stack(list(rows)).unflatten(1, (-1, parts.row))
     marked = F.pad(lines, (0, 1), value=parts.image_vocab_size).flatten(1)[:, :-1]
-    drawn = torch.arange(marked.numel()) % marked.shape[1] % (parts.row + 1) != parts.row
-    return marked.unbind(0), drawn
+    place = torch.arange(lines[0].numel())
+    place += place // parts.row
+    drawn = torch.arange(len(rows)).unsqueeze(1) * marked.shape[1] + place
+    return marked.unbind(0), drawn.flatten()
