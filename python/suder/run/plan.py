@@ -190,6 +190,8 @@ class _Round:
         if direction == "generation":
             return [self.longest] * rows
         size = self.model.image_size
+        if self.model.reads_tokens:
+            return torch.zeros(rows, self.model.num_image_tokens, dtype=torch.int64)
         return torch.zeros(rows, 3, size, size, dtype=self.model.dtype)
 
     def _targets(self, direction: Direction, rows: int, length: int) -> Tensor | list[Tensor]:

@@ -10,7 +10,7 @@ from PIL import Image
 from suder.method import rewards
 from suder.method.rewards import DualReward, check_rewards
 from suder.models.base import NotFinite
-from suder.models.janus.parts import Parts
+from suder.models.janus.parts import JanusParts
 from tests.tolerances import TOLERANCES
 
 REWARD = TOLERANCES["reward", "cpu", torch.float32]
@@ -164,13 +164,13 @@ def test_prompts_for_one_picture_read_it_once(
     shown = [pictures[i] for i in (0, 0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3)]
     order = [7, 3, 11, 0, 5, 8, 1, 10, 4, 2, 9, 6]
     looked, sizes = [], []
-    real = Parts.picture_features
+    real = JanusParts.picture_features
 
     def spy(self, pixels):
         looked.append(len(pixels))
         return real(self, pixels)
 
-    monkeypatch.setattr(Parts, "picture_features", spy)
+    monkeypatch.setattr(JanusParts, "picture_features", spy)
     alone = torch.cat(
         [
             DualReward(shared_janus).generation([asked[i]], [Image.fromarray(shown[i])])
