@@ -62,7 +62,8 @@ class Conditions(NamedTuple):
 
     Attributes:
         inputs: paths of the pictures that could be read, or prompts.
-        values: pixels `[C, 3, S, S]` of the pictures, or the prompts themselves.
+        values: pixels `[C, 3, S, S]` of the pictures, or their VQ tokens `[C, I]` where the model
+            reads those; or the prompts themselves.
         lost: pictures that could not be read, or that have changed, and prompts that are too long,
             with the reason.
     """
@@ -114,6 +115,8 @@ def read_conditions(
         found.append(path)
     size = model.image_size
     values = torch.cat(pixels) if pixels else torch.zeros(0, 3, size, size)
+    if model.reads_tokens:  # encoded once, not in every pass that reads them
+        values = model.encode(values)
     return Conditions(tuple(found), values, tuple(lost))
 
 
@@ -180,7 +183,8 @@ def reward_of(
     """
     group = rollouts.group
     if isinstance(condition, torch.Tensor):
-        reward = scorer.understanding(model.encode(condition), rollouts.sequences(), group)
+        tokens = condition if model.reads_tokens else model.encode(condition)
+        reward = scorer.understanding(tokens, rollouts.sequences(), group)
     else:
         reward = scorer.generation(condition, rollouts.pictures(), group)
     return reward.float().cpu()

@@ -99,7 +99,7 @@ class _Round:
         self.config, self.model, self.longest = config, model, longest
         self.text = len(model.tokenize([longest])[0])
         self.caption = config.sampling.max_new_tokens or model.max_new_tokens
-        compute = model.compute
+        compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         self.reader = model.inference_copy(compute)[0] if compute else model
 
     def optimise(self, direction: Direction) -> int:
@@ -200,6 +200,8 @@ class _Round:
         if direction == "generation":
             return [self.longest] * rows
         size = self.model.image_size
+        if self.model.reads_tokens:
+            return torch.zeros(rows, self.model.num_image_tokens, dtype=torch.int64)
         return torch.zeros(rows, 3, size, size, dtype=self.model.dtype)
 
     def _targets(self, direction: Direction, rows: int, length: int) -> Tensor | list[Tensor]:
