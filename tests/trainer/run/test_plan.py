@@ -16,7 +16,7 @@ from suder.run.live_bytes import LiveBytes
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import dump_config
+from suder.settings.config_file import dump_config, load_config
 
 
 class EveryByte(LiveBytes):
@@ -95,3 +95,16 @@ def test_memory_of_this_machine_and_of_a_container(
     for name, text in (("max", "5000"), ("current", "3000"), ("stat", "anon 1\nfile 500\n")):
         (tmp_path / f"memory.{name}").write_text(text)
     assert memory.free_bytes("cpu") == 2500
+
+
+def test_what_each_of_several_processes_holds(make_config: Callable[..., TrainConfig]) -> None:
+    """Divided are weights, averages and moments; not the copies, nor what is never trained."""
+    config = make_config("inputs_per_round=6", "guard.enabled=false")
+    alone, one = plan(config), plan(config, 4)
+    assert one.held == alone.held  # but two inputs, not six
+    assert one.phases["sample"] < alone.phases["sample"]
+    divided = plan(load_config(config.model_dump(), ["optimizer.shard=true"]), 4).held
+    assert divided["Adam's moments"] == alone.held["Adam's moments"] // 4
+    learnt, weights = alone.held["start model"], alone.held["weights"]
+    assert divided["weights"] == weights - learnt + learnt // 4
+    assert divided["start model"] == divided["whole copy to draw with"] == learnt
