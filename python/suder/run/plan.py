@@ -104,7 +104,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         )
 
 
-def _gathered(model: Janus) -> int:
+def _gathered(model: UnifiedModel) -> int:
     """What of divided weights is whole at once: all outside of layers, and two layers; and their
     gradients, before they are divided.
     """
