@@ -81,7 +81,7 @@ def add_gradient(
     drawn = rollouts.logprob.split(lengths.tolist())
     limit = tokens or config.optimizer.tokens_per_batch
     tokens_of = partial(_tokens_read, policy, rollouts, config)
-    together = any(map(ranks.divided, policy.parameters()))
+    together = ranks.count() > 1 and any(map(ranks.divided, policy.parameters()))
     here = ranks.share(len(trained.rows))
     parts = _own_blocks(trained, tokens_of, config, limit, together)
     earlier = None if first is None or not first.old else torch.cat(first.old)

@@ -7,6 +7,7 @@ the same numbers. Alone, nothing of this costs anything.
 
 from suder.ranks.processes import (
     Lost,
+    asked_to_divide,
     count,
     each,
     first,
@@ -25,6 +26,7 @@ from suder.ranks.tensors import add_up, divided, local, part, spread, total, who
 __all__ = [
     "Lost",
     "add_up",
+    "asked_to_divide",
     "count",
     "divided",
     "each",

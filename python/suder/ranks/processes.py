@@ -44,7 +44,8 @@ def start(device: str) -> None:
     Raises:
         ValueError: it names one GPU for all.
     """
-    if _Here.host is not None or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    alone = "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2
+    if alone or _Here.host is not None:
         return
     if ":" in device:
         raise ValueError(
@@ -58,6 +59,21 @@ def start(device: str) -> None:
     _Here.rank, _Here.count = state.process_index, state.num_processes
     _Here.host = distributed.new_group(backend="gloo", timeout=PATIENCE)
     _Here.alone = False
+
+
+def asked_to_divide(setting: bool) -> bool:
+    """Whether several processes divide the weights: by a setting, or launched with FSDP.
+
+    Raises:
+        ValueError: with FSDP's first version.
+    """
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if launched and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ValueError(
+            "accelerate launch: FSDP's first version is not supported; --fsdp_version 2 is, or "
+            "leave --use_fsdp out and set optimizer.shard"
+        )
+    return _Here.count > 1 and (launched or setting)
 
 
 def stop() -> None:

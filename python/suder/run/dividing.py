@@ -8,7 +8,6 @@ it and scoring read a whole copy in the dtype of products, gathered once a round
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 import torch
@@ -19,20 +18,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suder import ranks
 from suder.models.base import Hidden
-from suder.settings.config import TrainConfig
-
-
-def asked_to_divide(config: TrainConfig) -> bool:
-    """Whether a run of several processes has `optimizer.shard`, or was launched with FSDP.
-
-    Raises:
-        ValueError: with FSDP's first version.
-    """
-    launched = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    if launched and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise ValueError("accelerate launch: FSDP's first version is on its way out; take "
-                         "--fsdp_version 2, or set optimizer.shard")  # fmt: skip
-    return ranks.count() > 1 and (launched or config.optimizer.shard)
 
 
 class Divided:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,11 +18,13 @@ from suder.models import load_model
 from suder.models.base import UnifiedModel
 from suder.models.lora import saved_adapters
 from suder.run.batches import Batches
-from suder.run.dividing import Divided, asked_to_divide
 from suder.run.origin import fingerprint
 from suder.run.rounds import Scored
 from suder.settings.config import TrainConfig
 from suder.storage.files import seed_of
+
+if TYPE_CHECKING:
+    from suder.run.dividing import Divided
 
 
 class Learner:
@@ -44,7 +46,7 @@ class Learner:
         self.config = config
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
-        shard = asked_to_divide(config)
+        shard = ranks.asked_to_divide(config.optimizer.shard)
         self.device = "cpu" if shard else config.device  # where a model is whole
         asked = config.prompts.model_dump()
         model = load_model(config.model, device=self.device, compute=compute, **asked)
@@ -60,7 +62,11 @@ class Learner:
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
         self.saved = model.saved
         self.policy: UnifiedModel = model
-        self.divided = Divided(model, config.device) if shard else None
+        self.divided: Divided | None = None
+        if shard:
+            from suder.run.dividing import Divided  # of one process it would only take time
+
+            self.divided = Divided(model, config.device)
         self.start = self.divided.start if self.divided else self.policy.frozen_copy()
         reader = self.divided.reader if self.divided else self.policy
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
