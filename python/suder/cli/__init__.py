@@ -57,14 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         as_meant(args)
         return int(args.run(args))
     except KeyboardInterrupt as stopped:  # a run's says how to go on
-        print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
+        if not hasattr(stopped, "rank"):  # else another process says it
+            print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
         return int(getattr(stopped, "exit_code", 130))
     except BrokenPipeError:  # `suder ... | head`
         return 0
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        else:
+        elif not hasattr(error, "rank"):
             print(f"suder {args.command}: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, BAD_INPUT) else 1
 

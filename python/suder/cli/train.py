@@ -33,6 +33,11 @@ EXAMPLE = """\
   Ctrl-c and SIGTERM give up the phase in hand (with checkpoint.state_every above 1, they first
   finish an update under way), write the state and say how to go on; SIGTERM ends with exit code 0,
   ctrl-c with 130, a second one at once. A full disk leaves everything before it whole.
+
+  On eight GPUs of a machine, with `device: cuda` (torchrun --nproc-per-node 8 likewise):
+    accelerate launch --multi_gpu --num_processes 8 -m suder train mine.yaml
+  The first process writes and speaks for all. What ends one of them ends all, and --resume goes on,
+  with as many processes as there then are.
 """
 
 
@@ -72,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
             folder = _run_of(folder, changes)
         elif changes:
             raise ConfigError(f"a resumed run keeps its settings; leave out {' '.join(changes)}")
+        from suder import ranks
         from suder.run.trainer import Trainer
 
         trainer = Trainer.resume(folder, quiet=args.quiet, start_over=args.start_over)
@@ -88,13 +94,17 @@ def run(args: argparse.Namespace) -> int:
                 f"{file} is a folder; to go on with that run: `suder train --resume {file}`"
             )
         config = load_config({} if file is None else file, changes)
+        from suder import ranks
         from suder.run.folder import refuse_used
         from suder.run.room import room, table
+        from suder.run.trackers import check_trackers
         from suder.run.trainer import Trainer
 
-        refuse_used(Path(config.output))  # sooner than after the plan
-        said, free = room(config)
-        if not args.quiet:
+        check_trackers(config.log_with)
+        ranks.start(config.device)
+        ranks.from_first(lambda: refuse_used(Path(config.output)))  # sooner than after the plan
+        said, free = ranks.from_first(lambda: room(config, ranks.count()))
+        if ranks.first() and not args.quiet:
             print(f"memory:\n{table(said, free, config.device)}")
 
         trainer = Trainer(config, quiet=args.quiet)
@@ -105,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             f"{error}\nwhat was written before is whole; once there is space, to go on: "
             f"suder train --resume {trainer.folder}"
         ) from error
+    ranks.stop()
     return 0
 
 

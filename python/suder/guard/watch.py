@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from suder import ranks
 from suder.engine.sampling import AT_ONCE
 from suder.inputs.files import DataError
 from suder.method.cut import cut
@@ -154,9 +155,17 @@ class Watch:
         }
 
     def _start_logprob(self, rollouts: Rollouts) -> torch.Tensor:
-        """float32 `[T]`, in parts no larger than what is sampled, or scored, at once."""
-        direction, group, found = rollouts.direction, rollouts.group, []
-        condition, targets = self.conditions[direction], rollouts.sequences()
+        """float32 `[T]`; each of the run's processes looks at its share of the inputs."""
+        here = ranks.share(len(rollouts.inputs))
+        condition = self.conditions[rollouts.direction][here.start : here.stop]
+        with ranks.each():
+            logprob = self._logprob(rollouts.take(here), condition)
+        return torch.cat(ranks.gather(logprob))
+
+    def _logprob(self, rollouts: Rollouts, condition: Condition) -> torch.Tensor:
+        """In parts no larger than what is sampled, or scored, at once."""
+        direction, group, found = rollouts.direction, rollouts.group, [torch.zeros(0)]
+        targets = rollouts.sequences()
         lengths = list(map(len, targets))
 
         def fits(rows: range, part: range) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from suder import ranks
 from suder.method import moments
 from suder.settings.config import Optimizer
 
@@ -52,7 +53,8 @@ class Updater:
     """AdamW with linear warm-up, clipping and an exponential moving average of the weights.
 
     Attributes:
-        names, params: the trained parameters.
+        names, sources: the trained parameters, which their gradients arrive at.
+        params: the same, or, where they are divided among processes, the part of each that is here.
         average: the averaged weights, one tensor a parameter; decay min(ema, (1 + t) / (10 + t))
             after step t, so that the start model is soon forgotten. With `settings.offload` they
             are in the host's memory, and so are gradients until they are added up. Never in 16
@@ -64,7 +66,9 @@ class Updater:
 
     def __init__(self, named: Sequence[tuple[str, torch.Tensor]], settings: Optimizer) -> None:
         self.names = [name for name, _ in named]
-        self.params = [param for _, param in named]
+        self.sources = [param for _, param in named]
+        self.divided = any(map(ranks.divided, self.sources))
+        self.params = [ranks.local(param) for param in self.sources]
         self.settings = settings
         self.balance = Balance(settings.balance)
         self.average = [self._away(param.detach().clone()) for param in self.params]
@@ -73,13 +77,21 @@ class Updater:
         self._new_adam()
 
     def take_gradient(self) -> tuple[Gradient, float]:
-        """The gradient in `.grad` and its norm; `.grad` is cleared."""
+        """The gradient in `.grad` and its norm; `.grad` is cleared.
+
+        Each process has the gradient of its share, divided by the count of all: added up once a
+        step. (DDP would do so at every micro-batch, divide by the processes, and look for the
+        parameters that a direction does not use.) What is divided was added up by the backward.
+        """
         gradient = [
-            torch.zeros_like(param) if param.grad is None else param.grad for param in self.params
+            torch.zeros_like(param) if source.grad is None else ranks.local(source.grad)
+            for param, source in zip(self.params, self.sources, strict=True)
         ]
-        norm = norm_of(gradient)
-        for index, param in enumerate(self.params):
-            param.grad = None
+        if not self.divided:
+            ranks.add_up(gradient)
+        norm = norm_of(gradient, self.divided)
+        for index, source in enumerate(self.sources):
+            source.grad = None
             gradient[index] = self._away(gradient[index])
         return gradient, norm
 
@@ -95,7 +107,7 @@ class Updater:
             return {"grad_norm/total": 0.0, "skipped": 0.0}
         factors = self.balance.factors(norms)
         total = self._sum(gradients, factors)
-        norm = norm_of(total)
+        norm = norm_of(total, self.divided)
         torch._foreach_mul_(total, min(1.0, self.settings.grad_clip / (norm + 1e-12)))
         lr = self.lr_scale * self.settings.lr
         lr *= min(1.0, (self.rounds + 1) / max(1, self.settings.warmup_rounds))
@@ -129,20 +141,30 @@ class Updater:
     def restart(self, weights: dict[str, torch.Tensor]) -> None:
         """Begins again from other weights: average equal to them, no momentum, half the rate."""
         with torch.no_grad():
-            for name, param, mean in zip(self.names, self.params, self.average, strict=True):
-                param.copy_(weights[name])
-                mean.copy_(weights[name])
+            for index, name in enumerate(self.names):
+                weight = ranks.part(weights[name], self.sources[index])
+                self.params[index].copy_(weight)
+                self.average[index].copy_(weight)
         self.lr_scale *= 0.5
         self.balance.smooth.clear()
         self._new_adam()
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Everything a later `load_state` needs to go on with the same bits."""
+        """Everything a later `load_state` needs to go on with the same bits.
+
+        The tensors are whole; where they are divided among processes, the first alone has them.
+        """
         tensors: dict[str, torch.Tensor] = {}
-        for name, param, mean in zip(self.names, self.params, self.average, strict=True):
-            tensors["weight/" + name] = param
-            tensors["average/" + name] = mean
-            tensors |= moments.saved(self.adam, param, name)
+        for index, (name, param) in enumerate(zip(self.names, self.params, strict=True)):
+            found = {f"weight/{name}": param, f"average/{name}": self.average[index]}
+            found |= moments.saved(self.adam, param, name)
+            for place, tensor in found.items():
+                if self.divided and not place.startswith("adam/step/"):
+                    tensor = ranks.whole(tensor, self.sources[index])
+                    if not ranks.first():
+                        continue
+                    tensor = tensor.cpu()
+                tensors[place] = tensor
         meta = {
             "rounds": self.rounds,
             "lr_scale": self.lr_scale,
@@ -151,13 +173,22 @@ class Updater:
         return tensors, meta
 
     def load_state(self, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+        """Takes up what `state` gave; of several processes the first has the tensors."""
         self.rounds, self.lr_scale = meta["rounds"], meta["lr_scale"]
         self.balance.smooth = dict(meta["smooth"])
+        there = ranks.from_first(lambda: set(tensors))
         with torch.no_grad():
-            for name, param, mean in zip(self.names, self.params, self.average, strict=True):
-                param.copy_(tensors["weight/" + name])
-                mean.copy_(tensors["average/" + name])
-                moments.restore(self.adam, param, name, tensors)
+            for index, (name, param) in enumerate(zip(self.names, self.params, strict=True)):
+                source, held = self.sources[index], tensors
+                param.copy_(ranks.spread(tensors.get("weight/" + name), source))
+                self.average[index].copy_(ranks.spread(tensors.get("average/" + name), source))
+                if ranks.count() > 1:
+                    held = {}
+                    for key in moments.KEYS:
+                        if (place := f"adam/{key}/{name}") in there:
+                            shape = torch.Size() if key == "step" else None
+                            held[place] = ranks.spread(tensors.get(place), source, shape)
+                moments.restore(self.adam, param, name, held)
 
     def _new_adam(self) -> None:
         self.adam = moments.new_adam(self.params, self.settings)
@@ -176,14 +207,25 @@ class Updater:
             total.append(functools.reduce(torch.Tensor.add_, parts))
         return total
 
+    @torch.no_grad()
     def _exchange(self) -> None:
         for index, param in enumerate(self.params):
+            if self.divided:  # whoever divided it knows it by its memory
+                now = param.clone()
+                param.copy_(self.average[index])
+                self.average[index] = self._away(now)
+                continue
             now = param.data
             param.data = self.average[index].to(now.device)
             self.average[index] = self._away(now)
 
 
-def norm_of(tensors: Gradient) -> float:
-    """The Euclidean norm of all entries together, summed in float64."""
+def norm_of(tensors: Gradient, divided: bool = False) -> float:
+    """The Euclidean norm of all entries together, summed in float64.
+
+    Args:
+        divided: each of the run's processes has other entries.
+    """
     norms = torch.stack([norm.double() for norm in torch._foreach_norm(tensors)])
-    return float(norms.square().sum().sqrt())
+    square = norms.square().sum()
+    return math.sqrt(ranks.total([float(square)])[0]) if divided else float(square.sqrt())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 
+from suder import ranks
 from suder.method.blocks import Block, blocks
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
 from suder.method.rollouts import Condition, Rollouts
@@ -28,7 +31,14 @@ class Sums:
     kl: float = 0.0
     entropy: float = 0.0
     gap: float = 0.0  # |log p trained - log p drawn from|: 0 where both are the same policy
-    old: list[torch.Tensor] = field(default_factory=list)  # first step's log p, by blocks
+    # The first step's log p, by blocks; of this process's share, where the rest is of all.
+    old: list[torch.Tensor] = field(default_factory=list)
+
+    def add_up(self) -> None:
+        """From this process's share to that of all."""
+        own = [self.loss, self.tokens, self.kl, self.entropy, self.gap]
+        self.loss, tokens, self.kl, self.entropy, self.gap = ranks.total(own)
+        self.tokens = int(tokens)
 
     def log(self, direction: str) -> dict[str, float]:
         tokens = max(1, self.tokens)
@@ -57,6 +67,9 @@ def add_gradient(
     ones (ratio exactly 1, no second forward); later steps on the same samples take them from
     `first`, the sums that the first step returned. The start model runs only on trained tokens.
 
+    Of several processes each takes whole groups, its share of those that are trained, and divides
+    by the number of sequences or pairs of all: the sum of their gradients is that of one process.
+
     Args:
         tokens: of a forward, at most; None: as many as the config says.
     """
@@ -68,36 +81,89 @@ def add_gradient(
     drawn = rollouts.logprob.split(lengths.tolist())
     limit = tokens or config.optimizer.tokens_per_batch
     tokens_of = partial(_tokens_read, policy, rollouts, config)
-    parts = list(blocks(trained, tokens_of, config, limit))
-    earlier = None if first is None else torch.cat(first.old)
+    together = ranks.count() > 1 and any(map(ranks.divided, policy.parameters()))
+    here = ranks.share(len(trained.rows))
+    parts = _own_blocks(trained, tokens_of, config, limit, together)
+    earlier = None if first is None or not first.old else torch.cat(first.old)
     models = policy, start
     pairs = None
     if objective.name in PAIRED:
-        pairs = _all_pairs(models, rollouts, condition, trained, parts, config)
-    first_pair = first_token = 0
-    for block in parts:
-        chosen = block.candidates()
-        stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
-        logprob = stats.logprob
-        here = slice(first_token, first_token + logprob.numel())
-        old = logprob.detach() if earlier is None else earlier[here]
-        loss = objective_loss(
-            objective,
-            logprob,
-            target,
-            _cu_seqlens(lengths[chosen], logprob.device),
-            selection.advantage[chosen].to(logprob.device),
-            old,
-            start_logprob,
-            pairs,
-            first_pair,
-        )
-        (loss / units).backward()
-        first_pair, first_token = first_pair + block.rows.numel(), here.stop
-        sums.old.append(old)
-        drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
-        _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)
+        pairs = _all_pairs(models, rollouts, condition, trained, parts, config, together)
+    first_pair, first_token = here.start, 0
+    with _alone(together):
+        for block, idle in parts:
+            chosen = block.candidates()
+            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            logprob = stats.logprob
+            if idle:
+                (0.0 * logprob.sum()).backward()
+                continue
+            now = slice(first_token, first_token + logprob.numel())
+            old = logprob.detach() if earlier is None else earlier[now]
+            loss = objective_loss(
+                objective,
+                logprob,
+                target,
+                _cu_seqlens(lengths[chosen], logprob.device),
+                selection.advantage[chosen].to(logprob.device),
+                old,
+                start_logprob,
+                pairs,
+                first_pair,
+            )
+            (loss / units).backward()
+            first_pair, first_token = first_pair + block.rows.numel(), now.stop
+            sums.old.append(old)
+            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
+            _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)
+    sums.add_up()
     return sums
+
+
+def _own_blocks(
+    trained: Trained,
+    tokens_of: Callable[[Block], int],
+    config: TrainConfig,
+    limit: int,
+    together: bool,
+) -> list[tuple[Block, bool]]:
+    """The blocks of this process's share, and whether a block is idle, of which nothing is learnt.
+
+    Args:
+        together: no process has its weights without the others, so that all must have as many
+            blocks: idle ones are added where there are less.
+    """
+    everyone = range(ranks.count()) if together else (ranks.rank(),)
+    shares = {
+        rank: list(
+            blocks(trained.take(ranks.share(len(trained.rows), rank)), tokens_of, config, limit)
+        )
+        for rank in everyone
+    }
+    own = shares[ranks.rank()]
+    missing = max(map(len, shares.values())) - len(own)
+    idle = list(blocks(trained.take(range(1)), tokens_of, config, 1))[:1] if missing else []
+    return [*((block, False) for block in own), *((block, True) for block in idle * missing)]
+
+
+def _alone(together: bool) -> AbstractContextManager[None]:
+    """With weights of its own, a process may fail or run out of memory, and all begin again; while
+    others wait for its part of the weights, it can only end.
+    """
+    return _in_step() if together else ranks.each()
+
+
+@contextmanager
+def _in_step() -> Iterator[None]:
+    try:
+        with ranks.talking():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            "optimise: out of memory, and as the weights are divided among the processes, this one "
+            "cannot try again by itself: lower optimizer.tokens_per_batch, or set "
+            f"optimizer.checkpoint_activations ({error})"
+        ) from error
 
 
 Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
@@ -133,8 +199,9 @@ def _all_pairs(
     rollouts: Rollouts,
     condition: Condition,
     trained: Trained,
-    parts: list[Block],
+    parts: list[tuple[Block, bool]],
     config: TrainConfig,
+    together: bool,
 ) -> AllPairs:
     """What a loss may have to know of all pairs beside its block's.
 
@@ -145,16 +212,24 @@ def _all_pairs(
     length = lengths[trained.index.flatten()].to(models[0].device)
     nothing = torch.zeros(length.shape[0], device=length.device)
     preference = preference_of(config.objective)
-    if len(parts) < 2 or preference is None or preference.loss_type not in SORTING:
+    if preference is None or preference.loss_type not in SORTING:
         return AllPairs(length, nothing, nothing)
-    policy, start = [], []
-    for block in parts:
-        stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
-        packed = target, _cu_seqlens(lengths[block.candidates()], target.device)
-        policy.append(sequence_reduce(stats.logprob, *packed, mean=False)[0])
-        if start_logprob is not None:
-            start.append(sequence_reduce(start_logprob, *packed, mean=False)[0])
-    return AllPairs(length, torch.cat(policy), torch.cat(start) if start else nothing)
+    if len(parts) < 2 and ranks.count() == 1:
+        return AllPairs(length, nothing, nothing)
+    policy, start = [nothing[:0]], [nothing[:0]]
+    with _alone(together):
+        for block, idle in parts:
+            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            if idle:
+                continue
+            packed = target, _cu_seqlens(lengths[block.candidates()], target.device)
+            policy.append(sequence_reduce(stats.logprob, *packed, mean=False)[0])
+            if start_logprob is not None:
+                start.append(sequence_reduce(start_logprob, *packed, mean=False)[0])
+    found = [torch.cat(policy), torch.cat(start)]
+    everyone = zip(*ranks.gather([one.cpu() for one in found]), strict=True)
+    policy_of_all, start_of_all = (torch.cat(one).to(length.device) for one in everyone)
+    return AllPairs(length, policy_of_all, start_of_all if len(start_of_all) else nothing)
 
 
 def _cu_seqlens(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -32,6 +32,11 @@ class Trained:
     index: torch.Tensor
     valid: torch.Tensor
 
+    def take(self, groups: range) -> Trained:
+        """Some groups in a row."""
+        here = slice(groups.start, groups.stop)
+        return Trained(self.rows[here], self.index[here], self.valid[here])
+
 
 @dataclass(frozen=True)
 class AllPairs:

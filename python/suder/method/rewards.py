@@ -181,7 +181,8 @@ class DualReward:
             found = reader(direction, condition, targets, batch.group)
             hidden, target, cu_seqlens, weight, bias = found
             places += batch.pairs
-            parts.append(linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias))
+            logprob = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
+            parts.append(logprob.float())
         in_order = torch.cat(parts)
         scored = torch.empty_like(in_order)
         scored[places] = in_order

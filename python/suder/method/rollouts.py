@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 
+from suder import ranks
 from suder.engine.sampling import AT_ONCE, sample
 from suder.inputs.files import DataError
 from suder.inputs.pictures import load_picture
@@ -43,6 +44,19 @@ class Rollouts:
 
     def __len__(self) -> int:
         return self.cu_seqlens.numel() - 1
+
+    def take(self, rows: range) -> Rollouts:
+        """The candidates of some inputs in a row (views)."""
+        ends = self.cu_seqlens[rows.start * self.group : rows.stop * self.group + 1]
+        begin, end = int(ends[0]), int(ends[-1])
+        return replace(
+            self,
+            inputs=self.inputs[rows.start : rows.stop],
+            tokens=self.tokens[begin:end],
+            cu_seqlens=ends - begin,
+            logprob=self.logprob[begin:end],
+            finished=self.finished[rows.start * self.group : rows.stop * self.group],
+        )
 
     def sequences(self) -> list[torch.Tensor]:
         """The candidates' tokens, B tensors of int64 (views)."""
@@ -90,7 +104,26 @@ def read_conditions(
     Args:
         digests: what is known of the pictures' contents: another content is as good as none.
         most: read no more than this many.
+
+    Raises:
+        DataError: some of the run's processes can read a picture, and others cannot.
     """
+    with ranks.each():
+        read = _read_conditions(model, direction, inputs, digests, most)
+    for other in ranks.gather(read.lost):
+        if other != read.lost:
+            (path, why), *_ = sorted(set(other) ^ set(read.lost))
+            raise DataError(f"{path} can be read by some of the run's processes only: {why}")
+    return read
+
+
+def _read_conditions(
+    model: UnifiedModel,
+    direction: Direction,
+    inputs: Sequence[str],
+    digests: Mapping[str, str] | None,
+    most: int | None,
+) -> Conditions:
     found: list[str] = []
     lost: list[tuple[str, str]] = []
     if direction == "generation":
@@ -133,6 +166,9 @@ def sample_rollouts(
 ) -> Rollouts:
     """Samples `group` candidates for each input that can be used by now.
 
+    Each of the run's processes does so for its share of the inputs, by the random numbers of their
+    place among all: how many processes there are makes no difference to what is drawn.
+
     Args:
         condition: what `read_conditions` made of the inputs, if that was done before.
         lost: the inputs that it could not use.
@@ -147,28 +183,38 @@ def sample_rollouts(
         seen = direction == "understanding"
         what = "pictures can be read any more" if seen else "prompts fits the model"
         raise DataError(f"none of the round's {what}: {lost[0][1]}")
-    samples = sample(
-        model,
-        direction,
-        condition,
-        group,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        guidance=settings.guidance if direction == "generation" else 1.0,
-        max_new_tokens=settings.max_new_tokens,
-        seed=seed,
-        batch_size=at_once,
-    )
-    lengths = torch.tensor([0, *(len(row) for row in samples.tokens)])
+    here = ranks.share(len(inputs))
+    with ranks.each():
+        samples = sample(
+            model,
+            direction,
+            condition[here.start : here.stop],
+            group,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            guidance=settings.guidance if direction == "generation" else 1.0,
+            max_new_tokens=settings.max_new_tokens,
+            seed=seed,
+            batch_size=at_once,
+            first=here.start,
+        )
+        nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
+        drawn = (
+            torch.tensor([len(row) for row in samples.tokens], dtype=torch.int64),
+            torch.cat([nothing, *samples.tokens]).cpu(),
+            torch.cat([nothing.float(), *samples.logprob]).float().cpu(),
+            torch.as_tensor(samples.finished).cpu(),
+        )
+    lengths, tokens, logprob, finished = map(torch.cat, zip(*ranks.gather(drawn), strict=True))
     return Rollouts(
         direction=direction,
         inputs=tuple(inputs),
         group=group,
-        tokens=torch.cat(list(samples.tokens)).cpu(),
-        cu_seqlens=lengths.cumsum(0),
-        logprob=torch.cat(list(samples.logprob)).float().cpu(),
-        finished=torch.as_tensor(samples.finished).cpu(),
+        tokens=tokens,
+        cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+        logprob=logprob,
+        finished=finished,
         lost=tuple(lost),
     )
 
@@ -179,15 +225,21 @@ def reward_of(
     """The dual self-reward of every candidate, float32 `[B]` on the CPU; NaN where there is none.
 
     Understanding: mean log p(picture's VQ tokens | caption). Generation: mean log p(prompt's
-    tokens | picture). Both by the model running in the other direction.
+    tokens | picture). Both by the model running in the other direction. Each of the run's processes
+    scores its share of the inputs.
     """
-    group = rollouts.group
-    if isinstance(condition, torch.Tensor):
-        tokens = condition if model.reads_tokens else model.encode(condition)
-        reward = scorer.understanding(tokens, rollouts.sequences(), group)
-    else:
-        reward = scorer.generation(condition, rollouts.pictures(), group)
-    return reward.float().cpu()
+    here = ranks.share(len(rollouts.inputs))
+    own, given = rollouts.take(here), condition[here.start : here.stop]
+    with ranks.each():
+        if not len(here):
+            reward = torch.zeros(0)
+        elif isinstance(given, torch.Tensor):
+            tokens = given if model.reads_tokens else model.encode(given)
+            reward = scorer.understanding(tokens, own.sequences(), own.group)
+        else:
+            reward = scorer.generation(given, own.pictures(), own.group)
+        reward = reward.float().cpu()
+    return torch.cat(ranks.gather(reward))
 
 
 def check_reward_of(rollouts: Rollouts, model: UnifiedModel, reward: torch.Tensor) -> None:

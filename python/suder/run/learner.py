@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from suder import ranks
 from suder.method.balance import Gradient, Updater
 from suder.method.gradients import Sums, add_gradient
 from suder.method.moments import check_moments
@@ -22,6 +23,9 @@ from suder.run.origin import fingerprint
 from suder.run.rounds import Scored
 from suder.settings.config import TrainConfig
 from suder.storage.files import seed_of
+
+if TYPE_CHECKING:
+    from suder.run.dividing import Divided
 
 
 class Learner:
@@ -45,9 +49,11 @@ class Learner:
         check_moments(config.optimizer)
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
+        shard = ranks.asked_to_divide(config.optimizer.shard)
+        self.device = "cpu" if shard else config.device  # where a model is whole
         asked = config.prompts.model_dump()
-        model = load_model(config.model, device=config.device, compute=compute, **asked)
-        self.fingerprint = fingerprint(model)
+        model = load_model(config.model, device=self.device, compute=compute, **asked)
+        self.fingerprint = ranks.from_first(lambda: fingerprint(model))
         longest = config.sampling.max_new_tokens or model.max_new_tokens
         self.asked: dict[str, Any] = model.asks | {"max_new_tokens": longest}
         self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -57,16 +63,22 @@ class Learner:
             model.add_lora(config.lora, seed_of(config.seed, "lora"))
         model.checkpoint_activations = config.optimizer.checkpoint_activations
         model.eval()  # dropout would make the ratio of fresh samples differ from 1
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.saved = model.saved
         self.policy: UnifiedModel = model
-        self.start = self.policy.frozen_copy()
-        if config.optimizer.start_dtype == "bfloat16" and not config.lora.rank:
+        self.divided: Divided | None = None
+        if shard:
+            from suder.run.dividing import Divided  # of one process it would only take time
+
+            self.divided = Divided(model, config.device)
+        self.start = self.divided.start if self.divided else self.policy.frozen_copy()
+        if config.optimizer.start_dtype == "bfloat16" and not (shard or config.lora.rank):
             self.start, fill = self.start.inference_copy(torch.bfloat16)
             fill()
+        reader = self.divided.reader if self.divided else self.policy
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.updater = Updater(named, config.optimizer)
         self.batches = Batches(config)
-        self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else self.policy)
+        self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else reader)
         self.skips = 0
 
     def optimise(
@@ -95,12 +107,23 @@ class Learner:
 
     def _gradient(self, one: Scored, first: Sums | None) -> Sums:
         """Of one direction, into `.grad`, whatever an attempt before has left there."""
-        for param in self.updater.params:
+        for param in self.updater.sources:
             param.grad = None
         return add_gradient(
             self.policy, self.start, one.rollouts, one.selection, one.condition,
             self.config, first, self.batches.tokens,
         )  # fmt: skip
+
+    def current(self) -> UnifiedModel:
+        """What draws and scores as the policy would by its present weights."""
+        if self.divided is None:
+            return self.policy
+        self.divided.refresh()
+        return self.divided.reader
+
+    def plain(self, model: UnifiedModel) -> UnifiedModel:
+        """The policy, or the start model before any training, to be saved by the first process."""
+        return model if self.divided is None else self.divided.plain()
 
     def save_best(self, folder: Path, model: Any) -> None:
         """Writes the policy so that `restart` finds every bit of it.
@@ -125,7 +148,7 @@ class Learner:
         if self.config.lora.rank:
             weights = saved_adapters(folder)
         else:
-            weights = dict(load_model(folder, device=self.config.device).named_parameters())
+            weights = dict(load_model(folder, device=self.device).named_parameters())
         self.updater.restart(weights)
         self.skips = 0
 

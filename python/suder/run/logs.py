@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from suder.run.board import Board
+from suder.run.trackers import Trackers
+from suder.settings.config import TrainConfig
 from suder.storage.files import append_jsonl, read_jsonl_left, whole, write_jsonl
 from suder.storage.shown import shown
 
@@ -33,16 +35,21 @@ class RunLog:
         run: the run's folder; `metrics.jsonl` and `tensorboard/` are written there.
         last: the last round whose lines stand; later ones are of work that will be done again.
         quiet: no progress bar and no messages.
+        writes: False for the processes of a run that leave it to the first; they are quiet, too.
     """
 
-    def __init__(self, run: Path, total: int, last: int = -1, quiet: bool = False) -> None:
+    def __init__(
+        self, run: Path, total: int, last: int = -1, quiet: bool = False, writes: bool = True
+    ) -> None:
         self.run = run
-        self.quiet = quiet
+        self.writes = writes
+        self.quiet = quiet = quiet or not writes
         self.metrics = run / "metrics.jsonl"
         self.damaged: list[str] = []
-        for path in (self.metrics, run / "data" / "dropped.jsonl"):
-            self.damaged += _cut(path, last)
-        self.board = Board(run / "tensorboard", max(0, last + 1))
+        if writes:
+            for path in (self.metrics, run / "data" / "dropped.jsonl"):
+                self.damaged += _cut(path, last)
+            self.board = Board(run / "tensorboard", max(0, last + 1))
         self.console = Console(stderr=True, quiet=quiet)
         self.progress = Progress(
             TextColumn("round"),
@@ -53,6 +60,7 @@ class RunLog:
             console=self.console,
             disable=quiet,
         )
+        self.trackers: Trackers | None = None
         self.task = self.progress.add_task("", total=total, completed=max(0, last), shown="")
 
     def __enter__(self) -> RunLog:
@@ -68,6 +76,13 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self.progress.stop()
+        if self.trackers is not None:
+            self.trackers.finish()
+
+    def track(self, config: TrainConfig, identity: str) -> None:
+        """Reports to the trackers of `log_with`, too."""
+        if self.writes:
+            self.trackers = Trackers(config, self.run, identity, self.say)
 
     def say(self, message: str) -> None:
         """A sentence that stays on the console."""
@@ -75,17 +90,21 @@ class RunLog:
 
     def round(self, index: int, numbers: dict[str, float]) -> None:
         """Writes a round's numbers everywhere; NaN is null in JSON, where it is not a number."""
+        if not self.writes:
+            return
         row: dict[str, Any] = {"round": index}
         for name, value in numbers.items():
             row[name] = float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
         append_jsonl(self.metrics, [row])
         self.board.round(index, numbers)
+        if self.trackers is not None:
+            self.trackers.round(index, numbers)
         shown = " ".join(f"{label} {numbers[name]:.3f}" for name, label in SHOWN if name in numbers)
         self.progress.update(self.task, completed=index, shown=shown)
 
     def dropped(self, rows: list[dict[str, Any]]) -> None:
         """Appends what was left out in a round, named, to data/dropped.jsonl."""
-        if rows:
+        if rows and self.writes:
             append_jsonl(self.run / "data" / "dropped.jsonl", rows)
 
 

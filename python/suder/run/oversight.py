@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from suder import ranks
 from suder.guard.rule import Guard, Verdict
 from suder.guard.watch import Look, Watch
 from suder.inputs.data import Inputs
@@ -70,7 +71,7 @@ class Oversight:
         if self.watch is None or not due:
             return False
         with self.learner.updater.averaged():
-            look = self._look(self.learner.policy, index, log)
+            look = self._look(self.learner.current(), index, log)
             verdict = self.guard.judge(look)
             if verdict == "keep":
                 self._keep(self.learner.policy)
@@ -97,7 +98,11 @@ class Oversight:
         self._obey(verdict, index, log)
 
     def _keep(self, model: UnifiedModel) -> None:
-        write_folder(self.best, lambda to: self.learner.save_best(to, model), self.learner.size)
+        model = self.learner.plain(model)
+        with ranks.each():
+            if ranks.first():
+                save = lambda to: self.learner.save_best(to, model)  # noqa: E731
+                write_folder(self.best, save, self.learner.size)
 
     def _obey(self, verdict: Verdict, index: int, log: RunLog) -> None:
         guard, best = self.guard, self.guard.best

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suder.engine.sampling import AT_ONCE as DRAWN_AT_ONCE
 from suder.engine.sampling import batches
@@ -30,7 +31,7 @@ from suder_ext import linear_logprob, linear_logprob_stats
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of a run.
+    """Bytes of a run, or of each of its processes.
 
     Attributes:
         held: what is on the device all the time.
@@ -47,15 +48,22 @@ class Plan:
         return sum(self.held.values()) + max(self.phases.values())
 
 
-def plan(config: TrainConfig) -> Plan:
+def plan(config: TrainConfig, processes: int = 1) -> Plan:
     """Runs the phases of a round without weights, and counts.
 
-    Tensors count as they are asked for; what an allocator keeps beyond that does not.
+    Tensors count as they are asked for; what an allocator keeps beyond that does not, nor what
+    NCCL takes for itself.
+
+    Args:
+        processes: of the run; the largest share of the inputs is planned for.
 
     Raises:
         DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
         ModuleNotFoundError: peft or torchao, which the settings ask for, is not installed.
     """
+    inputs = -(-config.inputs_per_round // processes)
+    config = config.model_copy(update={"inputs_per_round": inputs})
+    divided = processes if config.optimizer.shard else 1
     longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
     check_device(config.device)
     check_moments(config.optimizer)
@@ -74,13 +82,26 @@ def plan(config: TrainConfig) -> Plan:
         copies = 2 if config.guard.enabled or config.reward.scorer == "frozen" else 1
         optimise = max(map(dry.optimise, trained(config)))
         seen = DIRECTIONS if config.guard.enabled else trained(config)  # of candidates
+        start = 0 if config.lora.rank else learnt - short * narrow_start
+        narrow = short * (copies - (copies == 2 and narrow_start))
+        whole = 0  # copies, where the weights are divided
+        if divided > 1:
+            start = 0 if config.lora.rank else learnt
+            if compute and not config.lora.rank:
+                start, narrow = learnt - short, 0  # both copies have layers of 16 bits
+            whole = start or learnt
+            optimise += _gathered(model) - learnt + learnt // divided
+            weights, learnt = weights - learnt + learnt // divided, learnt // divided
+            waiting //= divided
         return Plan(
             held={
                 "weights": weights,
-                "start model": 0 if config.lora.rank else learnt - short * narrow_start,
+                "start model": start,
                 "averaged weights": 0 if away else learnt,
-                "Adam's moments": moment_bytes(model.trainable_parameters(), config.optimizer),
-                "16-bit copies": short * (copies - (copies == 2 and narrow_start)),
+                "Adam's moments": moment_bytes(model.trainable_parameters(), config.optimizer)
+                // divided,
+                "16-bit copies": narrow,
+                "whole copy to draw with": whole,
             },
             phases={
                 "sample": max(map(dry.sample, seen)),
@@ -90,6 +111,19 @@ def plan(config: TrainConfig) -> Plan:
             },
             host=learnt + waiting if away else 0,
         )
+
+
+def _gathered(model: UnifiedModel) -> int:
+    """What of divided weights is whole at once: all outside of layers, and two layers; and their
+    gradients, before they are divided.
+    """
+    layers = [
+        sum(one.nbytes for one in layer.parameters() if one.requires_grad)
+        for layer in model.modules()
+        if isinstance(layer, GradientCheckpointingLayer)
+    ]
+    outside = sum(one.nbytes for one in model.trainable_parameters()) - sum(layers)
+    return 2 * outside + 3 * max(layers)
 
 
 class _Round:

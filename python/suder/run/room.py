@@ -12,6 +12,7 @@ REMEDIES = (
     "optimizer.tokens_per_batch={smaller}",
     "optimizer.checkpoint_activations=true",
     "optimizer.offload=true",
+    "optimizer.shard=true",  # of several processes
     "lora.rank=32",
 )
 
@@ -20,17 +21,17 @@ class NoRoom(ValueError):
     """The run asks for more memory than its device has left."""
 
 
-def room(config: TrainConfig) -> tuple[Plan, int]:
-    """The plan of a run, and the bytes that its device has left.
+def room(config: TrainConfig, processes: int = 1) -> tuple[Plan, int]:
+    """The plan of a run's process, and the bytes that its device has left.
 
     Raises:
         NoRoom: the plan is larger; the message names settings with which it is not.
     """
-    said, free = plan(config), free_bytes(config.device)
+    said, free = plan(config, processes), free_bytes(config.device)
     if said.total > free:
         raise NoRoom(
             f"this run would hold {size(said.total)} and {config.device} has {size(free)} left "
-            f"(most of it: {_largest(said)}); {_help(config, free)}"
+            f"(most of it: {_largest(said)}); {_help(config, free, processes)}"
         )
     return said, free
 
@@ -61,11 +62,13 @@ def _largest(said: Plan) -> str:
     return f"{name}, {size(count)}"
 
 
-def _help(config: TrainConfig, free: int) -> str:
+def _help(config: TrainConfig, free: int, processes: int) -> str:
     smaller = max(1, min(2048, config.optimizer.tokens_per_batch // 4))
     changes: list[str] = []
     for remedy in REMEDIES:
+        if "shard" in remedy and processes == 1:
+            continue
         changes.append(remedy.format(smaller=smaller))
-        if plan(load_config(config.model_dump(), changes)).total <= free:
+        if plan(load_config(config.model_dump(), changes), processes).total <= free:
             return f"it fits with {' '.join(changes)}"
     return f"it does not fit with {' '.join(changes)} either: take a smaller model, or more memory"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
 from suder.method.directions import active
 from suder.method.rewards import DualReward
@@ -44,11 +45,17 @@ class Scored:
 
 def phase(path: Path, make: Callable[[], T], save: Callable[[Path, T], Any],
           load: Callable[[Path], T]) -> T:  # fmt: skip
-    """What `make` returns, from the file if an earlier life of this run got as far."""
-    if path.exists():
-        return load(path)
+    """What `make` returns, from the file if an earlier life of this run got as far.
+
+    The first of several processes reads and writes; `make` is called in all of them.
+    """
+    there = ranks.from_first(lambda: load(path) if path.exists() else None)
+    if there is not None:
+        return there
     value = make()
-    save(path, value)
+    with ranks.each():
+        if ranks.first():
+            save(path, value)
     return value
 
 
@@ -90,15 +97,17 @@ def sample_phase(
         at_once: candidates, at most, of those that are drawn.
     """
     path = folder / "sample.safetensors"
-    if path.exists():
-        rounds = load_rollouts(path)
+    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
+    if known is not None:
         again: dict[str, Conditions] = {
             one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
-            for one in rounds
+            for one in known
         }
         if not any(one.lost for one in again.values()):
-            return rounds, {name: one.values for name, one in again.items()}
-        _drop_from(folder, "sample")
+            return known, {name: one.values for name, one in again.items()}
+        with ranks.each():
+            if ranks.first():
+                _drop_from(folder, "sample")
     rounds = []
     conditions: dict[str, Condition] = {}
     for direction in active(config, index):
@@ -117,7 +126,9 @@ def sample_phase(
                 at_once,
             )
         )
-    save_rollouts(path, rounds)
+    with ranks.each():
+        if ranks.first():
+            save_rollouts(path, rounds)
     return rounds, conditions
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from suder import ranks
+
 ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -23,7 +25,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__()
+        super().__init__(number)
         self.signal = signal.Signals(number)
         self.exit_code = 0 if number == signal.SIGTERM else 128 + number
         self.words = f"stopped by {self.signal.name}"
@@ -34,6 +36,9 @@ class Stopped(KeyboardInterrupt):
 
 class Stopping:
     """While it is entered, the first signal asks for an end and the second ends the process.
+
+    Asked of one of several processes, all end. A launcher repeats the signal at once and kills what
+    is left after half a minute, so that for them a second one says nothing.
 
     A handler that somebody else has set, or a signal that is ignored, is left as it is; so is
     everything outside the main thread, where Python takes no signals.
@@ -50,16 +55,19 @@ class Stopping:
             for number in self.asking:
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                     self.before[number] = signal.signal(number, self._handle)
+        ranks.on_entering(self._raise_late)
         return self
 
     def __exit__(self, *_: object) -> None:
+        ranks.on_entering(None)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises Stopped if an end has been asked for."""
-        if self.asked:
-            raise Stopped(self.asked)
+        """Raises Stopped if an end has been asked for; of several processes, of any."""
+        with ranks.each():
+            if self.asked:
+                raise Stopped(self.asked)
 
     @contextmanager
     def at_once(self, allowed: bool = True) -> Iterator[None]:
@@ -73,10 +81,18 @@ class Stopping:
             self.immediate = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and ranks.count() > 1:
+            return
         if self.asked:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.asked = number
-        if self.immediate:
+        if self.immediate and ranks.interruptible():
             self.immediate = False
             raise Stopped(number)
+
+    def _raise_late(self) -> None:
+        """For a signal that came while the process waited for others."""
+        if self.asked and self.immediate:
+            self.immediate = False
+            raise Stopped(self.asked)

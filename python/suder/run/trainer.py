@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, NotFinite
@@ -37,6 +40,7 @@ from suder.run.rounds import (
     select_phase,
 )
 from suder.run.stopping import Stopped, Stopping
+from suder.run.trackers import check_trackers
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.storage.checkpoint import load_state, save_state, state_files
@@ -60,10 +64,12 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, *, quiet: bool = False) -> None:
         folder = Path(config.output)
-        refuse_used(folder)
-        self._setup(folder, config, read_inputs(config.data, config.seed), quiet)
-        learner = self.learner
-        self.origin = begin(folder, config, self.inputs, learner.fingerprint, learner.asked)
+        ranks.start(config.device)
+        ranks.from_first(lambda: refuse_used(folder))
+        inputs = ranks.from_first(lambda: read_inputs(config.data, config.seed))
+        self._setup(folder, config, inputs, quiet)
+        start, asked = self.learner.fingerprint, self.learner.asked
+        self.origin = ranks.from_first(lambda: begin(folder, config, self.inputs, start, asked))
 
     @classmethod
     def resume(
@@ -77,19 +83,27 @@ class Trainer:
         """
         folder = Path(folder)
         origin = read_origin(folder)
-        with sole_writer(folder):  # said at once, not after the model is loaded
-            if has_begun(folder) and not state_files(folder) and not start_over:
-                raise RunError(f"{folder / 'state'} holds no state to go on from. {_ways(folder)}")
+        config = load_config(folder / "config.yaml")
+        ranks.start(config.device)
+
+        def look() -> Inputs:
+            with sole_writer(folder):  # said at once, not after the model is loaded
+                if has_begun(folder) and not state_files(folder) and not start_over:
+                    lost = f"{folder / 'state'} holds no state to go on from. {_ways(folder)}"
+                    raise RunError(lost)
+            return Inputs.load(folder)
+
         trainer = cls.__new__(cls)
-        trainer._setup(folder, load_config(folder / "config.yaml"), Inputs.load(folder), quiet)
+        trainer._setup(folder, config, ranks.from_first(look), quiet)
         learner = trainer.learner
         check_start(folder, trainer.config.model, origin, learner.fingerprint, learner.asked)
         trainer.origin, trainer.anew = origin, start_over
-        trainer.notes = changes(origin, trainer.inputs)
+        trainer.notes = ranks.from_first(lambda: changes(origin, trainer.inputs))
         return trainer
 
     def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
         self.folder, self.config, self.quiet = folder, config, quiet
+        check_trackers(config.log_with)
         self.learner = Learner(config)
         self.inputs = inputs = fitting(inputs, config.sampling, self.learner.policy)
         self.oversight = Oversight(folder, config, self.learner, inputs)
@@ -105,26 +119,43 @@ class Trainer:
             Stopped: SIGTERM or SIGINT came; the state is written, `resume` goes on from it.
             WriteError: the disk is full; what was there before is whole, `resume` goes on.
             RunError: another Trainer began a run in the folder after this one was made.
+            Lost: another of the run's processes has ended; `resume` goes on.
         """
-        with sole_writer(self.folder), self.stop:
-            if read_origin(self.folder)["run"] != self.origin["run"]:
-                raise RunError(
-                    f"another run was begun in {self.folder} since this one was; to go on with "
-                    f"that one: suder train --resume {self.folder}"
-                )
-            self._load_state()
-            tidy(self.folder)
-            with RunLog(self.folder, self.config.rounds, self.saved, self.quiet) as log:
-                try:
-                    return self._rounds(log)
-                except Stopped as stopped:
-                    if 0 <= self.saved < self.done:
-                        self._save_state(self.done)
-                    where = "before the first state was written"
-                    if self.saved >= 0:
-                        where = f"after round {self.saved}, whose state is written"
-                    stopped.words += f" {where}; to go on: suder train --resume {self.folder}"
-                    raise
+        try:
+            with ExitStack() as held:
+                with ranks.each():
+                    if ranks.first():  # has the folder's lock for all
+                        held.enter_context(sole_writer(self.folder))
+                with self.stop:
+                    return self._run()
+        except ranks.Lost as lost:
+            again = f"to go on: suder train --resume {self.folder}"
+            raise ranks.Lost(f"{lost}; {again}") from lost
+
+    def _run(self) -> dict[str, Any]:
+        if read_origin(self.folder)["run"] != self.origin["run"]:
+            raise RunError(
+                f"another run was begun in {self.folder} since this one was; to go on with "
+                f"that one: suder train --resume {self.folder}"
+            )
+        self._load_state()
+        with ranks.each():
+            if ranks.first():
+                tidy(self.folder)
+        rounds, writes = self.config.rounds, ranks.first()
+        with RunLog(self.folder, rounds, self.saved, self.quiet, writes) as log:
+            with ranks.each():
+                log.track(self.config, self.origin["run"])
+            try:
+                return self._rounds(log)
+            except Stopped as stopped:
+                if 0 <= self.saved < self.done:
+                    self._save_state(self.done)
+                where = "before the first state was written"
+                if self.saved >= 0:
+                    where = f"after round {self.saved}, whose state is written"
+                stopped.words += f" {where}; to go on: suder train --resume {self.folder}"
+                raise
 
     def _rounds(self, log: RunLog) -> dict[str, Any]:
         for note in self.notes:
@@ -144,8 +175,7 @@ class Trainer:
     def _round(self, index: int, log: RunLog) -> None:
         clock = Clock()
         folder = self.folder / "rounds" / f"{index:06d}"
-        make_folder(folder)
-        for fault in drop_damaged(folder):
+        for fault in ranks.from_first(lambda: self._prepare(folder)):
             log.say(fault)
         with self.stop.at_once():  # until here the weights are those of the round before
             broken = None
@@ -158,37 +188,42 @@ class Trainer:
             if broken:
                 self.oversight.broken(index, broken, log)
             numbers = self.learner.optimise(scored, log.say) if scored else {}
+            rows = [row for one in scored for row in dropped_rows(index, one)]
             for one in scored:
                 numbers |= round_numbers(one)
                 if (note := all_cut(one)) and note not in self.told:
                     self.told.add(note)  # once is enough
                     log.say(f"round {index}: {note}")
-                rows = dropped_rows(index, one)
-                self.dropped += len(rows)
+            self.dropped += len(rows)
+            with ranks.each():
                 log.dropped(rows)
             clock.lap("optimise")
             looked = bool(broken) or self.oversight.after_round(index, numbers, log)
             clock.lap("guard")
             self.seconds += clock.total
-            log.round(index, {"seconds": clock.total, **clock.laps, **numbers})
+            with ranks.each():
+                log.round(index, {"seconds": clock.total, **clock.laps, **numbers})
             self._write(index, looked)
             self.done = index
+
+    def _prepare(self, folder: Path) -> list[str]:
+        make_folder(folder)
+        return drop_damaged(folder)
 
     def _scored(self, folder: Path, index: int, clock: Clock, log: RunLog) -> list[Scored]:
         """The round's candidates, with rewards and selection."""
         learner, batches, config = self.learner, self.learner.batches, self.config
+        policy = learner.current()
 
         def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
-            return sample_phase(folder, learner.policy, self.inputs, config, index, batches.rows)
+            return sample_phase(folder, policy, self.inputs, config, index, batches.rows)
 
         rollouts, conditions = batches.within_memory(sample, log.say, "sample")
         clock.lap("sample")
 
         def score() -> dict[str, Tensor]:
             learner.scorer.tokens_per_batch = batches.tokens
-            return score_phase(
-                folder, learner.scorer, learner.policy, rollouts, conditions, config, index
-            )
+            return score_phase(folder, learner.scorer, policy, rollouts, conditions, config, index)
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
@@ -210,17 +245,30 @@ class Trainer:
         settings = self.config.checkpoint
         if index % settings.every == 0:
             path = self.folder / "checkpoints" / f"{index:06d}"
-            with self.learner.updater.averaged():
-                write_folder(path, self.learner.policy.save, self.learner.size)
-            drop_checkpoints(path.parent, index, settings.every, settings.keep)
+            self._save_averaged(path)
+            if ranks.first():
+                drop_checkpoints(path.parent, index, settings.every, settings.keep)
         if looked or index % settings.state_every == 0 or index == self.config.rounds:
             self._save_state(index)
-            drop_rounds(self.folder / "rounds", index, settings.keep_rounds)
+            if ranks.first():
+                drop_rounds(self.folder / "rounds", index, settings.keep_rounds)
+
+    def _save_averaged(self, path: Path) -> None:
+        with self.learner.updater.averaged():
+            self._write_model(path, self.learner.plain(self.learner.policy).save)
+
+    def _write_model(self, path: Path, save: Callable[[Path], object]) -> None:
+        with ranks.each():
+            if ranks.first():
+                write_folder(path, save, self.learner.size)
 
     def _save_state(self, index: int) -> None:
         tensors, meta = self.learner.state()
-        ours = {"seconds": self.seconds, "dropped": self.dropped, "run": self.origin["run"]}
-        save_state(self.folder, index, tensors, meta | ours | self.oversight.state())
+        meta |= {"seconds": self.seconds, "dropped": self.dropped, "run": self.origin["run"]}
+        meta |= {"processes": ranks.count(), **self.oversight.state()}
+        with ranks.each():
+            if ranks.first():
+                save_state(self.folder, index, tensors, meta)
         self.saved = index
 
     def _load_state(self) -> None:
@@ -229,17 +277,30 @@ class Trainer:
         Raises:
             RunError: there was a state once and there is none that is whole.
         """
-        if self.anew:
-            forget(self.folder, self.config)
-            self.anew = False
+        tensors: dict[str, Tensor] = {}
+
+        def look() -> tuple[dict[str, Any] | None, list[str]]:
+            if self.anew:
+                forget(self.folder, self.config)
+                return None, []
+            found, faults = load_state(self.folder, self.origin["run"])
+            if found is None:
+                if faults or has_begun(self.folder):
+                    why = "\n".join([*faults, f"no state in {self.folder / 'state'} is whole"])
+                    raise RunError(f"{why}. {_ways(self.folder)}")
+                return None, []
+            tensors.update(found[0])  # which the others get where they need them
+            return found[1], faults
+
+        meta, faults = ranks.from_first(look)
+        self.anew = False
+        if meta is None:
             return
-        found, faults = load_state(self.folder, self.origin["run"])
-        if found is None:
-            if faults or has_begun(self.folder):
-                why = "\n".join([*faults, f"no state in {self.folder / 'state'} is whole"])
-                raise RunError(f"{why}. {_ways(self.folder)}")
-            return
-        tensors, meta = found
+        if (then := meta.get("processes", 1)) != ranks.count():
+            self.notes.append(
+                f"the run had {then} processes and has {ranks.count()} now: its inputs and its "
+                "random numbers are the same, the last bits of its sums are not"
+            )
         self.notes += [*faults, f"going on from round {meta['round']}"] if faults else []
         self.learner.load_state(tensors, meta)
         self.oversight.load_state(meta)
@@ -248,15 +309,13 @@ class Trainer:
 
     def _finish(self, log: RunLog) -> dict[str, Any]:
         """Writes model/ and summary.json: the guard's best weights, or the averaged last ones."""
-        guard = self.oversight.guard
+        guard, model = self.oversight.guard, self.folder / "model"
         guarded = self.config.guard.enabled
         if guarded:
-            best, model = self.folder / "best", self.folder / "model"
-            final = lambda to: self.learner.save_final(best, to)  # noqa: E731
-            write_folder(model, final, self.learner.size)
+            best = self.folder / "best"
+            self._write_model(model, lambda to: self.learner.save_final(best, to))
         else:
-            with self.learner.updater.averaged():
-                write_folder(self.folder / "model", self.learner.policy.save, self.learner.size)
+            self._save_averaged(model)
         kept = guard.best if guarded else self.done
         summary = {
             "rounds": self.done,
@@ -267,11 +326,16 @@ class Trainer:
             "inputs_dropped": len(self.inputs.dropped),
             "candidates_dropped": self.dropped,
             "guard": guard.state() if guarded else None,
-            "model": str(self.folder / "model"),
+            "model": str(model),
         }
-        summary |= self._judged(kept)
-        write_json(self.folder / "summary.json", summary)
-        log.say(f"{self.done} rounds; the weights of round {kept} are in {self.folder / 'model'}")
+
+        def write() -> dict[str, Any]:
+            told = summary | self._judged(kept)
+            write_json(self.folder / "summary.json", told)
+            return told
+
+        summary = ranks.from_first(write)
+        log.say(f"{self.done} rounds; the weights of round {kept} are in {model}")
         return summary
 
     def _judged(self, kept: int) -> dict[str, Any]:

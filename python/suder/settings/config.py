@@ -159,6 +159,13 @@ class Optimizer(Section):
             "them (dtype bfloat16): the same bits, half its memory; LoRA's shares all its weights"
         ),
     ] = "float32"
+    shard: Annotated[
+        bool,
+        says(
+            "of several processes each holds a part of the weights, gradients and moments (FSDP2), "
+            "and a copy to draw with; accelerate launch --use_fsdp --fsdp_version 2 asks for it too"
+        ),
+    ] = False
 
 
 class Lora(Section):
@@ -266,6 +273,10 @@ class TrainConfig(Section):
     reward: Reward = Reward()
     guard: Guard = Guard()
     checkpoint: Checkpoint = Checkpoint()
+    log_with: Annotated[
+        list[str],
+        says("trackers beside TensorBoard, by accelerate's names: wandb, mlflow, trackio, ..."),
+    ] = []
     seed: Annotated[NonNegative, says("everything random follows from it")] = 0
     device: Annotated[str, says("cpu, cuda, cuda:1, ...")] = "cpu"
     dtype: Annotated[

@@ -16,7 +16,7 @@ from suder.run.live_bytes import LiveBytes
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import dump_config
+from suder.settings.config_file import dump_config, load_config
 
 
 class EveryByte(LiveBytes):
@@ -108,7 +108,20 @@ def test_a_copy_to_sample_with_is_as_large_with_adapters(make_config):
     """Run dry, merging could not be tried out, and adapted layers were left out."""
     pytest.importorskip("peft")
     plain, adapted = (
-        plan(make_config("dtype=bfloat16", change)).held["16-bit copy"]
+        plan(make_config("dtype=bfloat16", change)).held["16-bit copies"]
         for change in ("lora.rank=0", "lora.rank=2")
     )
     assert adapted >= plain
+
+
+def test_what_each_of_several_processes_holds(make_config: Callable[..., TrainConfig]) -> None:
+    """Divided are weights, averages and moments; not the copies, nor what is never trained."""
+    config = make_config("inputs_per_round=6", "guard.enabled=false")
+    alone, one = plan(config), plan(config, 4)
+    assert one.held == alone.held  # but two inputs, not six
+    assert one.phases["sample"] < alone.phases["sample"]
+    divided = plan(load_config(config.model_dump(), ["optimizer.shard=true"]), 4).held
+    assert divided["Adam's moments"] == alone.held["Adam's moments"] // 4
+    learnt, weights = alone.held["start model"], alone.held["weights"]
+    assert divided["weights"] == weights - learnt + learnt // 4
+    assert divided["start model"] == divided["whole copy to draw with"] == learnt

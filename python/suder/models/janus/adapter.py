@@ -89,12 +89,13 @@ class Janus(DecoderModel):
     # ---- pictures
 
     def pixels(self, images: Any) -> Tensor:
-        """`[B, 3, S, S]` in the model's dtype and device.
+        """`[B, 3, S, S]` in the VQ model's dtype, on the model's device.
 
         From PIL pictures, uint8 arrays `[H, W, 3]` or a uint8 array or tensor `[B, H, W, 3]`.
         """
         pixels = pictures.to_pixels(images, self.processor.image_processor, self.image_size)
-        return pixels.to(self.device, self.dtype)
+        # A copy to draw with has a last layer of 16 bits; the VQ model never has.
+        return pixels.to(self.device, next(self.parts.vqmodel.parameters()).dtype)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
