@@ -64,7 +64,7 @@ def read_config(folder: Path) -> tuple[Family, Any]:
             "deepseek-community/Janus-Pro-1B, -7B and Janus-1.3B. A fine-tune is converted once by "
             "src/transformers/models/janus/convert_janus_weights_to_hf.py of "
             "github.com/huggingface/transformers: python convert_janus_weights_to_hf.py "
-            f"--repo_id OWNER/NAME --local_dir {folder} --output_dir CONVERTED "
+            "--repo_id OWNER/NAME --local_dir FOLDER --output_dir CONVERTED "
             "--safe_serialization (it reads pytorch_model.bin, a pickle)"
         )
     family = family_of(kind)

@@ -18,9 +18,9 @@ def fitting(inputs: Inputs, sampling: Sampling, model: UnifiedModel) -> Inputs:
     Raises:
         DataError: no prompt is left, or the texts asked for are longer than the model's.
     """
-    if (sampling.max_new_tokens or 1) > model.longest_text:
+    if (asked := sampling.max_new_tokens or 1) > model.longest_text:
         raise DataError(
-            f"sampling.max_new_tokens: {sampling.max_new_tokens} tokens about a picture are more "
+            f"sampling.max_new_tokens: {asked} tokens about a picture are more "
             f"than fit this model's positions; it takes at most {model.longest_text}"
         )
     every = dict.fromkeys(inputs.prompts + inputs.watched_prompts)

@@ -47,6 +47,9 @@ def scene_of(prompt: str) -> Scene:
 class Scripted:
     """Stands for model and sampler: answers each input from a table, whatever the batch."""
 
+    asks: dict[str, str] = {}  # noqa: RUF012
+    max_new_tokens = 32
+
     def __init__(self, pictures: dict[str, np.ndarray], captions: dict[bytes, str]) -> None:
         self.pictures, self.captions = pictures, captions
         self.drawn: list[np.ndarray] = []
@@ -330,7 +333,8 @@ def test_command(shared_janus: Janus, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "0.0 to 0.0%" in capsys.readouterr().out
     saved = load_evaluation(tmp_path / "items.npz")
     assert saved.settings == {
-        "task": "shapes/test", "seed": 0, "greedy": False, "temperature": 1.0, "guidance": 1.0
+        "task": "shapes/test", "seed": 0, "greedy": False, "temperature": 1.0, "guidance": 1.0,
+        "max_new_tokens": 32, **shared_janus.asks,
     }  # fmt: skip
     capsys.readouterr()
     mine = tmp_path / "prompts.txt"
