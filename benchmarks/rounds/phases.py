@@ -112,11 +112,16 @@ class Round:
 
     def _sample(self, direction: Direction) -> None:
         names = [str(number) for number in range(self.config.inputs_per_round)]
-        with torch.no_grad():
-            self.drawn[direction] = sample_rollouts(
+
+        def drawn() -> Rollouts:
+            return sample_rollouts(
                 self.model, direction, names, self.config.candidates, self.config.sampling, 0,
                 self.given[direction], (), self.learner.batches.rows,
             )  # fmt: skip
+
+        with torch.no_grad():
+            batches = self.learner.batches
+            self.drawn[direction] = batches.within_memory(drawn, print, f"sample ({direction})")
 
     def _sampled(self, direction: Direction) -> list[Work]:
         return self._sampling(direction, self.config.inputs_per_round, self.config.candidates)
@@ -140,8 +145,14 @@ class Round:
 
     def _score(self, direction: Direction) -> None:
         drawn, config = self.drawn[direction], self.config
+        learner, batches = self.learner, self.learner.batches
+
+        def scored() -> torch.Tensor:
+            learner.scorer.tokens_per_batch = batches.tokens
+            return reward_of(drawn, learner.scorer, self.model, self.given[direction])
+
         with torch.no_grad():
-            reward = reward_of(drawn, self.learner.scorer, self.model, self.given[direction])
+            reward = batches.within_memory(scored, print, f"score ({direction})")
         chosen = select(reward, config.candidates, config.objective.normalize)
         self.scored[direction] = Scored(drawn, self.given[direction], reward, chosen)
 

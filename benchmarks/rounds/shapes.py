@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    GenerationConfig,
     JanusConfig,
     JanusForConditionalGeneration,
     JanusVisionConfig,
@@ -89,6 +90,14 @@ def build(
     with torch.device(device):
         torch.manual_seed(0)
         core = JanusForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    tokenizer = processor.tokenizer
+    start = tokenizer.convert_tokens_to_ids(processor.image_start_token)
+    core.generation_config = GenerationConfig(  # `generate` fails without these
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        generation_kwargs={"boi_token_id": start},
+    )
     model = Janus(core, processor, compute=compute, saved=torch.bfloat16)
     return model.to(device).eval(), [f"w{number}" for number in range(1000)]
 
