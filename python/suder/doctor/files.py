@@ -9,9 +9,10 @@ import torch
 
 from suder.doctor.findings import Finding
 from suder.doctor.patient import Patient
-from suder.models.checkpoint_files import FLOATS, PICKLES, read_headers
+from suder.models.checkpoint_files import FLOATS, PICKLES, Tensor, read_config, read_headers
 from suder.models.find import find_model
 from suder.models.load import load_model
+from suder.models.usable import check_no_run
 from suder.run.room import size
 from suder.testing.findings import some
 
@@ -22,9 +23,19 @@ def files(patient: Patient) -> Iterator[Finding]:
     """The folder's files and their dtypes; loads the model."""
     try:
         folder, others = find_model(patient.name)
-        headers = read_headers(folder, others)
+        check_no_run(folder)
     except (OSError, ValueError) as error:
         yield _unreadable(error)
+        return
+    headers: dict[str, Tensor] = {}
+    broken = False
+    for read in (lambda: read_config(folder), lambda: headers.update(read_headers(folder, others))):
+        try:
+            read()
+        except (OSError, ValueError) as error:  # of both, for both may be mended at once
+            broken = True
+            yield _unreadable(error)
+    if broken:
         return
     dtypes = Counter(one.dtype for one in headers.values())
     weights = sum(_count(one.shape) for one in headers.values())

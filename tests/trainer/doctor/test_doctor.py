@@ -186,6 +186,7 @@ def test_a_processor_that_says_more_than_we_do(shared_janus):
             ),
             "is damaged",
         ),
+        (lambda folder: (folder / "adapter_config.json").touch(), "holds a PEFT adapter"),
         (lambda folder: shutil.rmtree(folder), "there is no folder"),
     ],
 )
@@ -197,6 +198,19 @@ def test_what_does_not_load_is_a_finding(copy_of_shapes, damage, said, capsys):
     assert "Traceback" not in out
     assert "to do: nothing else can be examined until it loads" in out
     assert "words" not in out
+
+
+def test_all_that_keeps_it_from_loading_is_said_at_once(copy_of_shapes):
+    (copy_of_shapes / "config.json").write_text("{")
+    (copy_of_shapes / "model.safetensors").unlink()
+    wrong = of(examine(copy_of_shapes), "files")["wrong"]
+    assert ["config.json is damaged" in wrong[0], "has no model.safetensors" in wrong[1]] == [
+        True
+    ] * 2
+    shutil.copytree(copy_of_shapes, copy_of_shapes / "model")
+    (copy_of_shapes / "config.json").rename(copy_of_shapes / "config.yaml")
+    (found,) = of(examine(copy_of_shapes), "files")["wrong"]
+    assert found.endswith(f"is the folder of a run; its model is {copy_of_shapes / 'model'}")
 
 
 def test_pairs_of_the_users(tmp_path, capsys):
