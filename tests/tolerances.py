@@ -37,6 +37,8 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     # adapters are large for its weights.
     ("merged", "cpu", torch.bfloat16): {"rtol": 0.0, "atol": 0.16},
     ("mean_merged", "cpu", torch.bfloat16): {"rtol": 0.0, "atol": 2e-2},
+    # In float32 the sum of both is rounded once more: 3e-5 of hidden states of size 3.
+    ("merged", "cpu", torch.float32): {"rtol": 1e-4, "atol": 1e-4},
     # Log-probabilities down to -20, from hidden states that went through every layer in float32.
     ("model", "cpu", torch.float32): {"rtol": 1e-5, "atol": 2e-5},
     # The same after another cut of the batch.

@@ -22,6 +22,7 @@ from suder.models.janus.layout import caption_ids, generation_ids, understanding
 from suder.pretrain.architecture import Sizes, build_janus
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
+from tests.trainer.families import small_emu3, small_liquid
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "and", "two")
 PROMPTS = ("a red circle", "a blue square", "two green circle", "a red square and a blue circle")
@@ -148,6 +149,36 @@ def random_janus(seed: int = 0, **options: Any) -> Janus:
 def shared_janus() -> Janus:
     """One model for the tests that change nothing in it."""
     return random_janus()
+
+
+MAKE = {"janus": random_janus, "emu3": small_emu3, "liquid": small_liquid}
+
+
+@pytest.fixture(scope="session", params=list(MAKE))
+def shared_model(request: pytest.FixtureRequest) -> Any:
+    """One model of each family, of the same words, 16 tokens a picture and 48 codes."""
+    return (
+        request.getfixturevalue("shared_janus")
+        if request.param == "janus"
+        else MAKE[request.param]()
+    )
+
+
+@pytest.fixture(params=list(MAKE))
+def fresh_model(request: pytest.FixtureRequest) -> Any:
+    """A model of the test's own."""
+    return MAKE[request.param]()
+
+
+@pytest.fixture(scope="session", params=list(MAKE))
+def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of each family in the HF format, of 4 tokens a picture, for runs."""
+    if request.param == "janus":
+        found: Path = request.getfixturevalue("random_model_folder")
+        return found
+    folder = tmp_path_factory.mktemp(request.param)
+    MAKE[request.param](image_size=16).save(folder)
+    return folder
 
 
 @pytest.fixture

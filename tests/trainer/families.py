@@ -168,11 +168,14 @@ def _tokenizer(
     )
 
 
-def _liven(model: nn.Module, seed: int) -> None:
+def _liven(model: Any, seed: int) -> None:
     """Weights large enough that distributions are far from uniform."""
     generator = torch.Generator().manual_seed(seed)
+    tied = model.config.tie_word_embeddings
     for name, weight in model.named_parameters():
         if "vqmodel" in name or weight.ndim != 2:
             continue
-        spread = 0.25 if "embed" in name else 1.2 * weight.shape[1] ** -0.5
+        # A tied head would, of larger embeddings, say again what was said last.
+        usual = 1.2 * weight.shape[1] ** -0.5
+        spread = usual if "embed" not in name else 0.15 if tied else 1.0
         weight.data.normal_(0.0, spread, generator=generator)

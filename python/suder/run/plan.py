@@ -219,10 +219,15 @@ class _Round:
 
     @torch.no_grad()
     def pictures(self, direction: Direction) -> int:
-        """Of those that go through the VQ model at once: captioned ones in, drawn ones out."""
+        """Of those that go through the VQ model at once: captioned ones in, drawn ones out.
+
+        Drawn ones need not come out where the model reads their tokens.
+        """
         model, size = self.model, self.model.image_size
         most = model.pictures_at_once
         if direction == "generation":
+            if model.reads_tokens:
+                return 0
             count = max(2, min(most, self._pairs("understanding")))
             tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
             return peak_of(lambda: model.vq_decode(tokens))

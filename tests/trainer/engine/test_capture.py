@@ -13,6 +13,7 @@ from suder.engine.head import Head, Rules
 from suder.engine.step import Batch
 from suder.models.base import inference
 from tests.trainer.engine.recorder import Recorder, Waits
+from tests.trainer.families import small_emu3, small_liquid
 
 N, STEPS = 3, 16
 KINDS = [("understanding", 1.0), ("generation", 1.0), ("generation", 3.0)]
@@ -52,12 +53,12 @@ class Started:
         self.batch.draw()
         self.step()  # the first step of a shape is not recorded
 
-    def step(self) -> None:
-        self.batch.step(STEPS - 1)
+    def step(self, row_ends: bool = False) -> None:
+        self.batch.step(STEPS - 1, row_ends)
 
-    def recorded(self) -> Recorder:
+    def recorded(self, row_ends: bool = False) -> Recorder:
         with Recorder() as recorder:
-            self.step()
+            self.step(row_ends)
         return recorder
 
 
@@ -99,6 +100,32 @@ def test_a_recorded_step_run_again_writes_the_same(start, draws, direction, guid
     assert torch.equal(plain.board.entropy, replayed.board.entropy)
     assert replayed.board.drawn == STEPS
     assert rules.greedy or len(plain.board.tokens.unique()) > 5
+
+
+@pytest.mark.parametrize("make", [small_emu3, small_liquid])
+@pytest.mark.parametrize(("direction", "guidance"), KINDS)
+def test_other_families_steps(make, prompts, pictures, direction, guidance):
+    """A row's end makes a step another function, which can be recorded as well."""
+    model = make()
+    given = prompts if direction == "generation" else model.pixels(pictures)
+    with inference(model):
+        plain, replayed = (Started(model, direction, guidance, RULES[0], given) for _ in range(2))
+        row = plain.decoding.row
+        assert row == (4 if make is small_emu3 and direction == "generation" else 0)
+        recorders: dict[bool, list[Recorder]] = {False: [], True: []}
+        for written in range(2, STEPS):
+            kind = bool(row) and written % row == 0
+            plain.step(kind)
+            if len(recorders[kind]) < 2:
+                recorders[kind].append(replayed.recorded(kind))
+            else:
+                recorders[kind][1].replay()
+    for found in filter(None, recorders.values()):
+        assert found[0].record == found[1].record
+    assert len(recorders[True]) == (2 if row else 0)
+    assert torch.equal(plain.board.tokens, replayed.board.tokens)
+    assert torch.equal(plain.board.logprob, replayed.board.logprob)
+    assert len(plain.board.tokens.unique()) > 5
 
 
 @pytest.mark.skipif(

@@ -73,19 +73,19 @@ def calls(model, prompts, pictures):
 
 @pytest.mark.parametrize("columns", [4, 64])
 def test_samples_are_those_of_steps_as_they_are(
-    janus, prompts, pictures, recorded, monkeypatch, columns
+    fresh_model, prompts, pictures, recorded, monkeypatch, columns
 ):
     """Whatever was recorded before: other conditions, numbers, rows that ended, weights."""
     monkeypatch.setattr("suder.engine.writing.COLUMNS", columns)
     for _ in range(2):
-        for direction, given, options in calls(janus, prompts, pictures):
-            ours = sample(janus, direction, given, **options)
+        for direction, given, options in calls(fresh_model, prompts, pictures):
+            ours = sample(fresh_model, direction, given, **options)
             with monkeypatch.context() as plain:
                 plain.setattr("suder.engine.sampling.graphs_of", lambda model: None)
-                theirs = sample(janus, direction, given, **options)
+                theirs = sample(fresh_model, direction, given, **options)
             assert equal(ours, theirs), (direction, options)
         with torch.no_grad():  # as an optimiser does
-            for weight in janus.trainable_parameters():
+            for weight in fresh_model.trainable_parameters():
                 weight.mul_(1.05)
     assert recorded.count["run"] > 3 * recorded.count["recorded"]
 

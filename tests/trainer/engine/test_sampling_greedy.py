@@ -63,8 +63,8 @@ def test_the_null_prompt_of_generate_leaks_the_length(make_janus, prompts):
     assert padded.prompts.null(parts, "generation", [9, 20]).lengths == [9, 20]
 
 
-def test_greedy_candidates_of_one_condition_are_equal(shared_janus, prompts):
-    drawn = sample(shared_janus, "generation", prompts, 3, greedy=True).tokens
+def test_greedy_candidates_of_one_condition_are_equal(shared_model, prompts):
+    drawn = sample(shared_model, "generation", prompts, 3, greedy=True).tokens
     rows = drawn.unflatten(0, (len(prompts), 3))
     assert torch.equal(rows, rows[:, :1].expand_as(rows))
     assert len({tuple(row.tolist()) for row in rows[:, 0]}) > 1

@@ -25,12 +25,12 @@ def replayed(model, direction, condition, samples, n, guidance=1.0, temperature=
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_captions_logprob_equals_teacher_forcing(shared_janus, pictures, temperature):
-    pixels = shared_janus.pixels(pictures)
+def test_captions_logprob_equals_teacher_forcing(shared_model, pictures, temperature):
+    pixels = shared_model.pixels(pictures)
     drawn = sample(
-        shared_janus, "understanding", pixels, 6, temperature=temperature, max_new_tokens=9, seed=1
+        shared_model, "understanding", pixels, 6, temperature=temperature, max_new_tokens=9, seed=1
     )
-    again = replayed(shared_janus, "understanding", pixels, drawn, 6, temperature=temperature)
+    again = replayed(shared_model, "understanding", pixels, drawn, 6, temperature=temperature)
     assert (torch.cat(drawn.logprob) - again).abs().max() < LOGPROB
     assert 0 < drawn.finished.sum() < len(drawn.finished)
 
@@ -50,19 +50,19 @@ def test_pictures_logprob_equals_teacher_forcing(
     assert (drawn.logprob.flatten() - again).abs().max() < LOGPROB
 
 
-def test_the_policies_differ(shared_janus, prompts):
+def test_the_policies_differ(shared_model, prompts):
     """Scoring guided samples without guidance, as peers do, is another distribution."""
-    drawn = sample(shared_janus, "generation", prompts, 5, guidance=4.0, seed=2)
-    again = replayed(shared_janus, "generation", prompts, drawn, 5)
+    drawn = sample(shared_model, "generation", prompts, 5, guidance=4.0, seed=2)
+    again = replayed(shared_model, "generation", prompts, drawn, 5)
     assert (drawn.logprob.flatten() - again).abs().max() > 1
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_ratio_is_one_on_fresh_samples(shared_janus, prompts, guidance):
+def test_ratio_is_one_on_fresh_samples(shared_model, prompts, guidance):
     """The policy ratio of the first update: exactly one against a replay of the same batch."""
-    drawn = sample(shared_janus, "generation", prompts, 4, guidance=guidance, seed=3)
-    old = replayed(shared_janus, "generation", prompts, drawn, 4, guidance)
-    new = replayed(shared_janus, "generation", prompts, drawn, 4, guidance)
+    drawn = sample(shared_model, "generation", prompts, 4, guidance=guidance, seed=3)
+    old = replayed(shared_model, "generation", prompts, drawn, 4, guidance)
+    new = replayed(shared_model, "generation", prompts, drawn, 4, guidance)
     assert torch.equal((new - old).exp(), torch.ones_like(new))
     ratio = (new - drawn.logprob.flatten()).exp()
     assert (ratio - 1).abs().max() < LOGPROB
@@ -79,10 +79,10 @@ def test_logprob_is_of_the_restricted_distribution(shared_janus, textbook, promp
         assert (logprob - expected).abs().max() < LOGPROB
 
 
-def test_texts_end_with_their_only_eos(shared_janus, pictures):
-    pixels = shared_janus.pixels(pictures)
-    drawn = sample(shared_janus, "understanding", pixels, 16, max_new_tokens=11, seed=5)
-    eos = shared_janus.eos_token_id
+def test_texts_end_with_their_only_eos(shared_model, pictures):
+    pixels = shared_model.pixels(pictures)
+    drawn = sample(shared_model, "understanding", pixels, 16, max_new_tokens=11, seed=5)
+    eos = shared_model.eos_token_id
     for row, logprob, finished in zip(drawn.tokens, drawn.logprob, drawn.finished, strict=True):
         assert row.shape == logprob.shape
         assert (row[:-1] != eos).all()
@@ -92,9 +92,9 @@ def test_texts_end_with_their_only_eos(shared_janus, pictures):
     assert len(lengths) > 3
 
 
-def test_a_seed_is_a_result_and_another_is_another(shared_janus, prompts):
+def test_a_seed_is_a_result_and_another_is_another(shared_model, prompts):
     first, again, other = (
-        sample(shared_janus, "generation", prompts, 2, seed=seed).tokens for seed in (7, 7, 8)
+        sample(shared_model, "generation", prompts, 2, seed=seed).tokens for seed in (7, 7, 8)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -102,12 +102,12 @@ def test_a_seed_is_a_result_and_another_is_another(shared_janus, prompts):
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, direction):
+def test_candidates_do_not_depend_on_the_batch(shared_model, pictures, prompts, direction):
     """Not on how it is cut, nor on n, nor on the conditions that follow; logprob to rounding."""
-    condition = shared_janus.pixels(pictures) if direction == "understanding" else prompts
+    condition = shared_model.pixels(pictures) if direction == "understanding" else prompts
 
     def draw(count, n, batch_size):
-        return sample(shared_janus, direction, condition[:count], n, seed=9, batch_size=batch_size)
+        return sample(shared_model, direction, condition[:count], n, seed=9, batch_size=batch_size)
 
     whole = draw(4, 8, 256)
     cuts = [(4, 8, 8), (4, 8, 20), (2, 8, 256), (4, 3, 256), (1, 1, 1)]
@@ -156,11 +156,11 @@ def test_logits_that_are_not_finite_are_an_error(
         sample(janus, direction, condition, 3, greedy=greedy)
 
 
-def test_dropping_ended_rows_changes_nothing(shared_janus, pictures, monkeypatch):
-    pixels = shared_janus.pixels(pictures)
-    dropped = sample(shared_janus, "understanding", pixels, 8, seed=10)
+def test_dropping_ended_rows_changes_nothing(shared_model, pictures, monkeypatch):
+    pixels = shared_model.pixels(pictures)
+    dropped = sample(shared_model, "understanding", pixels, 8, seed=10)
     monkeypatch.setattr("suder.engine.writing.STEPS_BETWEEN_LOOKS", 1000)
-    kept = sample(shared_janus, "understanding", pixels, 8, seed=10)
+    kept = sample(shared_model, "understanding", pixels, 8, seed=10)
     assert all(map(torch.equal, dropped.tokens, kept.tokens))
     for ours, theirs in zip(dropped.logprob, kept.logprob, strict=True):
         torch.testing.assert_close(ours, theirs, **BATCH)
@@ -180,39 +180,39 @@ def test_each_condition_is_read_once(shared_janus, prompts, pictures):
     assert rows == [4, 4] + [32] * (shared_janus.num_image_tokens - 1)
 
 
-def test_sampling_leaves_the_mode_as_it_was(janus, prompts):
-    janus.train()
-    sample(janus, "generation", prompts[:1])
-    assert janus.training
-    assert not janus.parts.vqmodel.training
-    assert all(parameter.grad is None for parameter in janus.parameters())
+def test_sampling_leaves_the_mode_as_it_was(fresh_model, prompts):
+    fresh_model.train()
+    sample(fresh_model, "generation", prompts[:1])
+    assert fresh_model.training
+    assert not fresh_model.parts.vqmodel.training
+    assert all(parameter.grad is None for parameter in fresh_model.parameters())
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_samples_can_take_part_in_a_loss(janus, prompts, pictures, direction):
-    condition = janus.pixels(pictures) if direction == "understanding" else prompts
-    drawn = sample(janus, direction, condition, 2, max_new_tokens=5)
-    hidden = janus(direction, condition, drawn.tokens, 2)
+def test_samples_can_take_part_in_a_loss(fresh_model, prompts, pictures, direction):
+    condition = fresh_model.pixels(pictures) if direction == "understanding" else prompts
+    drawn = sample(fresh_model, direction, condition, 2, max_new_tokens=5)
+    hidden = fresh_model(direction, condition, drawn.tokens, 2)
     new = linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
     (new * torch.cat(list(drawn.logprob))).sum().backward()
-    assert janus.core.get_input_embeddings().weight.grad.abs().sum() > 0
+    assert fresh_model.core.get_input_embeddings().weight.grad.abs().sum() > 0
     # Ids that sampling was the first to need are remembered, and must serve training as well.
-    assert not any(janus.prompts.prompt_ids(prompt).is_inference() for prompt in prompts)
+    assert not any(fresh_model.prompts.prompt_ids(prompt).is_inference() for prompt in prompts)
 
 
-def test_gradient_checkpointing_does_not_change_samples(janus, prompts):
+def test_gradient_checkpointing_does_not_change_samples(fresh_model, prompts):
     """transformers drops the cache of a checkpointed model in training mode."""
-    expected = sample(janus, "generation", prompts, seed=3).tokens
+    expected = sample(fresh_model, "generation", prompts, seed=3).tokens
     old_name = "gradient_checkpointing_enable"  # renamed in transformers 5.24
-    enable = getattr(janus.core, "activation_checkpointing_enable", None)
-    (enable or getattr(janus.core, old_name))()
-    assert torch.equal(sample(janus.train(), "generation", prompts, seed=3).tokens, expected)
+    enable = getattr(fresh_model.core, "activation_checkpointing_enable", None)
+    (enable or getattr(fresh_model.core, old_name))()
+    assert torch.equal(sample(fresh_model.train(), "generation", prompts, seed=3).tokens, expected)
 
 
-def test_no_conditions_no_candidates(shared_janus):
-    drawn = sample(shared_janus, "generation", [])
+def test_no_conditions_no_candidates(shared_model):
+    drawn = sample(shared_model, "generation", [])
     assert drawn.tokens.shape == (0, 16)
-    captions = sample(shared_janus, "understanding", torch.zeros(0, 3, 32, 32))
+    captions = sample(shared_model, "understanding", torch.zeros(0, 3, 32, 32))
     assert captions.tokens == []
     assert captions.finished.shape == (0,)
 

@@ -16,8 +16,8 @@ from suder.method.objectives import trained_candidates
 from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
 from suder.method.selection import Selection, select
 from suder.models import load_model
+from suder.models.decoder.adapter import DecoderModel
 from suder.models.decoder.teacher_forcing import tokens_read
-from suder.models.janus.adapter import Janus
 from suder.settings.config import TrainConfig
 from suder_ext import linear_sequence_logprob
 from suder_ext.preference_options import LOSS_TYPES
@@ -25,24 +25,24 @@ from tests.tolerances import TOLERANCES
 
 
 @pytest.fixture
-def policy(random_model_folder: Path) -> Janus:
-    return load_model(random_model_folder)
+def policy(model_folder: Path) -> DecoderModel:
+    return load_model(model_folder)
 
 
 @pytest.fixture
-def start(random_model_folder: Path) -> Janus:
-    return another(random_model_folder)
+def start(model_folder: Path) -> DecoderModel:
+    return another(model_folder)
 
 
 @pytest.fixture(scope="module")
-def shared(random_model_folder: Path) -> tuple[Janus, Janus]:
+def shared(random_model_folder: Path) -> tuple[DecoderModel, DecoderModel]:
     """Policy and start, for tests that change no weights."""
     return load_model(random_model_folder), another(random_model_folder)
 
 
-def another(random_model_folder: Path) -> Janus:
+def another(folder: Path) -> DecoderModel:
     """Another model than the policy, or every KL would be 0."""
-    model = load_model(random_model_folder)
+    model = load_model(folder)
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in model.trainable_parameters():
@@ -50,7 +50,7 @@ def another(random_model_folder: Path) -> Janus:
     return model
 
 
-def rollouts_of(model: Janus, direction: str, inputs: Path, config: TrainConfig) -> Rollouts:
+def rollouts_of(model: DecoderModel, direction: str, inputs: Path, config: TrainConfig) -> Rollouts:
     pool = (
         ["a red circle", "two blue square and a red circle", "a green square"]
         if direction == "generation"
@@ -66,7 +66,11 @@ def selection_of(rollouts: Rollouts, invalid: tuple[int, ...] = (1, 6)) -> Selec
 
 
 def gradient_of(
-    policy: Janus, start: Janus, rollouts: Rollouts, chosen: Selection, config: TrainConfig
+    policy: DecoderModel,
+    start: DecoderModel,
+    rollouts: Rollouts,
+    chosen: Selection,
+    config: TrainConfig,
 ) -> tuple[list[torch.Tensor], Sums]:
     policy.zero_grad(set_to_none=True)
     condition = read_conditions(policy, rollouts.direction, rollouts.inputs).values
@@ -77,8 +81,8 @@ def gradient_of(
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
 @pytest.mark.parametrize("objective", ["grpo", "simpo", "dpo", "expert"])
 def test_batches_do_not_change_the_gradient(
-    policy: Janus,
-    start: Janus,
+    policy: DecoderModel,
+    start: DecoderModel,
     inputs_folder: Path,
     make_config: Callable[..., TrainConfig],
     objective: str,
@@ -93,8 +97,8 @@ def test_batches_do_not_change_the_gradient(
 
 
 def assert_cut_is_free(
-    policy: Janus,
-    start: Janus,
+    policy: DecoderModel,
+    start: DecoderModel,
     rollouts: Rollouts,
     chosen: Selection,
     whole: TrainConfig,
@@ -126,7 +130,7 @@ def of_many_lengths(rollouts: Rollouts) -> Rollouts:
 
 @pytest.mark.parametrize("loss_type", [x for x in LOSS_TYPES if x != "exo_pair"])
 def test_batches_change_no_preference_loss(
-    shared: tuple[Janus, Janus],
+    shared: tuple[DecoderModel, DecoderModel],
     inputs_folder: Path,
     make_config: Callable[..., TrainConfig],
     loss_type: str,
@@ -145,7 +149,7 @@ def test_batches_change_no_preference_loss(
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
 @pytest.mark.parametrize("objective", ["grpo", "simpo", "dpo", "expert"])
 def test_a_step_prefers_the_better_candidates(
-    policy: Janus,
+    policy: DecoderModel,
     inputs_folder: Path,
     make_config: Callable[..., TrainConfig],
     objective: str,
@@ -170,7 +174,7 @@ def test_a_step_prefers_the_better_candidates(
 
 
 @torch.no_grad()
-def mean_logprob(model: Janus, rollouts: Rollouts) -> torch.Tensor:
+def mean_logprob(model: DecoderModel, rollouts: Rollouts) -> torch.Tensor:
     condition = read_conditions(model, rollouts.direction, rollouts.inputs).values
     hidden = model(rollouts.direction, condition, rollouts.targets(), rollouts.group)
     return linear_sequence_logprob(
@@ -179,7 +183,10 @@ def mean_logprob(model: Janus, rollouts: Rollouts) -> torch.Tensor:
 
 
 def test_candidates_left_out_leave_no_gradient(
-    policy: Janus, start: Janus, inputs_folder: Path, make_config: Callable[..., TrainConfig]
+    policy: DecoderModel,
+    start: DecoderModel,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
 ) -> None:
     """What an invalid candidate says must not matter, not even to the KL term."""
     config = make_config()
@@ -204,8 +211,8 @@ RATIO_ONE = {
 
 @pytest.mark.parametrize("changes", RATIO_ONE)
 def test_ratio_of_fresh_samples_is_one(
-    policy: Janus,
-    start: Janus,
+    policy: DecoderModel,
+    start: DecoderModel,
     inputs_folder: Path,
     make_config: Callable[..., TrainConfig],
     changes: str,
@@ -223,7 +230,10 @@ def test_ratio_of_fresh_samples_is_one(
 
 
 def test_conditional_policy_under_guidance_is_another_one(
-    policy: Janus, start: Janus, inputs_folder: Path, make_config: Callable[..., TrainConfig]
+    policy: DecoderModel,
+    start: DecoderModel,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
 ) -> None:
     """`policy: cond` trains what was not sampled from; the log says by how much."""
     config = make_config("sampling.guidance=3.0", "sampling.policy=cond")
@@ -233,7 +243,10 @@ def test_conditional_policy_under_guidance_is_another_one(
 
 
 def test_later_steps_use_the_first_steps_log_probabilities(
-    policy: Janus, start: Janus, inputs_folder: Path, make_config: Callable[..., TrainConfig]
+    policy: DecoderModel,
+    start: DecoderModel,
+    inputs_folder: Path,
+    make_config: Callable[..., TrainConfig],
 ) -> None:
     """After a step that raises the good candidates the clipped objective has no gradient left."""
     config = make_config("objective.kl=0.0", "objective.clip=0.01")
@@ -288,7 +301,7 @@ def test_blocks_are_bounded_and_whole(make_config: Callable[..., TrainConfig]) -
 )
 @pytest.mark.parametrize("limit", [60, 150, 400])
 def test_a_block_is_charged_what_the_model_reads(
-    shared: tuple[Janus, Janus],
+    shared: tuple[DecoderModel, DecoderModel],
     inputs_folder: Path,
     make_config: Callable[..., TrainConfig],
     direction: str,
@@ -326,13 +339,13 @@ def test_a_block_is_charged_what_the_model_reads(
         assert len(passes) <= -(-2 * sum(passes) // limit)
 
 
-def test_a_prefix_that_is_shared_is_charged_once(shared: tuple[Janus, Janus]) -> None:
+def test_a_prefix_that_is_shared_is_charged_once(shared: tuple[DecoderModel, DecoderModel]) -> None:
     policy = shared[0]
     question, width = len(policy.prompts.question_ids), 32
     once = policy.tokens_read("understanding", 2, [5] * 16, 8)
     assert once == 2 * (question + 8 * 4)
     assert policy.tokens_read("understanding", 16, [5] * 16) == 16 * (question + 4)
-    # Janus-Pro's: of 16,384 tokens, 2,514 were read in a block of captions.
+    # DecoderModel-Pro's: of 16,384 tokens, 2,514 were read in a block of captions.
     assert tokens_read([600], [32] * 8, 8, 2048) == 600 + 8 * 31
     assert tokens_read([20], [576] * 8, 8, 2048) == 8 * (20 + 575)
     # The mask of a row longer than 12 widths would be more than what a layer keeps.

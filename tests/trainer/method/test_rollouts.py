@@ -17,7 +17,7 @@ from suder.method.rollouts import (
     save_rollouts,
 )
 from suder.models import load_model
-from suder.models.janus.adapter import Janus
+from suder.models.decoder.adapter import DecoderModel
 from suder.run.rounds import random_reward
 from suder.settings.config import Sampling
 
@@ -26,8 +26,8 @@ PROMPTS = ["a red circle", "two blue square"]
 
 
 @pytest.fixture(scope="module")
-def model(random_model_folder: Path) -> Janus:
-    return load_model(random_model_folder)
+def model(model_folder: Path) -> DecoderModel:
+    return load_model(model_folder)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def pictures(inputs_folder: Path) -> list[str]:
     return [str(path) for path in sorted((inputs_folder / "pictures").glob("*.png"))]
 
 
-def test_same_seed_same_candidates(model: Janus, pictures: list[str]) -> None:
+def test_same_seed_same_candidates(model: DecoderModel, pictures: list[str]) -> None:
     first = sample_rollouts(model, "understanding", pictures[:3], 4, SETTINGS, seed=1)
     again = sample_rollouts(model, "understanding", pictures[:3], 4, SETTINGS, seed=1)
     other = sample_rollouts(model, "understanding", pictures[:3], 4, SETTINGS, seed=2)
@@ -44,7 +44,9 @@ def test_same_seed_same_candidates(model: Janus, pictures: list[str]) -> None:
     assert not torch.equal(first.tokens, other.tokens)
 
 
-def test_rewards_are_those_of_each_candidate_alone(model: Janus, pictures: list[str]) -> None:
+def test_rewards_are_those_of_each_candidate_alone(
+    model: DecoderModel, pictures: list[str]
+) -> None:
     """Cross-checked one by one through the public DualReward, from pixels and from text."""
     scorer = DualReward(model)
     captions = sample_rollouts(model, "understanding", pictures[:2], 3, SETTINGS, seed=1)
@@ -52,7 +54,9 @@ def test_rewards_are_those_of_each_candidate_alone(model: Janus, pictures: list[
     reward = reward_of(captions, scorer, model, condition)
     texts = model.detokenize(captions.sequences())
     for place, text in enumerate(texts):
-        alone = scorer.understanding(model.encode(condition[place // 3][None]), [text])
+        shown = condition[place // 3][None]
+        tokens = shown if model.reads_tokens else model.encode(shown)
+        alone = scorer.understanding(tokens, [text])
         assert torch.isnan(alone).item() == torch.isnan(reward[place]).item()
         if text:
             torch.testing.assert_close(reward[place], alone[0])
@@ -63,7 +67,7 @@ def test_rewards_are_those_of_each_candidate_alone(model: Janus, pictures: list[
         torch.testing.assert_close(reward[place], alone[0])
 
 
-def test_disk_gives_the_same_back(model: Janus, pictures: list[str], tmp_path: Path) -> None:
+def test_disk_gives_the_same_back(model: DecoderModel, pictures: list[str], tmp_path: Path) -> None:
     rounds = [
         sample_rollouts(
             model, "understanding", [*pictures[:2], str(tmp_path / "gone.png")], 2, SETTINGS, 3
@@ -79,7 +83,9 @@ def test_disk_gives_the_same_back(model: Janus, pictures: list[str], tmp_path: P
             assert torch.equal(getattr(before, name), getattr(after, name)), name
 
 
-def test_pictures_gone_since_the_start(model: Janus, pictures: list[str], tmp_path: Path) -> None:
+def test_pictures_gone_since_the_start(
+    model: DecoderModel, pictures: list[str], tmp_path: Path
+) -> None:
     gone = str(tmp_path / "gone.png")
     rollouts = sample_rollouts(model, "understanding", [gone, pictures[0]], 2, SETTINGS, seed=1)
     assert rollouts.inputs == (pictures[0],)
@@ -89,7 +95,7 @@ def test_pictures_gone_since_the_start(model: Janus, pictures: list[str], tmp_pa
         sample_rollouts(model, "understanding", [gone], 2, SETTINGS, seed=1)
 
 
-def test_prompts_that_are_too_long_are_left_out(model: Janus) -> None:
+def test_prompts_that_are_too_long_are_left_out(model: DecoderModel) -> None:
     """Also those that could be drawn, but not found again in the picture."""
     long = " ".join(["red"] * 300)
     edge = " ".join(["red"] * model.longest_text)  # and EOS
@@ -102,12 +108,14 @@ def test_prompts_that_are_too_long_are_left_out(model: Janus) -> None:
     assert [why[:8] for _, why in found.lost] == ["too long"] * 2
     assert max(len(name) for name, _ in found.lost) < 400
     with pytest.raises(
-        DataError, match=r"none of the round's prompts .* too long: .* 256 positions"
+        DataError, match=rf"none of the round's prompts .* too long: .* {model.positions} positions"
     ):
         sample_rollouts(model, "generation", [long], 2, SETTINGS, seed=1)
 
 
-def test_random_rewards_know_nothing_but_emptiness(model: Janus, pictures: list[str]) -> None:
+def test_random_rewards_know_nothing_but_emptiness(
+    model: DecoderModel, pictures: list[str]
+) -> None:
     rollouts = sample_rollouts(
         model, "understanding", pictures, 8, Sampling(max_new_tokens=2), seed=1
     )

@@ -31,8 +31,8 @@ def in_bfloat16(model, how):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_drawn_and_trained_log_probabilities(shared_janus, prompts, pictures, direction, how):
-    model, region = in_bfloat16(shared_janus, how)
+def test_drawn_and_trained_log_probabilities(shared_model, prompts, pictures, direction, how):
+    model, region = in_bfloat16(shared_model, how)
     condition = prompts if direction == "generation" else model.pixels(pictures)
     with region:
         drawn = sample(model, direction, condition, 16, seed=1)
@@ -49,11 +49,11 @@ def test_drawn_and_trained_log_probabilities(shared_janus, prompts, pictures, di
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_logits_and_residuals_while_drawing(
-    shared_janus, prompts, pictures, direction, guidance, how
+    shared_model, prompts, pictures, direction, guidance, how
 ):
     if direction == "understanding" and guidance != 1.0:
         return
-    model, region = in_bfloat16(shared_janus, how)
+    model, region = in_bfloat16(shared_model, how)
     condition = prompts if direction == "generation" else model.pixels(pictures)
     with region, inference(model):
         steps = model.start(direction, condition, 4, 16, guidance)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from suder.engine.sampling import sample
-from suder.models import Janus, load_model
+from suder.models import load_model
 from suder.models.base import DIRECTIONS, Condition, Direction
+from suder.models.decoder.adapter import DecoderModel
 from suder.run.learner import Learner
 from suder_ext import linear_logprob
 from tests.tolerances import TOLERANCES
@@ -19,7 +20,7 @@ from tests.tolerances import TOLERANCES
 PROMPTS = ["a red circle", "two blue square"]
 
 
-def asked(model: Janus, direction: Direction) -> tuple[Condition, Any]:
+def asked(model: DecoderModel, direction: Direction) -> tuple[Condition, Any]:
     generator = torch.Generator().manual_seed(2)
     drawn = torch.randint(model.image_vocab_size, (4, model.num_image_tokens), generator=generator)
     if direction == "generation":
@@ -27,7 +28,7 @@ def asked(model: Janus, direction: Direction) -> tuple[Condition, Any]:
     return model.pixels(model.decode(drawn[:2])), model.tokenize([*PROMPTS, *PROMPTS])
 
 
-def gradients(model: Janus, direction: Direction) -> tuple[list[torch.Tensor], int]:
+def gradients(model: DecoderModel, direction: Direction) -> tuple[list[torch.Tensor], int]:
     """Of the mean log-probability, and the bytes that autograd kept for them."""
     kept: dict[int, int] = {}
 
@@ -47,9 +48,9 @@ def gradients(model: Janus, direction: Direction) -> tuple[list[torch.Tensor], i
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_the_same_gradients_of_less_memory(random_model_folder: Path, direction: Direction) -> None:
-    model = load_model(random_model_folder)
-    model.core.model.language_model.layers[0].self_attn.attention_dropout = 0.5  # must stay off
+def test_the_same_gradients_of_less_memory(model_folder: Path, direction: Direction) -> None:
+    model = load_model(model_folder)
+    model.parts.language_model.layers[0].self_attn.attention_dropout = 0.5  # must stay off
     plain, size = gradients(model, direction)
     model.checkpoint_activations = True
     again, smaller = gradients(model, direction)
@@ -60,8 +61,8 @@ def test_the_same_gradients_of_less_memory(random_model_folder: Path, direction:
     assert not any(module.training for module in model.modules())
 
 
-def test_sampling_keeps_its_cache(random_model_folder: Path) -> None:
-    model = load_model(random_model_folder)
+def test_sampling_keeps_its_cache(model_folder: Path) -> None:
+    model = load_model(model_folder)
     plain = sample(model, "generation", PROMPTS, 2, seed=1)
     model.checkpoint_activations = True
     assert torch.equal(sample(model, "generation", PROMPTS, 2, seed=1).tokens, plain.tokens)

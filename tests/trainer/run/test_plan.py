@@ -50,9 +50,15 @@ class EveryByte(LiveBytes):
     ids=" ".join,
 )
 def test_a_run_holds_what_was_said(
-    make_config: Callable[..., TrainConfig], settings: list[str]
+    make_config: Callable[..., TrainConfig], model_folder: Path, settings: list[str]
 ) -> None:
-    common = ("rounds=2", "guard.enabled=false", "candidates=8", "inputs_per_round=6")
+    common = (
+        f"model={model_folder}",
+        "rounds=2",
+        "guard.enabled=false",
+        "candidates=8",
+        "inputs_per_round=6",
+    )
     config = make_config(*common, *settings)
     said = plan(config)
     with EveryByte() as seen:

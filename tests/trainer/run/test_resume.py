@@ -78,8 +78,8 @@ def test_crash_between_any_two_files(
         assert result(config.output) == expected, f"{point}: {name}"
 
 
-def test_resuming_what_is_finished_changes_nothing(make_config: Make) -> None:
-    config = make_config("rounds=2")
+def test_resuming_what_is_finished_changes_nothing(make_config: Make, model_folder: Path) -> None:
+    config = make_config("rounds=2", f"model={model_folder}")
     summary = Trainer(config, quiet=True).run()
     before = result(config.output)
     assert Trainer.resume(config.output, quiet=True).run() == summary
@@ -87,10 +87,10 @@ def test_resuming_what_is_finished_changes_nothing(make_config: Make) -> None:
 
 
 def test_phases_on_disk_are_not_done_again(
-    make_config: Make, monkeypatch: pytest.MonkeyPatch
+    make_config: Make, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sampling is most of a big model's round: what was written is read, not sampled anew."""
-    config = make_config("rounds=1", "guard.enabled=false")
+    config = make_config("rounds=1", "guard.enabled=false", f"model={model_folder}")
 
     def dying(*arguments: Any) -> None:
         raise Crash

@@ -16,6 +16,7 @@ import suder.run.learner
 from suder.guard.rule import Guard
 from suder.method.selection import select
 from suder.models import load_model
+from suder.models.one_vocabulary.taming import FILE as VQ_FILE
 from suder.run.rounds import select_phase
 from suder.run.trainer import RunError, Trainer
 from suder.settings.config import TrainConfig
@@ -32,10 +33,11 @@ def rows(run: str) -> list[dict[str, Any]]:
     return read_jsonl(Path(run) / "metrics.jsonl")
 
 
-def test_what_a_run_leaves(make_config: Make) -> None:
+def test_what_a_run_leaves(make_config: Make, model_folder: Path) -> None:
     config = make_config(
-        "rounds=5", "checkpoint.every=1", "checkpoint.keep=2", "checkpoint.keep_rounds=3"
-    )
+        "rounds=5", "checkpoint.every=1", "checkpoint.keep=2", "checkpoint.keep_rounds=3",
+        f"model={model_folder}",
+    )  # fmt: skip
     summary = Trainer(config, quiet=True).run()
     run = Path(config.output)
     assert {path.name for path in run.iterdir()} == {
@@ -62,10 +64,12 @@ def test_what_a_run_leaves(make_config: Make) -> None:
     assert loaded.num_image_tokens == 4
 
 
-def test_two_runs_are_equal_and_another_seed_is_not(make_config: Make) -> None:
+def test_two_runs_are_equal_and_another_seed_is_not(make_config: Make, model_folder: Path) -> None:
     finals = []
     for output, seed in (("one", 1), ("two", 1), ("three", 2)):
-        config = make_config(f"seed={seed}", "guard.enabled=false", output=output)
+        config = make_config(
+            f"seed={seed}", "guard.enabled=false", f"model={model_folder}", output=output
+        )
         Trainer(config, quiet=True).run()
         finals.append(weights(Path(config.output) / "model"))
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
@@ -138,14 +142,18 @@ def test_clip_works_from_the_second_step_on(make_config: Make) -> None:
     assert any(not torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
 
 
-def test_vq_model_is_never_trained(make_config: Make, random_model_folder: Path) -> None:
-    config = make_config("guard.enabled=false")
+def test_vq_model_is_never_trained(make_config: Make, model_folder: Path) -> None:
+    config = make_config("guard.enabled=false", f"model={model_folder}")
     Trainer(config, quiet=True).run()
-    before, after = weights(random_model_folder), weights(Path(config.output) / "model")
+    before, after = weights(model_folder), weights(Path(config.output) / "model")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert not any("vqmodel" in name for name in changed)
-    assert any("generation_head" in name for name in changed)
-    assert any("vision_model" in name for name in changed)
+    if (model_folder / VQ_FILE).exists():
+        files = [folder / VQ_FILE for folder in (model_folder, Path(config.output) / "model")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    parts = ("generation_head", "vision_model") if any("vision_model" in n for n in before) else ()
+    for part in (*parts, "embed_tokens", "self_attn"):
+        assert any(part in name for name in changed)
 
 
 def test_guard_ends_with_the_start_when_nothing_is_better(make_config: Make) -> None:

@@ -35,11 +35,12 @@ class TamingVQ(nn.Module):
         super().__init__()
         config = _config(state)
         self.factor = 2 ** (len(config.channel_multiplier) - 1)
-        self.vq: Any = JanusVQVAE(config)
+        with torch.device("meta"):  # the tensors of `state` are what it will hold
+            self.vq: Any = JanusVQVAE(config)
         for level in (self.vq.encoder.down[-1], self.vq.decoder.up[0]):
             level.attn = nn.ModuleList()
         try:
-            self.vq.load_state_dict(_renamed(state, self._levels))
+            self.vq.load_state_dict(_renamed(state, self._levels), assign=True)
         except RuntimeError as error:
             said = " ".join(str(error).split())[:500]
             raise ValueError(f"vqgan: these are no weights of Chameleon's: {said}") from error
