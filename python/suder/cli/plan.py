@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from suder.settings.config_file import ConfigError, load_config
 
     if args.processes < 1:
-        raise ValueError(f"--processes: takes an integer from 1, got {args.processes}")
+        raise ConfigError(f"--processes: takes an integer from 1, got {args.processes}")
     file, changes = settings_given(args)
     if file is None:
         changes = ["output=runs/plan", "data.images=.", *changes]  # neither is looked at

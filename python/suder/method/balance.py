@@ -74,6 +74,11 @@ class Updater:
         self.average = [self._away(param.detach().clone()) for param in self.params]
         self.lr_scale = 1.0
         self.rounds = 0
+        if self.divided and settings.moments != "float32":
+            raise ValueError(
+                "optimizer.moments: those in 8 bits have scales of their own for each part of a "
+                "weight; with weights divided among processes, take float32"
+            )
         self._new_adam()
 
     def take_gradient(self) -> tuple[Gradient, float]:
@@ -156,15 +161,14 @@ class Updater:
         """
         tensors: dict[str, torch.Tensor] = {}
         for index, (name, param) in enumerate(zip(self.names, self.params, strict=True)):
-            found = {f"weight/{name}": param, f"average/{name}": self.average[index]}
-            found |= moments.saved(self.adam, param, name)
-            for place, tensor in found.items():
-                if self.divided and not place.startswith("adam/step/"):
+            found = {"weight/" + name: param, "average/" + name: self.average[index]}
+            for key, tensor in (found | moments.saved(self.adam, param, name)).items():
+                if self.divided and tensor.ndim:
                     tensor = ranks.whole(tensor, self.sources[index])
                     if not ranks.first():
                         continue
                     tensor = tensor.cpu()
-                tensors[place] = tensor
+                tensors[key] = tensor
         meta = {
             "rounds": self.rounds,
             "lr_scale": self.lr_scale,
@@ -176,19 +180,28 @@ class Updater:
         """Takes up what `state` gave; of several processes the first has the tensors."""
         self.rounds, self.lr_scale = meta["rounds"], meta["lr_scale"]
         self.balance.smooth = dict(meta["smooth"])
-        there = ranks.from_first(lambda: set(tensors))
+        about = ranks.from_first(
+            lambda: {key: (one.shape, one.dtype) for key, one in tensors.items()}
+        )
+        of: dict[str, list[str]] = {}
+        for key in about:
+            of.setdefault(key.rpartition("/")[2], []).append(key)
         with torch.no_grad():
             for index, (name, param) in enumerate(zip(self.names, self.params, strict=True)):
-                source, held = self.sources[index], tensors
-                param.copy_(ranks.spread(tensors.get("weight/" + name), source))
-                self.average[index].copy_(ranks.spread(tensors.get("average/" + name), source))
-                if ranks.count() > 1:
-                    held = {}
-                    for key in moments.KEYS:
-                        if (place := f"adam/{key}/{name}") in there:
-                            shape = torch.Size() if key == "step" else None
-                            held[place] = ranks.spread(tensors.get(place), source, shape)
-                moments.restore(self.adam, param, name, held)
+                ours = {
+                    key: self._given(tensors.get(key), *about[key], index)
+                    for key in of.get(name, [])
+                }
+                param.copy_(ours["weight/" + name])
+                self.average[index].copy_(ours["average/" + name])
+                moments.restore(self.adam, param, name, ours)
+
+    def _given(
+        self, tensor: torch.Tensor | None, shape: torch.Size, dtype: torch.dtype, index: int
+    ) -> torch.Tensor:
+        """What the first process has of a state, or the part of it that is this one's."""
+        tensor = ranks.spread(tensor, shape, dtype, self.params[index].device)
+        return ranks.part(tensor, self.sources[index]) if tensor.ndim else tensor
 
     def _new_adam(self) -> None:
         self.adam = moments.new_adam(self.params, self.settings)

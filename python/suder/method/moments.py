@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suder import ranks
 from suder.settings.config import Optimizer
 
 # torchao's: tensors of fewer values stay in float32, as those that its blocks do not divide.
@@ -19,13 +18,7 @@ PARTS = ("codes", "scale", "qmap")  # of a moment in 8 bits
 
 
 def check_moments(settings: Optimizer) -> None:
-    """Raises an error where moments in 8 bits are asked for and cannot be had.
-
-    ModuleNotFoundError: torchao is missing. ValueError: several processes, whose states are put
-    together of whole tensors.
-    """
-    if settings.moments == "8bit" and ranks.count() > 1:
-        raise ValueError("optimizer.moments: 8bit is for a run of one process; leave it out")
+    """Raises ModuleNotFoundError where moments in 8 bits are asked for and torchao is missing."""
     if settings.moments == "8bit" and find_spec("torchao") is None:
         raise ModuleNotFoundError(
             "optimizer.moments 8bit needs torchao: pip install 'suder[torchao]', or set "

@@ -68,25 +68,25 @@ def whole(here: Tensor, like: Any) -> Tensor:
     return full
 
 
-def spread(full: Tensor | None, like: Any, shape: torch.Size | None = None) -> Tensor:
-    """This process's part of a tensor that the first has.
+def spread(
+    full: Tensor | None, shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A tensor that the first process has, in all of them.
 
     Args:
         full: in the first process; None in the others.
-        like: what it is to be divided as, and where it goes.
-        shape: of `full`, if not that of `like`; it is then divided by nobody.
+        device: where the others get it, and it goes by.
     """
     if _Here.count == 1:
         assert full is not None
         return full
     from torch import distributed
 
-    if full is None:
-        full = torch.empty(like.shape if shape is None else shape, dtype=like.dtype)
-    full = full.to(like.device, like.dtype).contiguous()
+    full = torch.empty(shape, dtype=dtype) if full is None else full
+    full = full.to(device).contiguous()
     with talking():
         distributed.broadcast(full, 0, group=_group(full))
-    return full if shape is not None else part(full, like)
+    return full
 
 
 def _group(tensor: Tensor) -> Any:

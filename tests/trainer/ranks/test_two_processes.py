@@ -120,13 +120,15 @@ def test_two_processes_train_as_one(make: Make, tmp_path: Path) -> None:
 
 
 def test_what_ends_one_process_ends_both(make: Make, tmp_path: Path) -> None:
-    """Of two runs the first is asked to stop in one process, the second is killed in it; the other
-    process says so, and one process alone goes on to the result of a run never interrupted.
+    """One run is asked to stop in one process, and both go on with it; another is killed in one
+    process, the other says so, and a process alone goes on. All end as a run never interrupted.
     """
-    asked, whole = (make("rounds=2", output=name) for name in ("asked", "whole"))
-    killed = make("rounds=2", "optimizer.shard=true", output="killed")
+    asked = make("rounds=2", "optimizer.shard=true", output="asked")
+    killed, whole = (make("rounds=2", output=name) for name in ("killed", "whole"))
     began = time.monotonic()
-    done = launch(str(WORKER), f"asked:{written(asked)}", f"killed:{written(killed)}")
+    done = launch(
+        str(WORKER), f"asked:{written(asked)}", written(asked), f"killed:{written(killed)}"
+    )
     assert time.monotonic() - began < 60
     assert done.returncode != 0
     for rank in (0, 1):
@@ -135,12 +137,12 @@ def test_what_ends_one_process_ends_both(make: Make, tmp_path: Path) -> None:
     assert "process 0 of 2 lost the others: one of them has ended" in done.stderr
     assert f"to go on: suder train --resume {killed.output}" in done.stderr
     Trainer(whole, quiet=True).run()
-    for config in (asked, killed):
-        assert len(read_jsonl(Path(config.output) / "metrics.jsonl")) == 2
-        trainer = Trainer.resume(config.output, quiet=True)
-        trainer.run()
-        assert "the run had 2 processes and has 1 now" in trainer.notes[0]
-        assert_same_run(whole, config)
+    assert_same_run(whole, asked)
+    assert len(read_jsonl(Path(killed.output) / "metrics.jsonl")) == 2
+    trainer = Trainer.resume(killed.output, quiet=True)
+    trainer.run()
+    assert "the run had 2 processes and has 1 now" in trainer.notes[0]
+    assert_same_run(whole, killed)
 
 
 def test_accelerate_launches_the_command(make: Make, tmp_path: Path) -> None:
