@@ -112,9 +112,8 @@ class KeyValues:
         before = _product(shared, keys).view(by_prefix).transpose(1, 2)
         after = _product(query.reshape(rows * heads, group, width), own_keys).view(by_row)
         score = torch.cat([before, after], -1)
-        if scale is not None:
-            score *= scale
-        score += self.mask_seen
+        # The mask is 0 or -inf, so this rounds as a product and a sum would.
+        score = torch.add(self.mask_seen, score, alpha=1.0 if scale is None else scale)
         total = None
         if self.rounds:
             # What fused kernels round: the weights before they are divided by their sum.

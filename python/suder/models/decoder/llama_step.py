@@ -66,6 +66,7 @@ class _Layer:
         self.width, self.scaling = attention.head_dim, attention.scaling
         self.query, self.key = _product(attention.q_proj), _product(attention.k_proj)
         self.value, self.output = _product(attention.v_proj), _product(attention.o_proj)
+        self.narrow = _narrow(attention.q_proj, attention.k_proj, attention.v_proj)
         self.mlp = _mlp(layer.mlp)
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
@@ -73,7 +74,8 @@ class _Layer:
         return hidden + self.mlp(_norm(self.before_mlp, hidden))
 
     def _attend(self, normed: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
-        heads = (len(normed), -1, self.width)
+        heads, wide = (len(normed), -1, self.width), normed.dtype
+        normed = normed.to(self.narrow or wide)
         query = self.query(normed).view(heads)
         queries, half = query.shape[1], self.width // 2
         turned = torch.cat([query, self.key(normed).view(heads)], 1)
@@ -81,7 +83,7 @@ class _Layer:
         turned = turned * cos + swapped * sin
         cache.append(self.index, turned[:, queries:], self.value(normed).view(heads))
         seen = cache.attend(self.index, turned[:, :queries], self.scaling)
-        return self.output(seen.to(normed.dtype))
+        return self.output(seen.to(wide))
 
 
 def _product(layer: Any) -> Callable[[Tensor], Tensor]:
@@ -96,8 +98,21 @@ def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
     if type(module) not in (LlamaMLP, GemmaMLP, Emu3MLP) or not _bare(module):
         return module
     gate, up, down = (_product(one) for one in (module.gate_proj, module.up_proj, module.down_proj))
-    act = module.act_fn
-    return lambda given: down(act(gate(given)) * up(given))
+    act, narrow = module.act_fn, _narrow(module.gate_proj, module.up_proj)
+
+    def run(given: Tensor) -> Tensor:
+        given = given.to(narrow or given.dtype)
+        return down(act(gate(given)) * up(given))
+
+    return run
+
+
+def _narrow(*layers: Any) -> torch.dtype | None:
+    """The 16 bits that autocast would round the input of these layers to, once for each."""
+    plain = all(type(layer) is nn.Linear and _bare(layer) for layer in layers)
+    dtypes = {layer.weight.dtype for layer in layers} if plain else set()
+    narrow = dtypes.pop() if len(dtypes) == 1 else None
+    return narrow if narrow is not None and narrow.itemsize == 2 else None
 
 
 def _bare(module: nn.Module) -> bool:
