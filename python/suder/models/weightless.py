@@ -21,7 +21,11 @@ from suder.settings.config import Lora
 
 @contextmanager
 def weightless(
-    path_or_id: str, compute: torch.dtype | None, lora: Lora, **options: Any
+    path_or_id: str,
+    compute: torch.dtype | None,
+    lora: Lora,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
 ) -> Iterator[DecoderModel]:
     """What `load_model` would load, without its weights; all that is made inside has none either.
 
@@ -37,7 +41,7 @@ def weightless(
     processor = read_processor(folder, family)
     config.tie_word_embeddings = is_tied(folder, others, family, config)
     with torch.device("meta"):
-        core = family.model._from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        core = family.model._from_config(config, dtype=dtype, attn_implementation="sdpa")
     if (folder / "generation_config.json").is_file():
         core.generation_config = GenerationConfig.from_pretrained(folder)
     model = family.adapter.of_folder(folder, core, processor, compute=compute, **options).eval()

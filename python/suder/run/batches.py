@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from suder.engine.sampling import AT_ONCE, FEWEST
+from suder.engine.sampling import FEWEST
 from suder.settings.config import TrainConfig
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Batches:
 
     def __init__(self, config: TrainConfig) -> None:
         self.tokens = config.optimizer.tokens_per_batch
-        self.rows = AT_ONCE
+        self.rows = config.sampling.batch_size
 
     def within_memory(self, work: Callable[[], T], say: Callable[[str], None], what: str) -> T:
         """What `work` returns; it is done again with half as much at once as often as need be.
@@ -47,5 +47,6 @@ class Batches:
                 torch.cuda.empty_cache()
             say(
                 f"{what}: out of memory; from here on at most {self.tokens} tokens in a forward "
-                f"and {self.rows} candidates drawn at once (optimizer.tokens_per_batch)"
+                f"and {self.rows} candidates drawn at once (optimizer.tokens_per_batch, "
+                "sampling.batch_size)"
             )

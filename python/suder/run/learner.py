@@ -52,7 +52,8 @@ class Learner:
         shard = ranks.asked_to_divide(config.optimizer.shard)
         self.device = "cpu" if shard else config.device  # where a model is whole
         asked = config.prompts.model_dump()
-        model = load_model(config.model, device=self.device, compute=compute, **asked)
+        frozen = getattr(torch, config.lora.frozen_dtype)
+        model = load_model(config.model, self.device, frozen, compute=compute, **asked)
         self.fingerprint = ranks.from_first(lambda: fingerprint(model))
         longest = config.sampling.max_new_tokens or model.max_new_tokens
         self.asked: dict[str, Any] = model.asks | {"max_new_tokens": longest}

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from suder.engine.sampling import AT_ONCE as DRAWN_AT_ONCE
 from suder.engine.sampling import batches
 from suder.inputs.texts import read_prompts
 from suder.method.blocks import Block, blocks
@@ -69,14 +68,16 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
     check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
     asked = config.prompts.model_dump()
-    with weightless(config.model, compute, config.lora, **asked) as model:
+    frozen = getattr(torch, config.lora.frozen_dtype)
+    with weightless(config.model, compute, config.lora, frozen, **asked) as model:
         model.checkpoint_activations = config.optimizer.checkpoint_activations
         weights = sum(one.nbytes for one in model.state_dict().values())
         learnt = sum(one.nbytes for one in model.trainable_parameters())
         waiting = learnt * (len(active(config, 1)) - 1)  # the gradient of the other direction
         away = config.optimizer.offload
         dry = _Round(config, model, longest)
-        short = peak_of(lambda: model.inference_copy(compute)) if compute else 0
+        copied = compute if compute != model.dtype else None
+        short = peak_of(lambda: model.inference_copy(copied)) if copied else 0
         narrow_start = config.optimizer.start_dtype == "bfloat16" and not config.lora.rank
         # The start model samples and scores for the guard, or scores for the round.
         copies = 2 if config.guard.enabled or config.reward.scorer == "frozen" else 1
@@ -134,7 +135,8 @@ class _Round:
         self.text = len(model.tokenize([longest])[0])
         self.caption = config.sampling.max_new_tokens or model.max_new_tokens
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
-        self.reader = model.inference_copy(compute)[0] if compute else model
+        copied = compute if compute != model.dtype else None
+        self.reader = model.inference_copy(copied)[0] if copied else model
 
     def optimise(self, direction: Direction) -> int:
         """Of a direction: its gradient, and what the largest block's forward keeps for it."""
@@ -204,18 +206,25 @@ class _Round:
     def sample(self, direction: Direction) -> int:
         """Of the candidates that are drawn at once: the prefixes, and room for all that follows."""
         config = self.config
-        inputs, group = next(batches(config.inputs_per_round, config.candidates, DRAWN_AT_ONCE))
+        size = config.sampling.batch_size
+        inputs, group = next(batches(config.inputs_per_round, config.candidates, size))
         generation = direction == "generation"
         steps = self.model.num_image_tokens if generation else self.caption
         guidance = config.sampling.guidance if generation else 1.0
         condition = self._condition(direction, len(inputs))
 
+        kept: list[int] = []
+
         def drawn_at_once() -> Any:
             decoding = self.reader.start(direction, condition, group, steps, guidance)
             decoding.make_room()
+            kept.append(sum(one.nbytes for one in decoding.tensors() if one.ndim == 4))
             return decoding
 
-        return peak_of(drawn_at_once)
+        peak = peak_of(drawn_at_once)
+        # Keys and values, which a processor keeps in 32 bits where it rounds them to 16.
+        on_gpu = torch.device(config.device).type == "cuda" and config.dtype == "bfloat16"
+        return peak - kept[0] // 2 if on_gpu else peak
 
     @torch.no_grad()
     def pictures(self, direction: Direction) -> int:

@@ -9,6 +9,7 @@ from suder.settings.config_file import load_config
 
 # Tried one after the other, each on top of those before it: the first cost nothing but time.
 REMEDIES = (
+    "sampling.batch_size=32",
     "optimizer.tokens_per_batch={smaller}",
     "optimizer.checkpoint_activations=true",
     "optimizer.offload=true",

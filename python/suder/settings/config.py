@@ -171,6 +171,13 @@ class Optimizer(Section):
 class Lora(Section):
     rank: Annotated[NonNegative, says("of the adapters; 0: none, all weights are trained")] = 0
     alpha: Annotated[Positive, says("the adapters' output is scaled by alpha / rank")] = 32
+    frozen_dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        says(
+            "of the weights that are not trained, the VQ model's included; bfloat16, as in most "
+            "checkpoints: half their memory and no copy to draw with. Adapters stay float32"
+        ),
+    ] = "float32"
     targets: Annotated[
         list[str], says("linear layers of the language model that get adapters", min_length=1)
     ] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -183,6 +190,10 @@ class Sampling(Section):
     guidance: Annotated[
         float, says("classifier-free guidance scale while drawing; 1: none", ge=1)
     ] = 1.0
+    batch_size: Annotated[
+        Positive,
+        says("candidates drawn at once: bounds the memory of their keys and values"),
+    ] = 256
     policy: Annotated[
         Literal["cond", "cfg"],
         says("under guidance, train the conditional model, or the guided mixture that drew"),
@@ -292,6 +303,13 @@ class TrainConfig(Section):
             raise ValueError(
                 "optimizer.start_dtype bfloat16 with dtype float32 would find the start model "
                 "changed before any training: set dtype to bfloat16, or leave start_dtype out"
+            )
+        if self.lora.frozen_dtype == "bfloat16" and not (
+            self.lora.rank and self.dtype == "bfloat16"
+        ):
+            raise ValueError(
+                "lora.frozen_dtype bfloat16 is for adapters (lora.rank above 0) and products in 16 "
+                "bits (dtype bfloat16); without them leave it out"
             )
         check_objective(self.objective)
         return self

@@ -9,12 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from suder.engine.weights import to_sample_with
 from suder.guard.rule import Guard
 from suder.models import load_model
+from suder.models.base import DIRECTIONS
 from suder.models.decoder.adapter import DecoderModel
 from suder.run.learner import Learner
+from suder.run.plan import plan
 from suder.run.trainer import Trainer
 from suder.settings.config import Lora, TrainConfig
+from suder.storage.files import read_jsonl
 from tests.tolerances import TOLERANCES
 
 Make = Callable[..., TrainConfig]
@@ -121,6 +125,40 @@ def test_a_run_and_its_resumption(
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not any("vqmodel" in name or "base_layer" in name for name in first)
+
+
+def test_frozen_weights_in_16_bits(make_config: Make, lively_model_folder: Path) -> None:
+    """A checkpoint in bfloat16 loses nothing, and nothing of it is held twice."""
+    narrow = lively_model_folder.parent / "narrow"
+    load_model(lively_model_folder, saved=torch.bfloat16).save(narrow)
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        config = make_config(
+            ADAPTERS, f"model={narrow}", "dtype=bfloat16", f"lora.frozen_dtype={dtype}",
+            output=dtype,
+        )  # fmt: skip
+        trainer = Trainer(config, quiet=True)
+        policy = trainer.learner.policy
+        kept = {one.dtype for one in policy.parameters() if not one.requires_grad}
+        assert kept == {getattr(torch, dtype)}
+        assert {one.dtype for one in policy.trainable_parameters()} == {torch.float32}
+        assert (to_sample_with(policy) is policy) == (dtype == "bfloat16")
+        trainer.run()
+        logged = read_jsonl(Path(config.output) / "metrics.jsonl")
+        rows.append(next(row for row in logged if "sampler_gap/generation" in row))
+        said = plan(config).held
+        assert ("16-bit copies" in said and said["16-bit copies"] > 0) == (dtype == "float32")
+    wide, short = rows
+    for direction in DIRECTIONS:
+        same = TOLERANCES["merged", "cpu", torch.bfloat16]["atol"]
+        assert short[f"sampler_gap/{direction}"] < same
+        assert short[f"reward/{direction}"] == pytest.approx(wide[f"reward/{direction}"], abs=same)
+
+
+def test_frozen_weights_in_16_bits_are_those_beside_adapters(make_config: Make) -> None:
+    for changes in (("dtype=bfloat16",), ("lora.rank=2",)):
+        with pytest.raises(ValueError, match="frozen_dtype bfloat16 is for adapters"):
+            make_config("lora.frozen_dtype=bfloat16", *changes)
 
 
 def test_a_layer_that_is_not_there(random_model_folder: Path) -> None:
