@@ -68,10 +68,9 @@ def small_liquid(seed: int = 0, **options: Any) -> Liquid:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GemmaForCausalLM._from_config(config, attn_implementation="sdpa").eval()
-        vqmodel = TamingVQ(taming_state())
     _liven(model, seed)
     options.setdefault("image_size", SIDE)
-    return Liquid(model, tokenizer, vqmodel, **options)
+    return Liquid(model, tokenizer, TamingVQ(taming_state(seed)), **options)
 
 
 def small_emu3(seed: int = 0, **options: Any) -> Emu3:
@@ -116,7 +115,7 @@ def small_emu3(seed: int = 0, **options: Any) -> Emu3:
     return Emu3(model, processor, **options)
 
 
-def taming_state() -> dict[str, torch.Tensor]:
+def taming_state(seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights by the names of taming transformers; three halvings."""
     config = JanusVQVAEConfig(
         embed_dim=8,
@@ -126,11 +125,13 @@ def taming_state() -> dict[str, torch.Tensor]:
         channel_multiplier=[1, 1, 2, 2],
         num_res_blocks=1,
     )
-    vq: Any = JanusVQVAE(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vq: Any = JanusVQVAE(config)
+        vq.quantize.embedding.weight.data.normal_()
     for level in (vq.encoder.down[-1], vq.decoder.up[0]):
         level.attn = nn.ModuleList()
-    vq.quantize.embedding.weight.data.normal_()
-    vq.quant_conv.weight.data.mul_(8.0)  # so that pictures have more codes than one
+    vq.quant_conv.weight.data.mul_(20.0)  # so that pictures have more codes than one
     state = {}
     for name, value in vq.state_dict().items():
         part, _, rest = name.partition(".up.")

@@ -72,6 +72,7 @@ class Watch:
         max_new_tokens: int | None,
         seed: int,
         digests: Mapping[str, str] | None = None,
+        reward_model: UnifiedModel | None = None,
     ) -> None:
         self.start = start
         shown = read_conditions(start, "understanding", images, digests, settings.inputs)
@@ -92,7 +93,7 @@ class Watch:
             for direction, inputs in self.inputs.items()
         }
         self.sampling = PLAIN.model_copy(update={"max_new_tokens": max_new_tokens})
-        self.scorer = DualReward(start)
+        self.scorer = DualReward(reward_model or start)
         self.seed, self.at_once = seed, AT_ONCE
         self.tokens: int | None = None
         self.first: dict[str, torch.Tensor] = {}

@@ -20,6 +20,7 @@ from suder.models.base import UnifiedModel
 from suder.models.lora import saved_adapters
 from suder.run.batches import Batches
 from suder.run.origin import fingerprint
+from suder.run.reward_model import load_reward_model
 from suder.run.rounds import Scored
 from suder.settings.config import TrainConfig
 from suder.storage.files import seed_of
@@ -36,7 +37,8 @@ class Learner:
         start: the same model as it was, frozen; weights never trained (the VQ model's; with
             LoRA, all but the adapters) are shared. With optimizer.start_dtype bfloat16 it holds
             the matrices that autocast would make of its own.
-        scorer: gives the rewards, by the policy or by the start model.
+        reward_model: another model that gives the rewards, frozen, or None.
+        scorer: gives the rewards, by that, by the policy or by the start model.
         fingerprint: of the start model, part by part; size: bytes of its weights.
         asked: what its prompts say, and how long its captions may be, where null left that open.
         saved: dtype of checkpoints and of the finished model.
@@ -79,7 +81,14 @@ class Learner:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.updater = Updater(named, config.optimizer)
         self.batches = Batches(config)
-        self.scorer = DualReward(self.start if config.reward.scorer == "frozen" else reader)
+        self.reward_model: UnifiedModel | None = None
+        if config.reward.model:
+            scoring = load_reward_model(config.reward.model, reader, compute, asked)
+            found = ranks.from_first(lambda: fingerprint(scoring))
+            self.reward_model = scoring
+            self.fingerprint |= {f"reward.model: {part}": digest for part, digest in found.items()}
+        frozen = self.start if config.reward.scorer == "frozen" else reader
+        self.scorer = DualReward(self.reward_model or frozen)
         self.skips = 0
 
     def optimise(

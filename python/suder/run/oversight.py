@@ -46,6 +46,7 @@ class Oversight:
             self.config.sampling.max_new_tokens,
             seed_of(self.config.seed, "guard"),
             self.inputs.digests,
+            self.learner.reward_model,
         )
         if lost := self.watch.lost:
             log.say(f"guard: {len(lost)} pictures left out, see data/dropped.jsonl")

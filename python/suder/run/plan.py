@@ -23,7 +23,7 @@ from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
 from suder.run.live_bytes import peak_of
-from suder.settings.config import TrainConfig
+from suder.settings.config import Lora, TrainConfig
 from suder.settings.objective import preference_of
 from suder_ext import linear_logprob, linear_logprob_stats
 
@@ -68,6 +68,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
     check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
     asked = config.prompts.model_dump()
+    scoring = _reward_model(config, compute)
     frozen = getattr(torch, config.lora.frozen_dtype)
     with weightless(config.model, compute, config.lora, frozen, **asked) as model:
         model.checkpoint_activations = config.optimizer.checkpoint_activations
@@ -97,6 +98,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         return Plan(
             held={
                 "weights": weights,
+                "reward model": scoring,
                 "start model": start,
                 "averaged weights": 0 if away else learnt,
                 "Adam's moments": moment_bytes(model.trainable_parameters(), config.optimizer)
@@ -125,6 +127,15 @@ def _gathered(model: UnifiedModel) -> int:
     ]
     outside = sum(one.nbytes for one in model.trainable_parameters()) - sum(layers)
     return 2 * outside + 3 * max(layers)
+
+
+def _reward_model(config: TrainConfig, compute: torch.dtype | None) -> int:
+    """Of another checkpoint that scores, and of the 16-bit copy that it reads by."""
+    if not config.reward.model:
+        return 0
+    with weightless(config.reward.model, compute, Lora()) as model:
+        size = sum(one.nbytes for one in model.state_dict().values())
+        return size + (peak_of(lambda: model.inference_copy(compute)) if compute else 0)
 
 
 class _Round:

@@ -213,6 +213,13 @@ class Reward(Section):
         Literal["live", "frozen", "random"],
         says("the policy, the frozen start model, or random numbers (a control)"),
     ] = "live"
+    model: Annotated[
+        PathText | None,
+        says(
+            "folder or hub name of another checkpoint that scores instead, frozen, and that the "
+            "guard's rewards are of; of the same tokens, as Emu3-Chat of Emu3-Gen's; null: none"
+        ),
+    ] = None
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -310,6 +317,10 @@ class TrainConfig(Section):
             raise ValueError(
                 "lora.frozen_dtype bfloat16 is for adapters (lora.rank above 0) and products in 16 "
                 "bits (dtype bfloat16); without them leave it out"
+            )
+        if self.reward.model and self.reward.scorer != "live":
+            raise ValueError(
+                f"reward.model scores itself, frozen: leave reward.scorer {self.reward.scorer} out"
             )
         check_objective(self.objective)
         return self

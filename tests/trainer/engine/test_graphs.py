@@ -71,7 +71,11 @@ def calls(model, prompts, pictures):
     ]
 
 
-@pytest.mark.parametrize("columns", [4, 64])
+@pytest.mark.parametrize(
+    ("fresh_model", "columns"),
+    [("janus", 4), ("janus", 64), ("emu3", 4), ("liquid", 64)],
+    indirect=["fresh_model"],
+)
 def test_samples_are_those_of_steps_as_they_are(
     fresh_model, prompts, pictures, recorded, monkeypatch, columns
 ):

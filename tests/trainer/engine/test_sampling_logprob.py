@@ -102,12 +102,12 @@ def test_a_seed_is_a_result_and_another_is_another(shared_model, prompts):
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_candidates_do_not_depend_on_the_batch(shared_model, pictures, prompts, direction):
+def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, direction):
     """Not on how it is cut, nor on n, nor on the conditions that follow; logprob to rounding."""
-    condition = shared_model.pixels(pictures) if direction == "understanding" else prompts
+    condition = shared_janus.pixels(pictures) if direction == "understanding" else prompts
 
     def draw(count, n, batch_size):
-        return sample(shared_model, direction, condition[:count], n, seed=9, batch_size=batch_size)
+        return sample(shared_janus, direction, condition[:count], n, seed=9, batch_size=batch_size)
 
     whole = draw(4, 8, 256)
     cuts = [(4, 8, 8), (4, 8, 20), (2, 8, 256), (4, 3, 256), (1, 1, 1)]

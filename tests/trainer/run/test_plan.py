@@ -31,26 +31,26 @@ class EveryByte(LiveBytes):
         return super().__torch_dispatch__(function, types, args, kwargs)
 
 
+FROZEN = "dtype=bfloat16 reward.scorer=frozen optimizer.tokens_per_batch=100"
+
+
 # No more than are written by a random model, which does not end its captions by itself.
 @pytest.mark.parametrize(
-    "settings",
+    ("model_folder", "settings"),
     [
-        ["directions=understanding"],
-        ["objective.name=simpo", "dtype=bfloat16"],
-        ["optimizer.tokens_per_batch=200", "sampling.guidance=3", "sampling.policy=cfg"],
-        ["optimizer.checkpoint_activations=true", "lora.rank=4"],
-        ["dtype=bfloat16", "reward.scorer=frozen", "optimizer.tokens_per_batch=100"],
-        [
-            "dtype=bfloat16",
-            "reward.scorer=frozen",
-            "optimizer.start_dtype=bfloat16",
-            "optimizer.tokens_per_batch=100",
-        ],
+        ("janus", "directions=understanding"),
+        ("janus", "objective.name=simpo dtype=bfloat16"),
+        ("janus", "optimizer.tokens_per_batch=200 sampling.guidance=3 sampling.policy=cfg"),
+        ("janus", "optimizer.checkpoint_activations=true lora.rank=4"),
+        ("janus", FROZEN),
+        ("janus", f"{FROZEN} optimizer.start_dtype=bfloat16"),
+        ("emu3", "optimizer.checkpoint_activations=true sampling.guidance=3 sampling.policy=cfg"),
+        ("liquid", "objective.name=simpo dtype=bfloat16 lora.rank=4"),
     ],
-    ids=" ".join,
+    indirect=["model_folder"],
 )
 def test_a_run_holds_what_was_said(
-    make_config: Callable[..., TrainConfig], model_folder: Path, settings: list[str]
+    make_config: Callable[..., TrainConfig], model_folder: Path, settings: str
 ) -> None:
     common = (
         f"model={model_folder}",
@@ -59,7 +59,7 @@ def test_a_run_holds_what_was_said(
         "candidates=8",
         "inputs_per_round=6",
     )
-    config = make_config(*common, *settings)
+    config = make_config(*common, *settings.split())
     said = plan(config)
     with EveryByte() as seen:
         Trainer(config, quiet=True).run()
