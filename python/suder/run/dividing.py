@@ -61,14 +61,13 @@ class Divided:
     @torch.no_grad()
     def plain(self) -> Any:
         """The policy as one process would have it, on the CPU of the first; elsewhere hollow."""
-        found: dict[int, Tensor] = {}
+        found: dict[int, Tensor | None] = {}
         weights = {}
         for name, param in self.policy.named_parameters(remove_duplicate=False):
             if id(param) not in found:
+                # A weight that has two names is asked for once, and by all.
                 full = ranks.whole(ranks.local(param), param)
-                if not ranks.first():
-                    continue
-                found[id(param)] = full.detach().cpu()
+                found[id(param)] = full.detach().cpu() if ranks.first() else None
             weights[name] = found[id(param)]
         model = copy.deepcopy(self.hollow, _memory(self.hollow))
         if ranks.first():
