@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from suder.models.merged import replaced_layers, unwrapped
 from suder.models.precision import exactly
 
+# Layers of one input: where their weights lie one behind the other, a step takes one product.
+READ_ALIKE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
 
 class InferenceCopy:
     """Made once; `refresh` brings it up to date in place.
@@ -55,6 +58,12 @@ class InferenceCopy:
             own = nn.Linear(before, after, bias is not None, weight.device, dtype)
             self.core.set_submodule(name, own.requires_grad_(False))
             self.layers.append((name, layer, own))
+        own_layers = {own for _, _, own in self.layers}
+        for module in self.core.modules():
+            for names in READ_ALIKE:
+                layers = [getattr(module, name, None) for name in names]
+                if own_layers.issuperset(layers):
+                    _lay_together(layers)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -68,6 +77,15 @@ class InferenceCopy:
             plain = layer if type(layer) is nn.Linear else _plain(name, layer)
             for mine, new in zip(own.parameters(), plain.parameters(), strict=True):
                 mine.copy_(new)
+
+
+def _lay_together(layers: Sequence[Any]) -> None:
+    weights = [layer.weight for layer in layers]
+    if len({weight.shape[1] for weight in weights}) == 1:
+        rows = [len(weight) for weight in weights]
+        joined = weights[0].new_empty(sum(rows), weights[0].shape[1])
+        for layer, part in zip(layers, joined.split(rows), strict=True):
+            layer.weight = nn.Parameter(part, requires_grad=False)
 
 
 def _lora_weight(layer: Any) -> Tensor | None:

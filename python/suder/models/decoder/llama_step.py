@@ -66,7 +66,9 @@ class _Layer:
         self.width, self.scaling = attention.head_dim, attention.scaling
         self.query, self.key = _product(attention.q_proj), _product(attention.k_proj)
         self.value, self.output = _product(attention.v_proj), _product(attention.o_proj)
-        self.narrow = _narrow(attention.q_proj, attention.k_proj, attention.v_proj)
+        three = attention.q_proj, attention.k_proj, attention.v_proj
+        self.narrow, self.joined = _narrow(*three), _joined(*three)
+        self.key_heads = attention.config.num_key_value_heads
         self.mlp = _mlp(layer.mlp)
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
@@ -76,12 +78,17 @@ class _Layer:
     def _attend(self, normed: Tensor, cos: Tensor, sin: Tensor, cache: KeyValues) -> Tensor:
         heads, wide = (len(normed), -1, self.width), normed.dtype
         normed = normed.to(self.narrow or wide)
-        query = self.query(normed).view(heads)
-        queries, half = query.shape[1], self.width // 2
-        turned = torch.cat([query, self.key(normed).view(heads)], 1)
+        if self.joined is None:
+            query = self.query(normed).view(heads)
+            turned = torch.cat([query, self.key(normed).view(heads)], 1)
+            value = self.value(normed).view(heads)
+        else:
+            three = F.linear(normed, self.joined).view(heads)
+            turned, value = three[:, : -self.key_heads], three[:, -self.key_heads :]
+        queries, half = turned.shape[1] - self.key_heads, self.width // 2
         swapped = torch.cat([turned[..., half:], turned[..., :half]], -1)
         turned = turned * cos + swapped * sin
-        cache.append(self.index, turned[:, queries:], self.value(normed).view(heads))
+        cache.append(self.index, turned[:, queries:], value)
         seen = cache.attend(self.index, turned[:, :queries], self.scaling)
         return self.output(seen.to(wide))
 
@@ -98,13 +105,32 @@ def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
     if type(module) not in (LlamaMLP, GemmaMLP, Emu3MLP) or not _bare(module):
         return module
     gate, up, down = (_product(one) for one in (module.gate_proj, module.up_proj, module.down_proj))
-    act, narrow = module.act_fn, _narrow(module.gate_proj, module.up_proj)
+    two = module.gate_proj, module.up_proj
+    act, narrow, joined = module.act_fn, _narrow(*two), _joined(*two)
 
     def run(given: Tensor) -> Tensor:
         given = given.to(narrow or given.dtype)
-        return down(act(gate(given)) * up(given))
+        if joined is None:
+            return down(act(gate(given)) * up(given))
+        gates, ups = F.linear(given, joined).chunk(2, -1)
+        return down(act(gates) * ups)
 
     return run
+
+
+def _joined(*layers: Any) -> Tensor | None:
+    """Their weights as one, where they lie one behind the other, as an inference copy's do."""
+    if not all(type(one) is nn.Linear and _bare(one) and one.bias is None for one in layers):
+        return None
+    weights = [layer.weight for layer in layers]
+    first, place = weights[0], weights[0].storage_offset()
+    for weight in weights:
+        memory = weight.untyped_storage()._cdata, weight.storage_offset()
+        if memory != (first.untyped_storage()._cdata, place) or not weight.is_contiguous():
+            return None
+        place += weight.numel()
+    width = first.shape[1]
+    return first.detach().as_strided((sum(map(len, weights)), width), (width, 1))
 
 
 def _narrow(*layers: Any) -> torch.dtype | None:
