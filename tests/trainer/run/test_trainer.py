@@ -36,7 +36,7 @@ def rows(run: str) -> list[dict[str, Any]]:
 def test_what_a_run_leaves(make_config: Make, model_folder: Path) -> None:
     config = make_config(
         "rounds=5", "checkpoint.every=1", "checkpoint.keep=2", "checkpoint.keep_rounds=3",
-        f"model={model_folder}",
+        f"model={model_folder}", "guard.action=watch",
     )  # fmt: skip
     summary = Trainer(config, quiet=True).run()
     run = Path(config.output)
