@@ -20,7 +20,7 @@ from suder.settings.config import TrainConfig
 from suder.settings.config_file import dump_config
 from suder.storage.files import read_jsonl, read_tensors
 from tests.tolerances import TOLERANCES
-from tests.trainer.families import small_emu3
+from tests.trainer.families import small_liquid
 from tests.trainer.ranks.worker import load
 
 Make = Callable[..., TrainConfig]
@@ -111,9 +111,9 @@ def assert_same_run(one: TrainConfig, two: TrainConfig) -> None:
 
 
 def test_two_processes_train_as_one(make: Make, tmp_path: Path) -> None:
-    # Emu3's embedding is its head as well: a weight of two names.
-    small_emu3().save(tmp_path / "emu3")
-    runs = RUNS | {"emu3": (f"model={tmp_path / 'emu3'}", "optimizer.shard=true", "rounds=2")}
+    # Liquid's embedding is its head as well: a weight of two names.
+    small_liquid().save(tmp_path / "liquid")
+    runs = RUNS | {"liquid": (f"model={tmp_path / 'liquid'}", "optimizer.shard=true", "rounds=2")}
     two = {name: make(*runs[name], output=f"two-{name}") for name in runs}
     done = launch(str(WORKER), *(written(config) for config in two.values()))
     assert done.returncode == 0, done.stderr
