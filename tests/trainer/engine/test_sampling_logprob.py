@@ -81,7 +81,7 @@ def test_logprob_is_of_the_restricted_distribution(shared_janus, textbook, promp
 
 def test_texts_end_with_their_only_eos(shared_model, pictures):
     pixels = shared_model.pixels(pictures)
-    drawn = sample(shared_model, "understanding", pixels, 16, max_new_tokens=11, seed=5)
+    drawn = sample(shared_model, "understanding", pixels, 48, max_new_tokens=11, seed=5)
     eos = shared_model.eos_token_id
     for row, logprob, finished in zip(drawn.tokens, drawn.logprob, drawn.finished, strict=True):
         assert row.shape == logprob.shape
