@@ -32,7 +32,14 @@ def launch(
     *arguments: str, launcher: tuple[str, ...] = TORCHRUN, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     command = [*launcher, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # and the launcher ends what it started
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def written(config: TrainConfig, name: str = "settings") -> str:

@@ -32,12 +32,18 @@ def once(at: int, happens: Callable[[], Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def load(*arguments: Any, compute: torch.dtype | None = None, **options: Any) -> Any:
+def load(
+    path: Any,
+    device: Any = "cpu",
+    _: Any = None,
+    compute: torch.dtype | None = None,
+    **options: Any,
+) -> Any:
     """A model in float64, which a test can follow for many rounds; unless it computes in 16 bits,
     for that is not done to float64.
     """
     dtype = torch.float64 if compute is None else torch.float32
-    return load_model(*arguments, compute=compute, dtype=dtype, **options)
+    return load_model(path, device, dtype, compute=compute, **options)
 
 
 FAULTS: dict[str, Callable[[], Any]] = {
