@@ -72,7 +72,10 @@ def test_what_does_not_fit_is_refused_with_what_helps(
     config = make_config("candidates=16", "inputs_per_round=12")
     said, _ = room.room(config)
     monkeypatch.setattr(room, "free_bytes", lambda device: said.total - 1)
-    with pytest.raises(room.NoRoom, match=r"pictures.*it fits with sampling\.batch_size=32 optimizer\.tokens_per_batch="):
+    with pytest.raises(
+        room.NoRoom,
+        match=r"pictures.*it fits with sampling\.batch_size=32 optimizer\.tokens_per_batch=",
+    ):
         room.room(config)
     monkeypatch.setattr(room, "free_bytes", lambda device: 1000)
     with pytest.raises(room.NoRoom, match=r"does not fit with .*offload=true lora\.rank=32 either"):
