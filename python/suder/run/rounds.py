@@ -251,6 +251,8 @@ def all_cut(scored: Scored) -> str:
     rollouts = scored.rollouts
     if rollouts.finished.any() or scored.selection.valid.any():
         return ""
+    if not scored.reward.isfinite().any():  # there was nothing to learn from, cut or not
+        return ""
     longest = int(rollouts.cu_seqlens.diff().max())
     return (
         f"all {len(rollouts)} captions were cut off after {longest} tokens, and none is learnt "
