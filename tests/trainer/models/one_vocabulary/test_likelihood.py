@@ -16,6 +16,7 @@ from tests.tolerances import TOLERANCES
 from tests.trainer.conftest import chosen
 
 LOGPROB = TOLERANCES["model", "cpu", torch.float32]
+REWARD = TOLERANCES["reward", "cpu", torch.float32]
 TEXTS = ["a red circle", "two", "", "a blue square left of a green circle"]
 
 
@@ -130,6 +131,23 @@ def test_what_is_drawn_has_ratio_one_and_is_allowed(published, prompts, pictures
         limit = images.start if direction == "understanding" else len(images)
         assert ids.max() < limit
         assert len(ids.unique()) > 5
+
+
+@torch.no_grad()
+def test_rewards(published, prompts, pictures):
+    model, tokens = published.model, random_tokens(published.model, 4)
+    ours = DualReward(model).understanding(tokens, prompts)
+    drawn = zip(prompts, tokens, strict=True)
+    expected = [chosen(published.image_logits(*pair), pair[1]).mean() for pair in drawn]
+    torch.testing.assert_close(ours.double(), torch.stack(expected), **REWARD)
+    for end in (True, False):
+        ours = DualReward(model, include_eos=end).generation(prompts, pictures)
+        asked = zip(model.pixels(pictures), model.tokenize(prompts), strict=True)
+        expected = [
+            chosen(published.text_logits(pixels, ids), ids)[: len(ids) - (not end)].mean()
+            for pixels, ids in asked
+        ]
+        torch.testing.assert_close(ours.double(), torch.stack(expected), **REWARD)
 
 
 @torch.no_grad()
