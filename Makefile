@@ -43,7 +43,7 @@ fuzz: setup
 
 # Runs killed 200 times at random, resumed, compared bit for bit (ten minutes); a test does it 8 times.
 chaos: setup
-	OMP_NUM_THREADS=1 $(BIN)/python tests/trainer/run/chaos.py --kills 200
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trainer.run.chaos --kills 200
 
 setup: $(STAMP)
 

@@ -23,8 +23,10 @@ EXAMPLE = """\
                                                     mean log p(picture's tokens | caption)
     {"prompt": "a red circle", "image": "b.png"}    scored as a picture of the prompt,
                                                     mean log p(prompt's tokens | picture)
-  A picture's path is taken from the file's folder. A row that cannot be scored has "reward": null
-  and an "error"; the exit code is 1 if there is no other. Rows are written as they are scored.
+  A picture's path is taken from the file's folder. One that the model drew itself, by a row of
+  `suder sample`, is read as the row's "tokens" where the model reads those (Emu3, Liquid).
+  A row that cannot be scored has "reward": null and an "error"; the exit code is 1 if there is no
+  other. Rows are written as they are scored.
   Rewards compare answers to one input; between inputs they also say how likely the input is.
 """
 AT_ONCE = 256  # rows scored between two writes, and the most that a kill can lose
@@ -153,6 +155,8 @@ def _with_pictures(
 
 def _score(scorer: Any, rows: list[Row], pictures: list[Any]) -> None:
     """Gives every row its "reward"; null, with an "error", where there is none."""
+    from suder.cli.drawn import as_tokens
+
     for key, runs, score in (
         ("caption", "generation", lambda texts, seen: scorer.understanding(seen, texts)),
         ("prompt", "understanding", scorer.generation),
@@ -160,7 +164,10 @@ def _score(scorer: Any, rows: list[Row], pictures: list[Any]) -> None:
         asked = [i for i, seen in enumerate(pictures) if seen is not None and key in rows[i]]
         if not asked:
             continue
-        rewards = score([rows[i][key] for i in asked], [pictures[i] for i in asked])
+        seen: Any = [pictures[i] for i in asked]
+        if key == "prompt" and scorer.model.reads_tokens:
+            seen = as_tokens(scorer.model, seen, [rows[i].get("tokens") for i in asked])
+        rewards = score([rows[i][key] for i in asked], seen)
         for i, reward in zip(asked, rewards.tolist(), strict=True):
             if math.isfinite(reward):
                 rows[i]["reward"] = reward

@@ -42,13 +42,13 @@ def test_train_and_resume(
 
 
 def test_train_without_a_file(
-    random_model_folder: Path,
+    model_folder: Path,
     inputs_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
-    given = ["--model", str(random_model_folder), "--prompts", str(inputs_folder / "prompts.txt")]
+    given = ["--model", str(model_folder), "--prompts", str(inputs_folder / "prompts.txt")]
     small = ["inputs_per_round=2", "candidates=2", "guard.enabled=false", "--set", "rounds=1"]
     assert main(["plan", "seed=3", *given, *small]) == 0
     given += ["--images", str(inputs_folder / "pictures"), "--output", str(run)]

@@ -17,11 +17,16 @@ from suder.evaluation.evaluate import evaluate
 from suder.evaluation.result import load_evaluation
 
 
+@pytest.fixture
+def family(shared_model):
+    return type(shared_model).__name__.lower()
+
+
 @pytest.fixture(scope="module")
-def folder(shared_janus, tmp_path_factory):
+def folder(shared_model, tmp_path_factory):
     """A saved model, prompts with a blank line, two pictures."""
     path = tmp_path_factory.mktemp("cli")
-    shared_janus.save(path / "model")
+    shared_model.save(path / "model")
     (path / "prompts.txt").write_text("a red circle\n\n  two blue circles\n", encoding="utf-8")
     rng = np.random.default_rng(1)
     (path / "pictures" / "deep").mkdir(parents=True)
@@ -62,6 +67,22 @@ def test_sample_draws_and_score_reads_it(folder, tmp_path, capsys):
     assert [row["tokens"] for row in scored] == expected.tokens.tolist()
 
 
+def test_tokens_of_other_pictures_are_not_believed(folder, shared_model, tmp_path):
+    """A row may have been edited, or be of another model: then the picture itself counts."""
+    rng = np.random.default_rng(2)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "prompt": "a red circle"}
+    said = [None, "12", [1] * 16, [9999] * 16, [1.5] * 16, [[1]] * 16, [1], [True] * 16]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row | {"tokens": tokens}) + "\n" for tokens in said))
+    assert main(["score", str(file), "--model", str(folder / "model")]) == 0
+    expected = suder.DualReward(shared_model).generation(
+        ["a red circle"], [Image.open(tmp_path / "a.png")]
+    )
+    scored = [row["reward"] for row in read(tmp_path / "rows.scored.jsonl")]
+    assert scored == pytest.approx(expected.tolist() * len(said), abs=1e-5)
+
+
 def test_sample_captions(folder, tmp_path):
     out = tmp_path / "captions"
     options = ["--model", str(folder / "model"), "--images", str(folder / "pictures")]
@@ -76,15 +97,17 @@ def test_sample_captions(folder, tmp_path):
     assert [row["finished"] for row in rows] == expected.finished.tolist()
 
 
-def test_what_is_asked_is_an_option(folder, tmp_path, capsys):
+def test_what_is_asked_is_an_option(folder, family, tmp_path, capsys):
     """By the names of a run's settings, and to the same effect as in Python."""
     path, pictures = str(folder / "model"), str(folder / "pictures")
-    prompts = {"question": "Of two?", "system_prompt": "A red circle."}
-    given = ["--model", path, "--question", "Of two?", "--system-prompt", "A red circle."]
+    system = "" if family == "liquid" else "A red circle."
+    null = "fixed" if family == "janus" else "blue square"
+    prompts = {"question": "Of two?", "system_prompt": system}
+    given = ["--model", path, "--question", "Of two?", "--system-prompt", system]
     out = tmp_path / "captions"
-    short = ["--max-new-tokens", "3", "--null-prompt", "fixed"]
+    short = ["--max-new-tokens", "3", "--null-prompt", null]
     assert main(["sample", *given, *short, "--images", pictures, "--out", str(out)]) == 0
-    model = suder.load_model(path, null_prompt="fixed", **prompts)
+    model = suder.load_model(path, null_prompt=null, **prompts)
     files = [folder / "pictures/b.png", folder / "pictures/deep/a.png"]
     pixels = model.pixels([np.asarray(Image.open(file)) for file in files])
     expected = suder.sample(model, "understanding", pixels, max_new_tokens=3)
@@ -109,13 +132,14 @@ def test_what_is_asked_is_an_option(folder, tmp_path, capsys):
     assert scored != pytest.approx(plain.tolist(), abs=1e-3)
 
 
-def test_evaluate_asks_what_it_is_told(folder, tmp_path, capsys):
+def test_evaluate_asks_what_it_is_told(folder, family, tmp_path, capsys):
     out = tmp_path / "items.npz"
+    null = "fixed" if family == "janus" else "blue square"
     options = ["--question", "Of two?", "--system-prompt", "", "--max-new-tokens", "3"]
-    options += ["--n", "4", "--guidance", "2", "--null-prompt", "fixed", "--out", str(out)]
+    options += ["--n", "4", "--guidance", "2", "--null-prompt", null, "--out", str(out)]
     assert main(["evaluate", str(folder / "model"), *options]) == 0
     found = load_evaluation(out).settings
-    asked = {"question": "Of two?", "system_prompt": "", "null_prompt": "fixed"}
+    asked = {"question": "Of two?", "system_prompt": "", "null_prompt": null}
     assert found.items() >= {**asked, "max_new_tokens": 3, "guidance": 2.0}.items()
     model = suder.load_model(folder / "model", **asked)
     expected = evaluate(model, n=4, max_new_tokens=3, guidance=2.0, progress=False)
@@ -168,10 +192,10 @@ def test_score_names_what_it_cannot_score(folder, tmp_path, capsys):
         ("\n", "no rows in it"),
     ],
 )
-def test_score_refuses_what_is_no_row(folder, tmp_path, capsys, text, message):
+def test_score_refuses_what_is_no_row(tmp_path, capsys, text, message):
     file = tmp_path / "pairs.jsonl"
     file.write_text(text)
-    assert main(["score", str(file), "--model", str(folder / "model")]) == 2
+    assert main(["score", str(file), "--model", "never read"]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -184,7 +208,7 @@ def test_sample_refuses_empty_inputs(tmp_path, capsys):
     assert "no picture in" in told
 
 
-def test_texts_that_are_too_long_end_nothing(folder, tmp_path, capsys):
+def test_texts_that_are_too_long_end_nothing(folder, shared_model, tmp_path, capsys):
     long = "red " * 300
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(f"{long}\na red circle\n")
@@ -209,7 +233,7 @@ def test_texts_that_are_too_long_end_nothing(folder, tmp_path, capsys):
     assert [one["reward"] is None for one in scored] == [True, True, False, False]
     for one in scored[:2]:
         assert "too long: " in one["error"]
-        assert "more than the model's 256 positions" in one["error"]
+        assert f"more than the model's {shared_model.positions} positions" in one["error"]
 
 
 def test_rewards_that_are_not_finite_are_errors_of_their_rows(
@@ -217,7 +241,7 @@ def test_rewards_that_are_not_finite_are_errors_of_their_rows(
 ):
     """A broken model ends the command only at its end, by exit code 1."""
     broken = suder.load_model(folder / "model")
-    broken.core.model.generation_head.vision_head.weight.data[3, 2] = np.nan
+    broken.parts.last_layer("generation")[0].data[3, 2] = np.nan
     monkeypatch.setattr(suder.models, "load_model", lambda *_, **__: broken)
     picture = str(folder / "pictures/b.png")
     texts = [{"caption": "a circle"}, {"prompt": "two"}]
@@ -232,14 +256,15 @@ def test_rewards_that_are_not_finite_are_errors_of_their_rows(
     assert "its weights hold NaN or infinity" in capsys.readouterr().err
 
 
-def test_many_samples_of_one_prompt_are_decoded_in_parts(folder, tmp_path, monkeypatch):
+def test_many_samples_of_one_prompt_are_decoded_in_parts(
+    folder, shared_model, tmp_path, monkeypatch
+):
     monkeypatch.setattr(suder.cli.sample, "AT_ONCE", 4)
     options = ["--model", str(folder / "model"), "--prompts", str(folder / "prompts.txt")]
     decoded = []
-    honest = suder.models.Janus.decode
-    monkeypatch.setattr(
-        suder.models.Janus, "decode", lambda self, t: decoded.append(len(t)) or honest(self, t)
-    )
+    family = type(shared_model)
+    honest = family.decode
+    monkeypatch.setattr(family, "decode", lambda self, t: decoded.append(len(t)) or honest(self, t))
     assert main(["sample", *options, "--n", "6", "--out", str(tmp_path / "cut")]) == 0
     assert decoded == [4, 2, 4, 2]
     monkeypatch.undo()

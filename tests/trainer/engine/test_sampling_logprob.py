@@ -102,12 +102,13 @@ def test_a_seed_is_a_result_and_another_is_another(shared_model, prompts):
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, direction):
+def test_candidates_do_not_depend_on_the_batch(shared_model, pictures, prompts, direction):
     """Not on how it is cut, nor on n, nor on the conditions that follow; logprob to rounding."""
-    condition = shared_janus.pixels(pictures) if direction == "understanding" else prompts
+    condition = shared_model.pixels(pictures) if direction == "understanding" else prompts
 
     def draw(count, n, batch_size):
-        return sample(shared_janus, direction, condition[:count], n, seed=9, batch_size=batch_size)
+        limits = {"batch_size": batch_size, "max_new_tokens": 16}
+        return sample(shared_model, direction, condition[:count], n, seed=9, **limits)
 
     whole = draw(4, 8, 256)
     cuts = [(4, 8, 8), (4, 8, 20), (2, 8, 256), (4, 3, 256), (1, 1, 1)]
@@ -123,13 +124,13 @@ def test_candidates_do_not_depend_on_the_batch(shared_janus, pictures, prompts, 
 
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
-def test_a_batch_bounds_the_memory_whatever_n(shared_janus, pictures, prompts, direction):
+def test_a_batch_bounds_the_memory_whatever_n(shared_model, pictures, prompts, direction):
     """Rows of the key/value cache: `candidates: 100000` of one input must not be one batch."""
-    condition = shared_janus.pixels(pictures) if direction == "understanding" else prompts
+    condition = shared_model.pixels(pictures) if direction == "understanding" else prompts
     rows = []
-    module = shared_janus.core.model.language_model.layers[0].mlp
+    module = shared_model.parts.language_model.layers[0].mlp
     handle = module.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
-    drawn = sample(shared_janus, direction, condition[:2], 50, batch_size=16, max_new_tokens=3)
+    drawn = sample(shared_model, direction, condition[:2], 50, batch_size=16, max_new_tokens=3)
     handle.remove()
     assert len(drawn.tokens) == 100
     assert max(rows) <= 16
@@ -142,18 +143,16 @@ def test_a_batch_bounds_the_memory_whatever_n(shared_janus, pictures, prompts, d
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
 def test_logits_that_are_not_finite_are_an_error(
-    janus, pictures, prompts, direction, value, greedy
+    fresh_model, pictures, prompts, direction, value, greedy
 ):
-    """One weight is enough: it would draw one token for ever. The error names model and input."""
-    head = janus.core.lm_head
-    if direction == "generation":
-        head = janus.core.model.generation_head.vision_head
-    head.weight.data[3, 2] = value
-    janus.core.config._name_or_path = "runs/broken/model"
-    condition = janus.pixels(pictures) if direction == "understanding" else prompts
+    """It would draw one token for ever. The error names model and input."""
+    # Of infinity times a number of either sign one is positive; the other is no logit to draw.
+    fresh_model.parts.last_layer(direction)[0].data[-2:, 2] = torch.tensor([value, -value])
+    fresh_model.core.config._name_or_path = "runs/broken/model"
+    condition = fresh_model.pixels(pictures) if direction == "understanding" else prompts
     given = "picture 0 of 4" if direction == "understanding" else f"prompt {prompts[0]!r}"
     with pytest.raises(ValueError, match=f"not finite from runs/broken/model.*{given}"):
-        sample(janus, direction, condition, 3, greedy=greedy)
+        sample(fresh_model, direction, condition, 3, greedy=greedy)
 
 
 def test_dropping_ended_rows_changes_nothing(shared_model, pictures, monkeypatch):
@@ -166,18 +165,19 @@ def test_dropping_ended_rows_changes_nothing(shared_model, pictures, monkeypatch
         torch.testing.assert_close(ours, theirs, **BATCH)
 
 
-def test_each_condition_is_read_once(shared_janus, prompts, pictures):
+def test_each_condition_is_read_once(shared_model, prompts, pictures):
     rows = []
-    module = shared_janus.core.model.language_model
+    module = shared_model.parts.language_model
     handle = module.layers[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     steps = module.layers[0].mlp.register_forward_pre_hook(
         lambda _, args: rows.append(len(args[0]))
     )
-    sample(shared_janus, "generation", prompts, 8)
+    sample(shared_model, "generation", prompts, 8)
     handle.remove()
     steps.remove()
     # The prefixes pass through the layer itself, steps through its parts.
-    assert rows == [4, 4] + [32] * (shared_janus.num_image_tokens - 1)
+    row_ends = 3 if shared_model.parts.row else 0  # which are read as a token is
+    assert rows == [4, 4] + [32] * (shared_model.num_image_tokens - 1 + row_ends)
 
 
 def test_sampling_leaves_the_mode_as_it_was(fresh_model, prompts):

@@ -14,8 +14,8 @@ from suder.guard.rule import Guard
 from suder.guard.watch import DIRECTIONS, Look, Watch
 from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
 from suder.models import load_model
-from suder.models.base import NotFinite
-from suder.models.janus.adapter import Janus
+from suder.models.base import Direction, NotFinite
+from suder.models.decoder.adapter import DecoderModel
 from suder.settings.config import Guard as Settings
 from tests.tolerances import TOLERANCES
 
@@ -147,16 +147,16 @@ def test_state_of_a_look_that_is_not_finite_is_json() -> None:
 
 
 @pytest.fixture
-def watch(random_model_folder: Path, inputs_folder: Path) -> Watch:
+def watch(model_folder: Path, inputs_folder: Path) -> Watch:
     pictures = tuple(str(path) for path in sorted((inputs_folder / "pictures").glob("*.png")))
     prompts = ("a red circle", "two blue square", "a green circle")
-    start = load_model(random_model_folder)
+    start = load_model(model_folder)
     return Watch(
         start, pictures, prompts, Settings(inputs=10, samples=40), max_new_tokens=6, seed=1
     )
 
 
-def moved(model: Janus, by: float) -> Janus:
+def moved(model: DecoderModel, by: float) -> DecoderModel:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.trainable_parameters():
@@ -171,11 +171,11 @@ def test_start_model_is_at_distance_nothing(watch: Watch) -> None:
     assert watch.look(watch.start, 5).reward == first.reward  # the same seeds every time
 
 
-def test_gain_and_error_are_over_inputs(watch: Watch, random_model_folder: Path) -> None:
+def test_gain_and_error_are_over_inputs(watch: Watch, model_folder: Path) -> None:
     """Candidates of one input are averaged first: they are no independent inputs."""
     watch.look(watch.start, 0)
     first = {name: each.clone() for name, each in watch.first.items()}
-    model = moved(load_model(random_model_folder), 0.05)
+    model = moved(load_model(model_folder), 0.05)
     seen = watch.look(model, 1)
     for direction in DIRECTIONS:
         rollouts = sample_rollouts(
@@ -207,15 +207,13 @@ def test_a_reward_that_is_not_finite_says_nothing(
     assert all(map(math.isfinite, looks[0].reward.values()))
 
 
-@pytest.mark.parametrize("head", ["lm_head", "vision_head"])
+@pytest.mark.parametrize("bad", DIRECTIONS)
 def test_weights_that_are_not_finite_are_measured_as_such(
-    watch: Watch, random_model_folder: Path, head: str
+    watch: Watch, model_folder: Path, bad: Direction
 ) -> None:
-    model = load_model(random_model_folder)
-    bad = {"lm_head": "understanding", "vision_head": "generation"}[head]
-    weight = next(p for name, p in model.named_parameters() if head in name)
+    model = load_model(model_folder)
     with torch.no_grad():
-        weight.view(-1)[5] = math.nan
+        model.parts.last_layer(bad)[0].view(-1)[5] = math.nan
     start = watch.look(watch.start, 0)
     seen = watch.look(model, 1)
     for direction in DIRECTIONS:
@@ -231,13 +229,15 @@ def test_the_start_models_log_probabilities_do_not_depend_on_the_parts(
 ) -> None:
     """Whole inputs where one fits, else parts of one."""
     sizes: list[int] = []
-    honest = Janus.forward
+    honest = DecoderModel.forward
 
-    def counted(self: Janus, direction: str, condition: object, targets: object, *a: int) -> object:
+    def counted(
+        self: DecoderModel, direction: str, condition: object, targets: object, *a: int
+    ) -> object:
         sizes.append(len(targets))
         return honest(self, direction, condition, targets, *a)
 
-    monkeypatch.setattr(Janus, "forward", counted)
+    monkeypatch.setattr(DecoderModel, "forward", counted)
     for direction in DIRECTIONS:
         rollouts = sample_rollouts(
             watch.start, direction, watch.inputs[direction], watch.group[direction],
@@ -254,18 +254,18 @@ def test_the_start_models_log_probabilities_do_not_depend_on_the_parts(
         monkeypatch.setattr("suder.guard.watch.AT_ONCE", 256)
 
 
-def test_further_weights_are_further_away(watch: Watch, random_model_folder: Path) -> None:
+def test_further_weights_are_further_away(watch: Watch, model_folder: Path) -> None:
     watch.look(watch.start, 0)
-    near = watch.look(moved(load_model(random_model_folder), 0.01), 1)
-    far = watch.look(moved(load_model(random_model_folder), 0.1), 2)
+    near = watch.look(moved(load_model(model_folder), 0.01), 1)
+    far = watch.look(moved(load_model(model_folder), 0.1), 2)
     for direction in ("understanding", "generation"):
         assert 0 < near.kl[direction] < far.kl[direction]
 
 
-def test_kl_against_the_exact_one(watch: Watch, random_model_folder: Path) -> None:
+def test_kl_against_the_exact_one(watch: Watch, model_folder: Path) -> None:
     """Exact: the KL between both whole distributions at the first image token, all prompts."""
     watch.look(watch.start, 0)
-    model = moved(load_model(random_model_folder), 0.2)  # far: KL and its reverse differ
+    model = moved(load_model(model_folder), 0.2)  # far: KL and its reverse differ
     prompts = [f"a {word} circle" for word in ("red", "blue", "green", "two")] * 100
     watch.inputs["generation"] = tuple(prompts)
     watch.group["generation"] = 1
@@ -277,7 +277,9 @@ def test_kl_against_the_exact_one(watch: Watch, random_model_folder: Path) -> No
 
 
 @torch.no_grad()
-def exact_kl(model: Janus, start: Janus, prompts: list[str], samples: int = 100) -> float:
+def exact_kl(
+    model: DecoderModel, start: DecoderModel, prompts: list[str], samples: int = 100
+) -> float:
     """Mean over the model's own prefixes of sum_v p(v) (log p(v) - log q(v)), in float64."""
     from suder.engine.sampling import sample
 
@@ -285,6 +287,7 @@ def exact_kl(model: Janus, start: Janus, prompts: list[str], samples: int = 100)
     logs = []
     for one in (model, start):
         hidden = one("generation", prompts, tokens, samples)
-        logits = hidden.hidden.double() @ hidden.weight.double().T + hidden.bias.double()
+        logits = hidden.hidden.double() @ hidden.weight.double().T
+        logits += 0.0 if hidden.bias is None else hidden.bias.double()
         logs.append(logits.log_softmax(-1))
     return float((logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean())

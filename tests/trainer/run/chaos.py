@@ -41,6 +41,7 @@ from suder.run.stopping import Stopped
 from suder.run.trainer import Trainer
 from suder.settings.config_file import load_config
 from suder.storage.files import WriteError, read_jsonl
+from tests.trainer.families import small_emu3, small_liquid
 
 ENDS = ("kill", "kill inside a write", "term", "full", "limit")
 FINISHED, NO_SPACE, FAULT = 42, 28, 70
@@ -56,17 +57,28 @@ RUNS = (
 )
 
 
-def make_inputs(folder: Path) -> None:
-    """A random model whose candidates differ in reward, pictures of noise, prompts."""
+def make_janus(folder: Path) -> None:
     model, processor = build_janus(WORDS, seed=3, sizes=SIZES)
-    model.save_pretrained(folder / "start")
-    processor.save_pretrained(folder / "start")
-    lively = load_model(folder / "start")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    lively = load_model(folder)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in lively.trainable_parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    lively.save(folder / "start")
+    lively.save(folder)
+
+
+MAKE: dict[str, Callable[[Path], None]] = {
+    "janus": make_janus,
+    "emu3": lambda folder: small_emu3(image_size=16).save(folder),
+    "liquid": lambda folder: small_liquid(image_size=16).save(folder),
+}
+
+
+def make_inputs(folder: Path, family: str) -> None:
+    """A random model whose candidates differ in reward, pictures of noise, prompts."""
+    MAKE[family](folder / "start")
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(5)
     for number in range(12):
@@ -161,8 +173,8 @@ def strike_dead(act: Callable[[], Any]) -> None:
 
 def live(folder: Path, run: Path, kind: int, end: str, chance: random.Random) -> int:
     """A life in this process; its exit code."""
-    if end == "make":
-        make_inputs(folder)
+    if end.startswith("make "):
+        make_inputs(folder, end.removeprefix("make "))
         return FINISHED
     begun = (run / "config.yaml").exists()
     try:
@@ -211,13 +223,13 @@ def fork(folder: Path, run: Path, kind: int, end: str, seed: int, seconds: float
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def chaos(kills: int, seed: int, folder: Path) -> dict[str, int]:
+def chaos(kills: int, seed: int, folder: Path, family: str) -> dict[str, int]:
     """Runs until `kills` lives have ended before their time; how, and how many runs were equal."""
     chance = random.Random(seed)
     Guard._doubt = lambda *_: ""  # type: ignore[method-assign]  # such a model gives no evidence
     wanted, length = {}, 0.0
     # Not in this process: threads of the libraries' pools would be missing in its children.
-    assert fork(folder, folder, 0, "make", 0, 0.0) == FINISHED
+    assert fork(folder, folder, 0, f"make {family}", 0, 0.0) == FINISHED
     tally: collections.Counter[str] = collections.Counter()
     number = dead = 0
     while dead < kills:
@@ -257,12 +269,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--family", choices=MAKE, default="janus")
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     began = time.perf_counter()
     place = Path(tempfile.mkdtemp(prefix="suder-chaos-"))
-    told = chaos(args.kills, args.seed, place)
+    told = chaos(args.kills, args.seed, place, args.family)
     shutil.rmtree(place)
     print(json.dumps(told | {"seconds": round(time.perf_counter() - began)}))
     sys.exit(0)

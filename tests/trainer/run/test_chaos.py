@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.mark.slow
-def test_killed_again_and_again_the_bits_are_the_same() -> None:
+@pytest.mark.parametrize(("family", "kills"), [("janus", 8), ("emu3", 1), ("liquid", 2)])
+def test_killed_again_and_again_the_bits_are_the_same(family: str, kills: int) -> None:
+    given = ["--family", family, "--kills", str(kills), "--seed", "2"]
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("chaos.py")), "--kills", "8", "--seed", "2"],
+        [sys.executable, "-m", "tests.trainer.run.chaos", *given], cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert sum(told[end] for end in told.keys() - {"runs equal", "seconds"}) == 8
+    assert sum(told[end] for end in told.keys() - {"runs equal", "seconds"}) == kills
     assert told["runs equal"] >= 1

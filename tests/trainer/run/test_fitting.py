@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import suder.run.rounds
+from suder.guard.watch import DIRECTIONS
 from suder.inputs.files import DataError
 from suder.models.base import NotFinite
 from suder.run.fitting import fitting
@@ -30,10 +32,11 @@ def with_prompts(make_config: Make, folder: Path, prompts: list[str], *changes: 
 
 
 def test_prompts_that_are_too_long_are_dropped_at_the_start(
-    make_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_config: Make, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts = [f"a {word} circle" for word in ("red", "blue", "green")]
-    config = with_prompts(make_config, tmp_path, [*prompts, LONG], "rounds=1")
+    changes = ("rounds=1", f"model={model_folder}", "guard.enabled=false")
+    config = with_prompts(make_config, tmp_path, [*prompts, LONG], *changes)
     trainer = Trainer(config)
     assert LONG.strip() not in trainer.inputs.prompts + trainer.inputs.watched_prompts
     summary = trainer.run()
@@ -41,7 +44,8 @@ def test_prompts_that_are_too_long_are_dropped_at_the_start(
     (row,) = read_jsonl(Path(config.output) / "data" / "dropped.jsonl")
     assert row["input"].startswith("red red ")
     assert "too long: " in row["why"]
-    assert "more than the model's 256 positions" in row["why"]
+    positions = trainer.learner.policy.positions
+    assert f"more than the model's {positions} positions" in row["why"]
     assert "1 inputs dropped" in capsys.readouterr().err
     assert Trainer.resume(config.output, quiet=True).inputs == trainer.inputs.load(trainer.folder)
 
@@ -72,24 +76,33 @@ def test_a_start_that_cannot_fit_leaves_no_folder(
     assert not Path(config.output).exists()
 
 
-@pytest.mark.parametrize("head", ["lm_head", "vision_head", "generation_aligner"])
-@pytest.mark.parametrize("action", ["rollback", "stop", "watch"])
+@pytest.mark.parametrize(
+    ("model_folder", "part", "action"),
+    [
+        *product(["janus"], [*DIRECTIONS, "generation_aligner"], ["rollback", "stop", "watch"]),
+        *product(["emu3", "liquid"], DIRECTIONS, ["rollback"]),
+    ],
+    indirect=["model_folder"],
+)
 def test_weights_that_overflow_reach_the_guard(
-    make_config: Make, monkeypatch: pytest.MonkeyPatch, head: str, action: str
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, model_folder: Path, part: Any, action: str
 ) -> None:
     """In the middle of a run, whatever part of a round meets them first."""
     config = make_config(
         "rounds=4", f"guard.action={action}", "guard.max_rollbacks=1", "guard.every=9",
-        "guard.evidence=0",
+        "guard.evidence=0", f"model={model_folder}",
     )  # fmt: skip
     honest = Learner.optimise
 
     def overflowing(self: Learner, *given: Any) -> Any:
         numbers = honest(self, *given)
         if self.updater.rounds == 2 and self.updater.lr_scale == 1:
-            name = next(name for name, _ in self.policy.named_parameters() if head in name)
+            if part in DIRECTIONS:
+                weight, _ = self.policy.parts.last_layer(part)
+            else:
+                weight = next(w for name, w in self.policy.named_parameters() if part in name)
             with torch.no_grad():
-                dict(self.policy.named_parameters())[name].view(-1)[3] = math.inf
+                weight.view(-1)[3] = math.inf
         return numbers
 
     monkeypatch.setattr(Learner, "optimise", overflowing)

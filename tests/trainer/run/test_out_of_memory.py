@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 import torch
 
-from suder.models import Janus, load_model
+from suder.models import load_model
+from suder.models.decoder.adapter import DecoderModel
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from tests.tolerances import TOLERANCES
@@ -22,19 +23,22 @@ SETTINGS = ("rounds=2", "candidates=8", "inputs_per_round=6", "optimizer.steps=2
 @contextmanager
 def small_device() -> Iterator[None]:
     """At most 120 tokens of targets in a forward, and 16 sequences at once while drawing."""
-    forward, start = Janus._forward, Janus.start
+    forward, start = DecoderModel._forward, DecoderModel.start
 
-    def little(self: Janus, direction: Any, condition: Any, rows: Any, *rest: Any) -> Any:
+    def little(self: DecoderModel, direction: Any, condition: Any, rows: Any, *rest: Any) -> Any:
         if sum(map(len, rows)) > 120:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory, as it were")
         return forward(self, direction, condition, rows, *rest)
 
-    def few(self: Janus, direction: Any, condition: Any, n: int, *rest: Any) -> Any:
+    def few(self: DecoderModel, direction: Any, condition: Any, n: int, *rest: Any) -> Any:
         if len(condition) * n > 16:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory, as it were")
         return start(self, direction, condition, n, *rest)
 
-    with mock.patch.object(Janus, "_forward", little), mock.patch.object(Janus, "start", few):
+    with (
+        mock.patch.object(DecoderModel, "_forward", little),
+        mock.patch.object(DecoderModel, "start", few),
+    ):
         yield
 
 
@@ -42,14 +46,19 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_model(folder / "model").named_parameters())
 
 
-@pytest.mark.parametrize("objective", ["grpo", "simpo"])
+@pytest.mark.parametrize(
+    ("model_folder", "objective"),
+    [("janus", "grpo"), ("janus", "simpo"), ("emu3", "simpo"), ("liquid", "grpo")],
+    indirect=["model_folder"],
+)
 def test_a_small_device_gives_the_same_weights(
-    make_config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str], objective: str
-) -> None:
-    name = f"objective.name={objective}"
-    large = make_config(name, *SETTINGS, output="large")
+    make_config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str],
+    model_folder: Path, objective: str,
+) -> None:  # fmt: skip
+    changes = (f"objective.name={objective}", f"model={model_folder}", *SETTINGS)
+    large = make_config(*changes, output="large")
     Trainer(large, quiet=True).run()
-    small = make_config(name, *SETTINGS, output="small")
+    small = make_config(*changes, output="small")
     trainer = Trainer(small)
     with small_device():
         trainer.run()
@@ -69,6 +78,6 @@ def test_what_never_fits_is_an_error(
     def nothing(*rest: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory, as it were")
 
-    monkeypatch.setattr(Janus, "_forward", nothing)
+    monkeypatch.setattr(DecoderModel, "_forward", nothing)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         Trainer(make_config("rounds=1"), quiet=True).run()

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,25 @@ def result(run: str) -> tuple[bytes, list[Any]]:
 
 
 @pytest.fixture(scope="module")
-def expected() -> dict[str, Any]:
+def expected() -> dict[Path, Any]:
     return {}
 
 
-@pytest.mark.parametrize("every", [1, 9])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("model_folder", "place", "every"),
+    [*product(["janus"], PLACES, [1, 9]), ("emu3", "score", 9), ("liquid", "step", 1)],
+    indirect=["model_folder"],
+)
 def test_signal_in_every_phase(
-    make_config: Make, monkeypatch: pytest.MonkeyPatch, expected: dict[str, Any], place: str,
-    every: int,
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, expected: dict[Path, Any],
+    model_folder: Path, place: str, every: int,
 ) -> None:  # fmt: skip
     settings = ("rounds=4", "guard.every=3", "guard.action=watch", "checkpoint.every=4")
-    if not expected:
+    settings += (f"model={model_folder}",)
+    if model_folder not in expected:
         whole = make_config(*settings, output="whole")
         Trainer(whole, quiet=True).run()
-        expected["result"] = result(whole.output)
+        expected[model_folder] = result(whole.output)
     config = make_config(*settings, f"checkpoint.state_every={every}")
     owner, name, count, states = PLACES[place]
     honest, calls = getattr(owner, name), iter(range(1, 99))
@@ -80,7 +85,7 @@ def test_signal_in_every_phase(
     assert int(state_files(Path(config.output))[-1].stem) == states[every]
     assert not list(Path(config.output).rglob("*.partial"))
     Trainer.resume(config.output, quiet=True).run()
-    assert result(config.output) == expected["result"]
+    assert result(config.output) == expected[model_folder]
 
 
 def test_long_phase_is_given_up(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,14 +47,19 @@ def pictures(inputs_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("phase", "harm"),
-    [(phase, "vanishes") for phase in DIES_IN]
-    + [("score", "changes"), ("optimise", "changes"), ("optimise", "is cut off")],
+    ("model_folder", "phase", "harm"),
+    [("janus", phase, "vanishes") for phase in DIES_IN]
+    + [("janus", "score", "changes"), ("janus", "optimise", "changes")]
+    + [("janus", "optimise", "is cut off"), ("emu3", "score", "vanishes")]
+    + [("liquid", "optimise", "changes")],
+    indirect=["model_folder"],
 )
 def test_between_the_phases_of_a_round(
-    make_config: Make, pictures: Path, monkeypatch: pytest.MonkeyPatch, phase: str, harm: str
-) -> None:
+    make_config: Make, model_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch,
+    phase: str, harm: str,
+) -> None:  # fmt: skip
     changes = ("rounds=2", "guard.enabled=false", "directions=understanding")
+    changes += (f"model={model_folder}",)
     config = make_config(*changes, f"data.images={pictures}", "inputs_per_round=9")
     where, sampled = DIES_IN[phase]
     with monkeypatch.context() as patch:

@@ -16,6 +16,8 @@ from tests.tolerances import TOLERANCES
 from tests.trainer.conftest import chosen
 
 LOGPROB = TOLERANCES["model", "cpu", torch.float32]
+ENTROPY = TOLERANCES["entropy", "cpu", torch.float32]
+REWARD = TOLERANCES["reward", "cpu", torch.float32]
 TEXTS = ["a red circle", "two", "", "a blue square left of a green circle"]
 
 
@@ -130,6 +132,37 @@ def test_what_is_drawn_has_ratio_one_and_is_allowed(published, prompts, pictures
         limit = images.start if direction == "understanding" else len(images)
         assert ids.max() < limit
         assert len(ids.unique()) > 5
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_entropy_is_of_what_may_be_drawn(published, prompts, pictures, temperature):
+    model = published.model
+    pixels = model.pixels(pictures)
+    for direction, given in (("generation", prompts), ("understanding", pixels)):
+        drawn = sample(model, direction, given, seed=4, max_new_tokens=9, temperature=temperature)
+        logits = published.image_logits if direction == "generation" else published.text_logits
+        for condition, tokens, entropy in zip(given, drawn.tokens, drawn.entropy, strict=True):
+            with torch.no_grad():
+                expected = logits(condition, tokens).div(temperature).softmax(-1)
+            expected = torch.special.entr(expected).sum(-1)
+            torch.testing.assert_close(entropy.double(), expected, **ENTROPY)
+
+
+@torch.no_grad()
+def test_rewards(published, prompts, pictures):
+    model, tokens = published.model, random_tokens(published.model, 4)
+    ours = DualReward(model).understanding(tokens, prompts)
+    drawn = zip(prompts, tokens, strict=True)
+    expected = [chosen(published.image_logits(*pair), pair[1]).mean() for pair in drawn]
+    torch.testing.assert_close(ours.double(), torch.stack(expected), **REWARD)
+    for end in (True, False):
+        ours = DualReward(model, include_eos=end).generation(prompts, pictures)
+        asked = zip(model.pixels(pictures), model.tokenize(prompts), strict=True)
+        expected = [
+            chosen(published.text_logits(pixels, ids), ids)[: len(ids) - (not end)].mean()
+            for pixels, ids in asked
+        ]
+        torch.testing.assert_close(ours.double(), torch.stack(expected), **REWARD)
 
 
 @torch.no_grad()
