@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from suder.engine.step import Batch
+from suder.models.away import comes_and_goes
 
 # Of a device's memory, what batches may hold from one call to the next.
 SHARE = 1 / 8
@@ -77,9 +78,9 @@ _of: WeakKeyDictionary[Any, Graphs] = WeakKeyDictionary()
 
 
 def graphs_of(model: Any) -> Graphs | None:
-    """The recorded steps of a model on a GPU; None elsewhere."""
+    """The recorded steps of a model on a GPU; None elsewhere, and where its weights come and go."""
     device = model.device
-    if device.type != "cuda":
+    if device.type != "cuda" or comes_and_goes(model):
         return None
     if model not in _of:
         total = torch.cuda.get_device_properties(device).total_memory

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suder.models.away import send_away, within_layers
 from suder.models.merged import replaced_layers, unwrapped
 from suder.models.precision import exactly
 
@@ -27,16 +28,20 @@ class InferenceCopy:
         core: the model; it may hold PEFT adapters.
         dtype: of its products.
         exact: parts of it that compute in their own dtype; they are the same in both.
+        away: keep the transformer layers' own in the host's memory (`models.away`).
 
     Attributes:
         core: the copy.
     """
 
-    def __init__(self, core: Any, dtype: torch.dtype, exact: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, core: Any, dtype: torch.dtype, exact: Sequence[nn.Module], away: bool = False
+    ) -> None:
         shared: dict[int, Any] = {id(part): part for part in exact}
         shared |= {id(tensor): tensor for tensor in (*core.parameters(), *core.buffers())}
         self.core = copy.deepcopy(core, shared).eval()
-        self.layers: list[tuple[str, Any, nn.Linear]] = []
+        made: list[tuple[str, Any, nn.Linear]] = []
+        leaving = {name for name, _ in within_layers(core)} if away else set()
         outside = {id(module) for part in exact for module in part.modules()}
         adapted = dict(replaced_layers(core))
         for layer in adapted.values():
@@ -55,28 +60,35 @@ class InferenceCopy:
             if plain is layer and all(one.dtype == dtype for one in plain.parameters()):
                 continue
             after, before = weight.shape
-            own = nn.Linear(before, after, bias is not None, weight.device, dtype)
+            where = "cpu" if name in leaving else weight.device
+            own = nn.Linear(before, after, bias is not None, where, dtype)
             self.core.set_submodule(name, own.requires_grad_(False))
-            self.layers.append((name, layer, own))
-        own_layers = {own for _, _, own in self.layers}
+            made.append((name, layer, own))
+        own_layers = {own for _, _, own in made}
         for module in self.core.modules():
             for names in READ_ALIKE:
                 layers = [getattr(module, name, None) for name in names]
                 if own_layers.issuperset(layers):
                     _lay_together(layers)
+        self.layers: list[tuple[str, Any, dict[str, Tensor]]] = []
+        for name, layer, own in made:
+            tensors: dict[str, Tensor] = dict(own.named_parameters())
+            if name in leaving:
+                tensors = send_away(own, next(layer.parameters()).device)
+            self.layers.append((name, layer, tensors))
 
     @torch.no_grad()
     def refresh(self) -> None:
         for name, layer, own in self.layers:
             merged = _lora_weight(layer)
             if merged is not None:
-                own.weight.copy_(merged)
-                if own.bias is not None:
-                    own.bias.copy_(layer.base_layer.bias)
+                own["weight"].copy_(merged)
+                if "bias" in own:
+                    own["bias"].copy_(layer.base_layer.bias)
                 continue
             plain = layer if type(layer) is nn.Linear else _plain(name, layer)
-            for mine, new in zip(own.parameters(), plain.parameters(), strict=True):
-                mine.copy_(new)
+            for part, new in plain.named_parameters():
+                own[part].copy_(new)
 
 
 def _lay_together(layers: Sequence[Any]) -> None:

@@ -2,7 +2,8 @@
 divided among the run's processes (torch's fully_shard, FSDP2), layer by layer.
 
 A layer's weights are whole only while it is at work. Drawing does a layer's work at every token, so
-it and scoring read a whole copy in the dtype of products, gathered once a round.
+it and scoring read a whole copy in the dtype of products, gathered once a round; where that does
+not fit either, its layers stay in the host's memory (`models.away`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suder import ranks
+from suder.models.away import moved
 from suder.models.base import Hidden
 
 
@@ -26,6 +28,7 @@ class Divided:
     Args:
         model: an adapter on the CPU, whole; it becomes `policy`.
         device: where each process has its part.
+        away: the copies keep their layers in the host's memory; ones shared with adapters stay.
 
     Attributes:
         policy: to be trained; it runs when all processes run it, and no part of it by itself.
@@ -33,9 +36,16 @@ class Divided:
         reader: whole; `refresh` brings it up to date with the policy.
     """
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, model: Any, device: str, away: bool = False) -> None:
         self.hollow = _hollow(model)
-        self.start, self.reader = (_whole_copy(model).to(device) for _ in range(2))
+        self.start, self.reader = (_whole_copy(model) for _ in range(2))
+        self.host: dict[str, Tensor] = {}  # of the reader
+        for twin in (self.start, self.reader):
+            twin.copies_away = away
+            if away and not model.has_adapters():
+                self.host = moved(twin, device)
+            else:
+                twin.to(device)
         frozen = {one for one in model.parameters() if not one.requires_grad}
         for one in frozen:  # on every device whole
             one.data = one.data.to(device)
@@ -53,7 +63,7 @@ class Divided:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        mine = dict(self.reader.named_parameters(remove_duplicate=False))
+        mine = dict(self.reader.named_parameters(remove_duplicate=False)) | self.host
         for name, param in self.policy.named_parameters(remove_duplicate=False):
             if ranks.divided(param):
                 mine[name].copy_(ranks.whole(ranks.local(param), param))

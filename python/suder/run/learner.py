@@ -16,6 +16,7 @@ from suder.method.gradients import Sums, add_gradient
 from suder.method.moments import check_moments
 from suder.method.rewards import DualReward
 from suder.models import load_model
+from suder.models.away import moved
 from suder.models.base import UnifiedModel
 from suder.models.lora import saved_adapters
 from suder.run.batches import Batches
@@ -72,11 +73,15 @@ class Learner:
         if shard:
             from suder.run.dividing import Divided  # of one process it would only take time
 
-            self.divided = Divided(model, config.device)
+            self.divided = Divided(model, config.device, config.sampling.offload)
+        else:
+            model.copies_away = config.sampling.offload
         self.start = self.divided.start if self.divided else self.policy.frozen_copy()
         if config.optimizer.start_dtype == "bfloat16" and not (shard or config.lora.rank):
             self.start, fill = self.start.inference_copy(torch.bfloat16)
             fill()
+        elif model.copies_away and not (compute or config.lora.rank):
+            moved(self.start, config.device)
         reader = self.divided.reader if self.divided else self.policy
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.updater = Updater(named, config.optimizer)

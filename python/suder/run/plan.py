@@ -19,6 +19,7 @@ from suder.method.moments import check_moments, moment_bytes
 from suder.method.objectives import trained_candidates
 from suder.method.rewards import DualReward
 from suder.method.selection import select
+from suder.models.away import products
 from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
@@ -35,7 +36,7 @@ class Plan:
     Attributes:
         held: what is on the device all the time.
         phases: what comes on top while one phase runs; only one does at a time.
-        host: what is in the host's memory instead (optimizer.offload).
+        host: what is in the host's memory instead (optimizer.offload, sampling.offload).
     """
 
     held: dict[str, int]
@@ -95,6 +96,16 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
             optimise += _gathered(model) - learnt + learnt // divided
             weights, learnt = weights - learnt + learnt // divided, learnt // divided
             waiting //= divided
+        sent = coming = 0
+        if config.sampling.offload:
+            layers = [_bytes(one) for _, one in products(dry.reader)]
+            of_start = bool(start and (divided > 1 or narrow_start or not compute))
+            of_whole = bool(whole and not config.lora.rank)
+            of_narrow = narrow // short if short else 0
+            start, whole = start - of_start * sum(layers), whole - of_whole * sum(layers)
+            narrow -= of_narrow * sum(layers)
+            sent = (of_start + of_whole + of_narrow) * sum(layers)
+            coming = max(layers) if sent else 0
         return Plan(
             held={
                 "weights": weights,
@@ -105,6 +116,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
                 // divided,
                 "16-bit copies": narrow,
                 "whole copy to draw with": whole,
+                "a layer at work": coming,
             },
             phases={
                 "sample": max(map(dry.sample, seen)),
@@ -112,8 +124,12 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
                 "score": max(map(dry.score, seen)),
                 "optimise": optimise + (0 if away else waiting),
             },
-            host=learnt + waiting if away else 0,
+            host=sent + (learnt + waiting if away else 0),
         )
+
+
+def _bytes(layer: Any) -> int:
+    return sum(one.nbytes for one in layer.parameters())
 
 
 def _gathered(model: UnifiedModel) -> int:

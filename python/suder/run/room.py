@@ -14,6 +14,7 @@ REMEDIES = (
     "optimizer.checkpoint_activations=true",
     "optimizer.offload=true",
     "optimizer.shard=true",  # of several processes
+    "sampling.offload=true",  # draws far slower
     "lora.rank=32",
 )
 

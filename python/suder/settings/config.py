@@ -194,6 +194,15 @@ class Sampling(Section):
         Positive,
         says("candidates drawn at once: bounds the memory of their keys and values"),
     ] = 256
+    offload: Annotated[
+        bool,
+        says(
+            "copies to draw and score with keep their layers in the host's memory: those of "
+            "optimizer.shard, 16-bit ones, the start model's of the dtype it reads by. Slower: "
+            "each token carries all layers to the GPU (13 GB of a 7B in 16 bits, half a second "
+            "at 25 GB/s), so raise batch_size. Not yet run on a GPU"
+        ),
+    ] = False
     policy: Annotated[
         Literal["cond", "cfg"],
         says("under guidance, train the conditional model, or the guided mixture that drew"),

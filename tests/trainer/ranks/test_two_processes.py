@@ -50,11 +50,15 @@ def written(config: TrainConfig, name: str = "settings") -> str:
 
 RUNS = {
     # Every process must then run as many blocks as the other, which has more inputs.
-    "shard": ("optimizer.shard=true", "optimizer.tokens_per_batch=64", "objective.kl=0.05"),
+    "shard": (
+        "optimizer.shard=true", "optimizer.tokens_per_batch=64", "objective.kl=0.05",
+        "sampling.offload=true",
+    ),
     "grpo": ("objective.kl=0.05", "optimizer.steps=2"),
     "simpo": ("objective.name=simpo", "objective.kl=0.05", "lora.rank=4"),
     "bfloat16": (
         "dtype=bfloat16", "optimizer.shard=true", "optimizer.checkpoint_activations=true",
+        "sampling.offload=true",
         "rounds=1", "guard.enabled=false",  # after it, a token of 80 may be another
         "inputs_per_round=1",  # one process has none
     ),

@@ -15,6 +15,7 @@ import torch
 
 from suder import ranks
 from suder.models import load_model
+from suder.models.away import comes_and_goes
 from suder.run import learner, rounds
 from suder.run.trainer import Trainer
 from suder.settings.config_file import load_config
@@ -67,6 +68,9 @@ def main() -> None:
             trained = [one for one in trainer.learner.policy.parameters() if one.requires_grad]
             divided = config.optimizer.shard and ranks.count() > 1
             assert all(ranks.divided(one) == divided for one in trained)
+            if divided:
+                copies = trainer.learner.divided.reader, trainer.learner.divided.start
+                assert set(map(comes_and_goes, copies)) == {config.sampling.offload}
         except KeyboardInterrupt as stopped:
             print(f"process {ranks.rank()}: {stopped}", flush=True)
     ranks.stop()

@@ -47,6 +47,7 @@ class DecoderModel(nn.Module, ABC):
         asks: what they say; see `UnifiedModel`.
         checkpoint_activations: a forward with gradients keeps the inputs of layers alone, and its
             backward computes the rest again: less memory, a forward more of time.
+        copies_away: an inference copy keeps its layers in the host's memory (`models.away`).
     """
 
     prompts: Prompts
@@ -66,6 +67,7 @@ class DecoderModel(nn.Module, ABC):
         self.compute = compute
         self.saved = saved
         self.checkpoint_activations = False
+        self.copies_away = False
         if hasattr(model, "peft_config") and not replaced_layers(self.core):
             raise ValueError(
                 f"model: {type(model).__name__} keeps its adapters outside of the model's layers, "
@@ -347,7 +349,7 @@ class DecoderModel(nn.Module, ABC):
         Pictures are encoded and decoded as by this one.
         """
         exact = [] if self.parts.vqmodel is None else [self.parts.vqmodel]
-        made = InferenceCopy(self.core, dtype, exact)
+        made = InferenceCopy(self.core, dtype, exact, self.copies_away)
         twin = copy.copy(self)
         twin.__dict__ = dict(self.__dict__)
         twin._modules = {**self._modules, "model": made.core}
