@@ -116,8 +116,10 @@ def default_weights(make_config: Make) -> dict[str, torch.Tensor]:
     return weights(Path(config.output) / "model")
 
 
-def test_reward_goes_up(make_config: Make, lively_model_folder: Path) -> None:
+def test_reward_goes_up(make_config: Make, model_folder: Path, lively_model_folder: Path) -> None:
     """Frozen scorer, so that nothing but better captions can raise the reward."""
+    if load_model(model_folder).reads_tokens:  # of lively weights as it is
+        lively_model_folder = model_folder
     config = make_config(
         f"model={lively_model_folder}", "directions=understanding", "objective.kl=0.0",
         "reward.scorer=frozen", "rounds=24", "optimizer.lr=0.01", "candidates=8",
