@@ -7,8 +7,8 @@ STAMP := $(VENV)/.suder-installed
 SOURCES := CMakeLists.txt $(shell find csrc -type f) $(shell find suder_ext python -name __init__.py)
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 DEMO_ARGS ?=
-# A file of tests stays in one process, with the models that its tests share.
-ALL_CORES := -n auto --dist loadfile
+# A file of tests stays in one process, with the models that its tests share; each takes a gigabyte.
+ALL_CORES := -n auto --maxprocesses 8 --dist loadfile
 # Threads of torch's OpenMP that wait by spinning for long would slow all that runs beside them.
 export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)

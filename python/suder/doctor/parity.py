@@ -22,7 +22,7 @@ SCALE = 5.0
 # Two tokens as likely as this are a tie, which rounding decides.
 TIE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 LARGE = 3e8  # weights, from which a picture takes minutes on a CPU
-TODO = "weights and config may not belong together; compare with the original checkpoint"
+ADVICE = "weights and config may not belong together; compare with the original checkpoint"
 
 
 def parity(patient: Patient) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def _compared(
         return Finding(
             "fine", f"{what}: those of generate up to {at}, a tie ({worst:.2g} nats)", values=values
         )
-    return Finding("wrong", f"{what}: generate differs at {at} by {worst:.2g} nats", TODO, values)
+    return Finding("wrong", f"{what}: generate differs at {at} by {worst:.2g} nats", ADVICE, values)
 
 
 def _logprob(

@@ -15,7 +15,7 @@ from suder.doctor.patient import Patient
 from suder.models.janus.layout import QUESTION
 from suder.testing import check_adapter
 
-TODO = "compare chat_template.jinja with that of the model it was tuned from"
+ADVICE = "compare chat_template.jinja with that of the model it was tuned from"
 SPEAKERS = ("<|User|>", "<|Assistant|>")  # of every Janus
 
 
@@ -66,7 +66,7 @@ def _unknown(
             yield Finding(
                 "wrong",
                 f"the template of the {name} has words that the vocabulary does not know",
-                TODO,
+                ADVICE,
             )
     if unknown is not None and unknown in prompt and unknown not in frame:
         yield Finding(
@@ -78,14 +78,14 @@ def _unknown(
 
 def _template(tokenizer: Any, name: str, ids: Sequence[int]) -> Iterator[Finding]:
     if tokenizer.bos_token_id is not None and tokenizer.bos_token_id not in ids[:1]:
-        yield Finding("odd", f"the {name} does not begin with {tokenizer.bos_token!r}", TODO)
+        yield Finding("odd", f"the {name} does not begin with {tokenizer.bos_token!r}", ADVICE)
     said = set(tokenizer.convert_ids_to_tokens(list(ids)))
     known = [one for one in SPEAKERS if one in tokenizer.get_vocab()]
     if missing := [one for one in known if one not in said]:
         yield Finding(
             "wrong",
             f"the template of the {name} leaves out {', '.join(missing)}, which it has",
-            TODO,
+            ADVICE,
         )
 
 

@@ -103,6 +103,6 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
                 )
                 if converted is not None:
                     return converted
-        except Exception:
+        except Exception:  # a profile that cannot be read is as good as none
             pass
     return picture.convert("RGB")

@@ -61,7 +61,9 @@ class InferenceCopy:
                 continue
             after, before = weight.shape
             where = "cpu" if name in leaving else weight.device
-            own = nn.Linear(before, after, bias is not None, where, dtype)
+            own = nn.Linear(before, after, bias is not None, "meta", dtype)
+            for part, one in own.named_parameters():  # no numbers are drawn to be written over
+                setattr(own, part, nn.Parameter(torch.empty_like(one, device=where)))
             self.core.set_submodule(name, own.requires_grad_(False))
             made.append((name, layer, own))
         own_layers = {own for _, _, own in made}

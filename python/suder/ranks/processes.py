@@ -203,6 +203,6 @@ def _portable(error: BaseException) -> BaseException:
         again = pickle.loads(pickle.dumps(error))
         if type(again) is type(error) and str(again) == str(error):
             return error
-    except Exception:
+    except Exception:  # one that cannot be sent goes by its words
         pass
     return RuntimeError(f"{type(error).__name__}: {error}")

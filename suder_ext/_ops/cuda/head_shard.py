@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suder_ext._ops.cuda.call import floats, run
-from suder_ext._ops.cuda.linear_logprob import tiled_gradients
-from suder_ext._ops.cuda.tiles import Tiles, options, results
+from suder_ext._ops.cuda.call import floats
+from suder_ext._ops.cuda.linear_logprob import swept, tiled_gradients
+from suder_ext._ops.cuda.tiles import Tiles, options
 from suder_ext._ops.head_shards import IGNORED, Grads, Head
 
 
@@ -16,31 +16,15 @@ class CudaShard:
 
     def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
         tiles = Tiles(*head[:4], shard=True)
-        like = tiles.padded
-        logprob, lse, entropy = results(like, tiles.tokens, with_entropy)
-        state = floats(like, tiles.tokens, 4)
-        for columns in tiles.columns():
-            for rows in tiles.rows():
-                _, tile = tiles.compute(rows, columns)
-                run(
-                    "logits_stats",
-                    like,
-                    **tile,
-                    **options(IGNORED, *head[4:]),
-                    state=state[rows],
-                    first=columns.start == 0,
-                    last=False,  # the state stays a state
-                    logprob=logprob[rows],
-                    lse=lse[rows],
-                    entropy=entropy[rows] if with_entropy else None,
-                )
+        # Not the last columns of the vocabulary: the state stays a state.
+        state, *_ = swept(tiles, options(IGNORED, *head[4:]), with_entropy, ends=False)
         # The sums are of scaled differences; the logits are not scaled yet. The kernel's factor is
         # a float32.
         inverse = float(1.0 / torch.tensor(head.temperature, dtype=torch.float32))
         partial = state.double()
         partial[:, 0] *= inverse
         partial[:, 3] *= inverse
-        return partial, floats(like, 0)
+        return partial, floats(tiles.padded, 0)
 
     def backward(
         self,

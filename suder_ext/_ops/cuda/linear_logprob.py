@@ -34,6 +34,13 @@ def stats_of(
     tiles: Tiles, settings: dict[str, Any], with_entropy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """logprob, lse and entropy of all tokens."""
+    return swept(tiles, settings, with_entropy)[1:]
+
+
+def swept(
+    tiles: Tiles, settings: dict[str, Any], with_entropy: bool, ends: bool = True
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The state of all tokens' softmax; logprob, lse and entropy if the vocabulary ends here."""
     like = tiles.padded
     logprob, lse, entropy = results(like, tiles.tokens, with_entropy)
     state = floats(like, tiles.tokens, 4)
@@ -47,12 +54,12 @@ def stats_of(
                 **settings,
                 state=state[rows],
                 first=columns.start == 0,
-                last=columns.stop == tiles.vocab,
+                last=ends and columns.stop == tiles.vocab,
                 logprob=logprob[rows],
                 lse=lse[rows],
                 entropy=entropy[rows] if with_entropy else None,
             )
-    return logprob, lse, entropy
+    return state, logprob, lse, entropy
 
 
 def tiled_linear_logprob_backward(

@@ -1,0 +1,162 @@
+"""A round without weights: the bytes that each of its phases asks for, at its largest call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from suder.engine.sampling import batches
+from suder.method.blocks import Block, blocks
+from suder.method.objectives import trained_candidates
+from suder.method.rewards import DualReward
+from suder.method.selection import select
+from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
+from suder.run.live_bytes import peak_of
+from suder.settings.config import TrainConfig
+from suder.settings.objective import preference_of
+from suder_ext import linear_logprob, linear_logprob_stats
+
+
+class DryRound:
+    """Of a model from `weightless`.
+
+    Attributes:
+        longest: the longest prompt; text: its tokens; caption: tokens of the longest caption.
+        reader: what draws and scores: the model's 16-bit copy, where there is one.
+        copy: bytes of that copy; 0 where there is none.
+    """
+
+    def __init__(self, config: TrainConfig, model: UnifiedModel, longest: str) -> None:
+        self.config, self.model, self.longest = config, model, longest
+        self.text = len(model.tokenize([longest])[0])
+        self.caption = config.sampling.max_new_tokens or model.max_new_tokens
+        compute = torch.bfloat16 if config.dtype == "bfloat16" else None
+        self.reader, self.copy = model, 0
+        if compute not in (None, model.dtype):
+            made: list[UnifiedModel] = []
+            self.copy = peak_of(lambda: made.append(model.inference_copy(compute)[0]))
+            (self.reader,) = made
+
+    def optimise(self, direction: Direction) -> int:
+        """Of a direction: its gradient, and what the largest block's forward keeps for it."""
+        config, model = self.config, self.model
+        target = self.caption
+        guided = direction == "generation" and config.sampling.policy == "cfg"
+        guidance = config.sampling.guidance if guided else 1.0
+        length = target if direction == "understanding" else model.num_image_tokens
+
+        def tokens_of(block: Block) -> int:
+            rows, group = block.index.shape
+            given = rows if direction == "understanding" else [self.longest] * rows
+            return model.tokens_read(direction, given, [length] * rows * group, group, guidance)
+
+        rows, group = self._block(tokens_of)
+        given = (
+            direction,
+            self._condition(direction, rows),
+            self._targets(direction, rows * group, target),
+        )
+        preference = preference_of(config.objective)
+        with_start = config.objective.kl > 0 or bool(preference and preference.with_reference)
+        start = self.reader if config.optimizer.start_dtype == "bfloat16" else model
+
+        def block() -> None:
+            hidden = model(*given, group, guidance)
+            stats = linear_logprob_stats(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
+            if with_start:
+                with torch.no_grad():
+                    frozen = start(*given, group, guidance)
+                    linear_logprob(frozen.hidden, frozen.weight, frozen.target, frozen.bias)
+            (stats.logprob.mean() + 0.0 * stats.entropy.mean()).backward()
+
+        model.zero_grad(set_to_none=True)
+        return peak_of(block)
+
+    @torch.no_grad()
+    def score(self, direction: Direction) -> int:
+        """Of the pairs that are read at once, by the model running the other way."""
+        (other,) = set(DIRECTIONS) - {direction}
+        pairs = self._pairs(other)
+        given = self._condition(other, pairs), self._targets(other, pairs, self.text)
+        return peak_of(lambda: self.reader(other, *given))
+
+    def _block(self, tokens_of: Callable[[Block], int]) -> tuple[int, int]:
+        """Inputs, and candidates of each, of the first block of a round that drops none."""
+        config, candidates = self.config, self.config.candidates
+        with unset_fake_temporarily():  # the cut looks at numbers
+            reward = torch.arange(float(config.inputs_per_round * candidates))
+            chosen = trained_candidates(
+                config.objective.name, select(reward, candidates), candidates
+            )
+            first = next(blocks(chosen, tokens_of, config, config.optimizer.tokens_per_batch))
+        rows, group = first.index.shape
+        return rows, group
+
+    def _pairs(self, other: Direction) -> int:
+        """That are scored at once, by the model running in this direction."""
+        scorer = DualReward(self.model, tokens_per_batch=self.config.optimizer.tokens_per_batch)
+        count = self.config.inputs_per_round * self.config.candidates
+        seen = other == "understanding"
+        length = self.text if seen else self.model.num_image_tokens
+        asked = [] if seen else [self.longest] * count
+        return len(next(scorer.batches(other, [length] * count, asked)).pairs)
+
+    @torch.no_grad()
+    def sample(self, direction: Direction) -> int:
+        """Of the candidates that are drawn at once: the prefixes, and room for all that follows."""
+        config = self.config
+        size = config.sampling.batch_size
+        inputs, group = next(batches(config.inputs_per_round, config.candidates, size))
+        generation = direction == "generation"
+        steps = self.model.num_image_tokens if generation else self.caption
+        guidance = config.sampling.guidance if generation else 1.0
+        condition = self._condition(direction, len(inputs))
+
+        kept: list[int] = []
+
+        def drawn_at_once() -> Any:
+            decoding = self.reader.start(direction, condition, group, steps, guidance)
+            decoding.make_room()
+            kept.append(sum(one.nbytes for one in decoding.tensors() if one.ndim == 4))
+            return decoding
+
+        peak = peak_of(drawn_at_once)
+        # Keys and values, which a processor keeps in 32 bits where it rounds them to 16.
+        on_gpu = torch.device(config.device).type == "cuda" and config.dtype == "bfloat16"
+        return peak - kept[0] // 2 if on_gpu else peak
+
+    @torch.no_grad()
+    def pictures(self, direction: Direction) -> int:
+        """Of those that go through the VQ model at once: captioned ones in, drawn ones out.
+
+        Drawn ones need not come out where the model reads their tokens.
+        """
+        model, size = self.model, self.model.image_size
+        most = model.pictures_at_once
+        if direction == "generation":
+            if model.reads_tokens:
+                return 0
+            count = max(2, min(most, self._pairs("understanding")))
+            tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
+            return peak_of(lambda: model.vq_decode(tokens))
+        count = max(2, min(most, self.config.inputs_per_round))
+        pixels = torch.zeros(count, 3, size, size)
+        return peak_of(lambda: model.encode(pixels))
+
+    def _condition(self, direction: Direction, rows: int) -> Condition:
+        if direction == "generation":
+            return [self.longest] * rows
+        size = self.model.image_size
+        if self.model.reads_tokens:
+            return torch.zeros(rows, self.model.num_image_tokens, dtype=torch.int64)
+        return torch.zeros(rows, 3, size, size, dtype=self.model.dtype)
+
+    def _targets(self, direction: Direction, rows: int, length: int) -> Tensor | list[Tensor]:
+        model = self.model
+        if direction == "generation":
+            return torch.zeros(rows, model.num_image_tokens, dtype=torch.int64)
+        return [torch.zeros(length, dtype=torch.int64)] * rows
