@@ -14,6 +14,7 @@ from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, NotFinite
+from suder.models.unknown import not_known
 from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
@@ -179,7 +180,10 @@ class Trainer:
         for note in self.notes:
             log.say(note)
         if self.inputs.dropped:
-            log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
+            count = len(self.inputs.dropped)
+            log.say(f"{count} input{'s' * (count != 1)} dropped, see data/dropped.jsonl")
+        if self.saved < 0 and (warning := not_known(self.learner.policy, self.inputs.prompts)):
+            log.say(f"warning: {warning}")
         with self.stop.at_once():
             if self.config.guard.enabled and not self.oversight.stopped:
                 self.oversight.begin(self.saved < 0, log)
