@@ -10,13 +10,13 @@ import torch
 from suder import ranks
 from suder.method.blocks import Block
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
-from suder.method.passes import cu_seqlens_of, hidden_of, model_input, tokens_read
+from suder.method.passes import cu_seqlens_of, hidden_of, kl_between, model_input, tokens_read
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
 from suder.method.shares import alone, own_blocks
 from suder.models.base import UnifiedModel
 from suder.settings.config import TrainConfig
-from suder.settings.objective import PAIRED, preference_of
+from suder.settings.objective import PAIRED, looks_at_start, preference_of
 from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce
 from suder_ext.preference_options import SORTING
 
@@ -93,7 +93,7 @@ def add_gradient(
     with alone(together):
         for block, idle in parts:
             chosen = block.candidates()
-            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            stats, start_logprob, kl, target = _logprobs(models, rollouts, condition, block, config)
             logprob = stats.logprob
             if idle:
                 (0.0 * logprob.sum()).backward()
@@ -110,12 +110,13 @@ def add_gradient(
                 start_logprob,
                 pairs,
                 first_pair,
+                kl,
             )
             (loss / units).backward()
             first_pair, first_token = first_pair + block.rows.numel(), now.stop
             sums.old.append(old)
             drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
-            _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)
+            _count(sums, loss.detach() / units, stats, start_logprob, kl, drawn_logprob)
     sums.add_up()
     return sums
 
@@ -125,8 +126,10 @@ Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
 
 def _logprobs(
     models: Models, rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
-) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor]:
-    """Of a block's tokens: the policy's, the start's if the objective needs it, and the tokens."""
+) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+    """Of a block's tokens: the policy's, the start's and the exact KL to it if the objective needs
+    them, and the tokens.
+    """
     objective, temperature = config.objective, config.sampling.temperature
     given = model_input(rollouts, condition, block, config)
     kept = block.valid.flatten().repeat_interleave(
@@ -136,15 +139,19 @@ def _logprobs(
     stats = linear_logprob_stats(
         hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
     )
-    preference = preference_of(objective)
-    if objective.kl == 0 and not (preference and preference.with_reference):
-        return stats, None, hidden.target
+    looks = looks_at_start(objective)
+    if not any(looks):
+        return stats, None, None, hidden.target
+    start_logprob = kl = None
     with torch.no_grad():
         frozen = hidden_of(models[1], given, kept.to(models[0].device))
-        start_logprob = linear_logprob(
-            frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
-        )
-    return stats, start_logprob, hidden.target
+        if looks.at_tokens:
+            start_logprob = linear_logprob(
+                frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
+            )
+    if looks.at_all:
+        kl = kl_between(hidden, frozen, temperature)
+    return stats, start_logprob, kl, hidden.target
 
 
 @torch.no_grad()
@@ -173,7 +180,7 @@ def _all_pairs(
     policy, start = [nothing[:0]], [nothing[:0]]
     with alone(together):
         for block, idle in parts:
-            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            stats, start_logprob, _, target = _logprobs(models, rollouts, condition, block, config)
             if idle:
                 continue
             packed = target, cu_seqlens_of(lengths[block.candidates()], target.device)
@@ -192,12 +199,15 @@ def _count(
     loss: torch.Tensor,
     stats: LogprobStats,
     start: torch.Tensor | None,
+    kl: torch.Tensor | None,
     drawn: torch.Tensor,
 ) -> None:
     sums.loss += float(loss)
     sums.tokens += stats.logprob.numel()
     sums.entropy += float(stats.entropy.sum())
     sums.gap += float((stats.logprob.cpu() - drawn).abs().sum())
-    if start is not None:
+    if kl is not None:
+        sums.kl += float(kl.double().sum())
+    elif start is not None:
         delta = (start - stats.logprob).double()  # exp(delta) - 1 - delta nearly cancels
         sums.kl += float((delta.expm1() - delta).sum())
