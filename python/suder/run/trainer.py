@@ -36,6 +36,7 @@ from suder.run.rounds import (
     all_cut,
     drop_damaged,
     dropped_rows,
+    parts_of,
     round_numbers,
     sample_phase,
     score_phase,
@@ -245,7 +246,12 @@ class Trainer:
 
         def score() -> dict[str, Tensor]:
             learner.scorer.tokens_per_batch = batches.tokens
-            return score_phase(folder, learner.scorer, policy, rollouts, conditions, config, index)
+            if learner.judge is not None:
+                learner.judge.tokens_per_batch = batches.tokens
+            return score_phase(
+                folder, learner.scorer, policy, rollouts, conditions, config, index,
+                learner.judge, learner.external, self.inputs.digests,
+            )  # fmt: skip
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
@@ -254,7 +260,7 @@ class Trainer:
         clock.lap("select")
         names = [one.direction for one in rollouts]
         return [
-            Scored(one, conditions[name], rewards[name], chosen[name])
+            Scored(one, conditions[name], rewards[name], chosen[name], parts_of(rewards, name))
             for name, one in zip(names, rollouts, strict=True)
         ]
 
