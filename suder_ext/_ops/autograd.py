@@ -115,18 +115,19 @@ def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
 def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*inputs[:5], *output[1:])
-    ctx.options = inputs[5:]
+    ctx.save_for_backward(*inputs[:7], *output[2:])
+    ctx.options = inputs[7:]
 
 
-def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
+def _policy(ctx: Any, loss: Grad, *others: Grad) -> tuple[Any, ...]:
+    options = (None,) * (2 + len(ctx.options))
     if loss is None:
-        return (None,) * 11
-    logprob, old_logprob, _, _, _, *saved = ctx.saved_tensors
+        return (None,) * 5 + options
+    logprob, old_logprob, _, _, _, _, _, *saved = ctx.saved_tensors
     grads = eager.call_backward("policy_loss_backward", loss, logprob, old_logprob, *saved)
     need = ctx.needs_input_grad
-    wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
-    return *wanted, *(None,) * 7
+    wanted = (grad if needed else None for grad, needed in zip(grads, need[:5], strict=True))
+    return *wanted, *options
 
 
 def _second_order(name: str) -> str:
@@ -187,7 +188,7 @@ for _name, _backward, _setup, _tensors, _results in (
     ("logprob", _logprob, _logprob_setup, 2, 3),
     ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 3, 2),
     ("preference_loss", _preference, _preference_setup, 6, 3),
-    ("policy_loss", _policy, _policy_setup, 5, 1),
+    ("policy_loss", _policy, _policy_setup, 7, 2),
 ):
     _backward = _transformable(_name, _backward, _tensors)
     torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from suder_ext import _transforms, reference
+from suder_ext.reference import policy
 
 
 def wanted() -> bool:
@@ -117,40 +118,11 @@ def _preference_loss(
     )
 
 
-def _policy_loss(
-    logprob: Tensor,
-    old_logprob: Tensor,
-    ref_logprob: Tensor | None,
-    advantage: Tensor,
-    cu_seqlens: Tensor,
-    clip_low: float,
-    clip_high: float,
-    kl_coef: float,
-    reduction: Any,
-    level: Any,
-    max_length: int,
-) -> Sequence[Tensor]:
-    loss = reference.policy_loss(
-        logprob,
-        old_logprob,
-        advantage,
-        cu_seqlens,
-        ref_logprob,
-        clip=clip_low,
-        clip_high=clip_high,
-        kl_coef=kl_coef,
-        reduction=reduction,
-        level=level,
-        max_length=max_length or None,
-    )
-    return (loss,)
-
-
 # Each takes the arguments of its operator and gives those of its results that have a gradient.
 OPERATORS: dict[str, Callable[..., Sequence[Tensor]]] = {
     "linear_logprob": _linear_logprob,
     "logprob": _logprob,
     "sequence_reduce": _sequence_reduce,
     "preference_loss": _preference_loss,
-    "policy_loss": _policy_loss,
+    "policy_loss": policy.operator,
 }

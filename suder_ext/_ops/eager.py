@@ -38,7 +38,7 @@ DIFFERENTIABLE = {
     "sample_token": 0,
     "linear_sample_token": 0,
     "preference_loss": 4,
-    "policy_loss": 4,
+    "policy_loss": 5,
 }
 
 try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._ops.schemas import library
+from suder_ext.policy_options import PolicyOptions, needs_logprob_slope
 from suder_ext.preference_options import SORTING
 
 
@@ -173,15 +174,22 @@ def _policy_loss(
     old_logprob: Tensor,
     ref_logprob: Tensor | None,
     advantage: Tensor,
+    token_weight: Tensor | None,
+    sampler_log_ratio: Tensor | None,
+    cu_seqlens: Tensor,
     *options: Any,
 ) -> tuple[Tensor, ...]:
     torch._check(logprob.dim() == 1 and logprob.shape == old_logprob.shape)
-    tokens = logprob.shape[0]
+    tokens, chosen = logprob.shape[0], PolicyOptions(*options)
+    own = needs_logprob_slope(chosen.surrogate, chosen.kl_bias_correction)
     return (
         _floats(logprob),
+        _floats(logprob, 4 if chosen.with_metrics else 0),
         _floats(logprob, tokens),
         _floats(logprob, 0 if ref_logprob is None else tokens),
+        _floats(logprob, tokens if own else 0),
         _floats(logprob, advantage.shape[0]),
+        _floats(logprob, 0 if token_weight is None else tokens),
     )
 
 
@@ -192,14 +200,12 @@ def _policy_loss_backward(
     old_logprob: Tensor,
     ratio_slope: Tensor,
     kl_slope: Tensor,
+    logprob_slope: Tensor,
     advantage_slope: Tensor,
+    weight_slope: Tensor,
 ) -> tuple[Tensor, ...]:
-    return (
-        torch.empty_like(ratio_slope),
-        torch.empty_like(ratio_slope),
-        torch.empty_like(kl_slope),
-        torch.empty_like(advantage_slope),
-    )
+    slopes = ratio_slope, ratio_slope, kl_slope, advantage_slope, weight_slope
+    return tuple(torch.empty_like(slope) for slope in slopes)
 
 
 @torch.library.register_fake("suder::sample_token", lib=library)

@@ -68,6 +68,23 @@ def calls(
         "policy_loss sequence": lambda: library.policy_loss(
             t["token"], t["old"], t["advantage"], cu, level="sequence", reduction="constant"
         ),
+        "policy_loss weighted": lambda: library.policy_loss(
+            *(t["token"], t["old"], t["token"] * 0.3, cu, t["ref"]),
+            kl_coef=0.1,
+            kl_bias_correction=True,
+            loss_type="sapo",
+            level="sequence",
+            token_weight=t["old"],
+        ),
+        "policy_loss gmpo": lambda: library.policy_loss(
+            *(t["token"], t["old"], t["advantage"], cu, t["ref"]),
+            kl_coef=0.1,
+            kl_bias_correction=True,
+            loss_type="gmpo",
+        ),
+        "policy_loss gpg": lambda: library.policy_loss(
+            t["token"], t["old"], t["advantage"], cu, t["ref"], kl_coef=0.1, loss_type="gpg"
+        ),
         "selective_log_softmax": lambda: library.selective_log_softmax(
             t["logits"], target.clamp(min=0)
         ),

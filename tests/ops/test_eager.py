@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -47,8 +48,9 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
             suder_ext.policy_loss(t["token"], t["old"], t["a"], CU, t["token"] * 0.5, kl_coef=0.1),
         ),
         lambda t: (
-            *(t["token"], t["old"], t["token"] * 0.5, t["a"], CU),
-            *(0.2, 0.2, 0.1, "sequence", "token", 0),
+            *(t["token"], t["old"], t["token"] * 0.5, t["a"], None, None, CU),
+            *("clip", 0.2, 0.2, math.inf, 0.1, "k3", False, "sequence", "token", 0, 0.0),
+            *([1.0] * 6, False),
         ),
     ),
     "sequence_reduce": (
