@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from suder import ranks
+from suder.method.anchor import add_anchor
 from suder.method.balance import Gradient, Updater
 from suder.method.external import load_external
 from suder.method.gradients import Sums, add_gradient
@@ -24,7 +25,7 @@ from suder.models.lora import saved_adapters
 from suder.run.batches import Batches
 from suder.run.origin import fingerprint
 from suder.run.reward_model import load_reward_model
-from suder.run.rounds import Scored
+from suder.run.rounds import Anchor, Scored
 from suder.settings.config import TrainConfig
 from suder.storage.files import seed_of
 
@@ -112,9 +113,16 @@ class Learner:
         self.skips = 0
 
     def optimise(
-        self, scored: list[Scored], say: Callable[[str], None] = lambda words: None
+        self,
+        scored: list[Scored],
+        say: Callable[[str], None] = lambda words: None,
+        anchor: Anchor | None = None,
     ) -> dict[str, float]:
-        """Learns from a round's candidates; returns losses, norms and KL for the log."""
+        """Learns from a round's candidates; returns losses, norms and KL for the log.
+
+        Args:
+            anchor: of the direction that is held while the other, which `scored` is of, learns.
+        """
         numbers: dict[str, float] = {}
         first: dict[str, Sums] = {}
         for _ in range(self.config.optimizer.steps):
@@ -122,12 +130,12 @@ class Learner:
             norms: dict[str, float] = {}
             for one in scored:
                 name = one.rollouts.direction
-                sums = self.batches.within_memory(
-                    partial(self._gradient, one, first.get(name)), say, f"optimise ({name})"
+                sums, drift = self.batches.within_memory(
+                    partial(self._gradient, one, first.get(name), anchor), say, f"optimise ({name})"
                 )
                 if name not in first:
                     first[name] = sums
-                    numbers |= sums.log(name)
+                    numbers |= sums.log(name) | drift
                 gradients[name], norms[name] = self.updater.take_gradient()
             step = self.updater.step(gradients, norms)
             numbers |= {f"grad_norm/{name}": norm for name, norm in norms.items()} | step
@@ -135,14 +143,20 @@ class Learner:
         self.skips = self.skips + 1 if numbers["skipped"] else 0
         return numbers
 
-    def _gradient(self, one: Scored, first: Sums | None) -> Sums:
+    def _gradient(
+        self, one: Scored, first: Sums | None, anchor: Anchor | None
+    ) -> tuple[Sums, dict[str, float]]:
         """Of one direction, into `.grad`, whatever an attempt before has left there."""
         for param in self.updater.sources:
             param.grad = None
-        return add_gradient(
-            self.policy, self.start, one.rollouts, one.selection, one.condition,
-            self.config, first, self.batches.tokens,
-        )  # fmt: skip
+        models, tokens = (self.policy, self.start), self.batches.tokens
+        sums = add_gradient(
+            *models, one.rollouts, one.selection, one.condition, self.config, first, tokens
+        )
+        if anchor is None:
+            return sums, {}
+        kl = add_anchor(*models, anchor.rollouts, anchor.condition, self.config, tokens)
+        return sums, {f"anchor_kl/{anchor.rollouts.direction}": kl}
 
     def current(self) -> UnifiedModel:
         """What draws and scores as the policy would by its present weights."""

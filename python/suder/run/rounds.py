@@ -12,7 +12,7 @@ import torch
 from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
 from suder.method.combine import YES, combine
-from suder.method.directions import active
+from suder.method.directions import active, held
 from suder.method.external import ExternalReward
 from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
@@ -37,6 +37,33 @@ from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensor
 
 T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a round has drawn.
+
+    Attributes:
+        rollouts: of each direction that it trains; held: of the one that it holds to the start.
+        conditions: by direction, what the model takes of their inputs.
+    """
+
+    rollouts: list[Rollouts]
+    held: Rollouts | None
+    conditions: dict[str, Condition]
+
+    def anchor(self) -> Anchor | None:
+        if self.held is None:
+            return None
+        return Anchor(self.held, self.conditions[self.held.direction])
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Samples of a direction that a round holds to the start."""
+
+    rollouts: Rollouts
+    condition: Condition
 
 
 @dataclass(frozen=True)
@@ -97,9 +124,10 @@ def sample_phase(
     config: TrainConfig,
     index: int,
     at_once: int,
-) -> tuple[list[Rollouts], dict[str, Condition]]:
-    """Candidates for the round's inputs in the directions that are trained in it, and what the
-    model takes of those inputs: pictures are read once a round.
+) -> Sampled:
+    """Candidates for the round's inputs in the directions that are trained in it, one sample for
+    each input of a direction that is held, and what the model takes of those inputs: pictures are
+    read once a round.
 
     Candidates on disk of a picture that is gone by now, or another, can be neither scored nor
     learnt from. Then the round begins again without it.
@@ -115,23 +143,25 @@ def sample_phase(
             for one in known
         }
         if not any(one.lost for one in again.values()):
-            return known, {name: one.values for name, one in again.items()}
+            return _sampled(known, {name: one.values for name, one in again.items()}, config, index)
         with ranks.each():
             if ranks.first():
                 _drop_from(folder, "sample")
     rounds = []
     conditions: dict[str, Condition] = {}
-    for direction in active(config, index):
+    resting = held(config, index)
+    for direction in (*active(config, index), *((resting,) if resting else ())):
         found = _round_inputs(policy, direction, inputs, config, index)
+        group, what = (1, "anchor") if direction == resting else (config.candidates, "sample")
         conditions[direction] = found.values
         rounds.append(
             sample_rollouts(
                 policy,
                 direction,
                 found.inputs,
-                config.candidates,
+                group,
                 config.sampling,
-                seed_of(config.seed, index, "sample", direction),
+                seed_of(config.seed, index, what, direction),
                 found.values,
                 found.lost,
                 at_once,
@@ -140,7 +170,16 @@ def sample_phase(
     with ranks.each():
         if ranks.first():
             save_rollouts(path, rounds)
-    return rounds, conditions
+    return _sampled(rounds, conditions, config, index)
+
+
+def _sampled(
+    rounds: list[Rollouts], conditions: dict[str, Condition], config: TrainConfig, index: int
+) -> Sampled:
+    trained = active(config, index)
+    resting = [one for one in rounds if one.direction not in trained]
+    drawn = [one for one in rounds if one.direction in trained]
+    return Sampled(drawn, resting[0] if resting else None, conditions)
 
 
 def _round_inputs(
@@ -277,11 +316,17 @@ def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.T
     return reward
 
 
+def lost_rows(index: int, rollouts: Rollouts) -> list[dict[str, Any]]:
+    """The inputs that could not be read."""
+    about = {"round": index, "direction": rollouts.direction}
+    return [about | {"input": path, "why": why} for path, why in rollouts.lost]
+
+
 def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
     """What this direction left out, named: inputs that could not be read, candidates unscored."""
     rollouts = scored.rollouts
     about = {"round": index, "direction": rollouts.direction}
-    rows = [about | {"input": path, "why": why} for path, why in rollouts.lost]
+    rows = lost_rows(index, rollouts)
     judged = scored.parts.get("judge")
     for candidate in (~scored.selection.valid).nonzero().flatten().tolist():
         row, place = divmod(candidate, rollouts.group)

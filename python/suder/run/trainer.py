@@ -12,8 +12,7 @@ from torch import Tensor
 
 from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
-from suder.method.rollouts import Rollouts
-from suder.models.base import Condition, NotFinite
+from suder.models.base import NotFinite
 from suder.models.unknown import not_known
 from suder.run.fitting import fitting
 from suder.run.folder import (
@@ -32,10 +31,13 @@ from suder.run.leftovers import drop_checkpoints, drop_rounds, forget, tidy
 from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.rounds import (
+    Anchor,
+    Sampled,
     Scored,
     all_cut,
     drop_damaged,
     dropped_rows,
+    lost_rows,
     parts_of,
     round_numbers,
     sample_phase,
@@ -203,15 +205,16 @@ class Trainer:
         with self.stop.at_once():  # until here the weights are those of the round before
             broken = None
             try:
-                scored = self._scored(folder, index, clock, log)
+                scored, anchor = self._scored(folder, index, clock, log)
             except NotFinite as error:
-                broken, scored = error, []
+                broken, scored, anchor = error, [], None
         # From here on they move: without a state of the round before, the round is finished.
         with self.stop.at_once(self.saved == self.done):
             if broken:
                 self.oversight.broken(index, broken, log)
-            numbers = self.learner.optimise(scored, log.say) if scored else {}
+            numbers = self.learner.optimise(scored, log.say, anchor) if scored else {}
             rows = [row for one in scored for row in dropped_rows(index, one)]
+            rows += lost_rows(index, anchor.rollouts) if anchor else []
             for one in scored:
                 numbers |= round_numbers(one)
                 if (note := all_cut(one)) and note not in self.told:
@@ -233,15 +236,18 @@ class Trainer:
         make_folder(folder)
         return drop_damaged(folder)
 
-    def _scored(self, folder: Path, index: int, clock: Clock, log: RunLog) -> list[Scored]:
-        """The round's candidates, with rewards and selection."""
+    def _scored(
+        self, folder: Path, index: int, clock: Clock, log: RunLog
+    ) -> tuple[list[Scored], Anchor | None]:
+        """The round's candidates, with rewards and selection; and samples of what it holds."""
         learner, batches, config = self.learner, self.learner.batches, self.config
         policy = learner.current()
 
-        def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
+        def sample() -> Sampled:
             return sample_phase(folder, policy, self.inputs, config, index, batches.rows)
 
-        rollouts, conditions = batches.within_memory(sample, log.say, "sample")
+        sampled = batches.within_memory(sample, log.say, "sample")
+        rollouts, conditions = sampled.rollouts, sampled.conditions
         clock.lap("sample")
 
         def score() -> dict[str, Tensor]:
@@ -259,10 +265,11 @@ class Trainer:
         chosen = select_phase(folder, rewards, finished, config)
         clock.lap("select")
         names = [one.direction for one in rollouts]
-        return [
+        scored = [
             Scored(one, conditions[name], rewards[name], chosen[name], parts_of(rewards, name))
             for name, one in zip(names, rollouts, strict=True)
         ]
+        return scored, sampled.anchor()
 
     def _write(self, index: int, looked: bool) -> None:
         """State, checkpoints, and the end of what is too old.

@@ -15,6 +15,7 @@ from suder.settings.reward import check_reward
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
+ANCHOR = 0.3  # of single directions, where objective.anchor is null
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -108,8 +109,24 @@ class ObjectiveSection(Section):
         says("grpo, simpo, dpo, or expert: fine-tune on the best of each group"),
     ] = "grpo"
     kl: Annotated[
-        float, says("weight of the KL to the frozen start model, k3 per trained token", ge=0)
+        float, says("weight of the KL to the frozen start model, per trained token", ge=0)
     ] = 0.1
+    kl_estimator: Annotated[
+        Literal["exact", "k3"],
+        says(
+            "of that KL. exact: over the vocabulary at each position, with a bounded gradient; k3: "
+            "of the token drawn alone, exp(q - p) - 1 - (q - p), whose gradient is not bounded"
+        ),
+    ] = "exact"
+    anchor: Annotated[
+        float | None,
+        says(
+            "weight, in units of kl, of the exact KL to the start on fresh samples, one an input, "
+            "of the direction that a round does not train, which is else lost bit by bit; null: "
+            f"{ANCHOR:g} where one direction is trained alone, 0 where the other's turn comes",
+            ge=0,
+        ),
+    ] = None
     clip: Annotated[float, says("grpo: half-width of the ratio's clip range", gt=0, lt=1)] = 0.2
     normalize: Annotated[
         Literal["std", "mean", "none"],
@@ -381,5 +398,17 @@ class TrainConfig(Section):
                 "bits (dtype bfloat16); without them leave it out"
             )
         check_reward(self.reward)
+        if self.objective.anchor and self.directions == "joint":
+            raise ValueError(
+                "objective.anchor holds the direction that a round does not train, and joint "
+                "rounds train both: objective.kl is their weight; leave objective.anchor out"
+            )
         check_objective(self.objective)
         return self
+
+    @property
+    def anchor(self) -> float:
+        """The weight of the KL on the direction that a round does not train."""
+        if self.objective.anchor is not None:
+            return self.objective.anchor
+        return ANCHOR if self.directions in ("understanding", "generation") else 0.0
