@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +11,17 @@ import torch
 
 from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
+from suder.method.combine import YES, combine
 from suder.method.directions import active, held
+from suder.method.external import ExternalReward
+from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Conditions,
     Rollouts,
     check_reward_of,
+    external_of,
+    judged_of,
     load_rollouts,
     read_conditions,
     reward_of,
@@ -27,6 +32,7 @@ from suder.method.selection import Selection, select
 from suder.models.base import Condition, Direction, UnifiedModel
 from suder.run.folder import PHASES
 from suder.settings.config import TrainConfig
+from suder.settings.reward import Part, base_of
 from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensors
 
 T = TypeVar("T")
@@ -62,12 +68,17 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Scored:
-    """One direction of a round, ready to learn from."""
+    """One direction of a round, ready to learn from.
+
+    Attributes:
+        parts: where the reward is made of several, or is another than the dual one, they by name.
+    """
 
     rollouts: Rollouts
     condition: Condition
     reward: torch.Tensor
     selection: Selection
+    parts: Tensors = field(default_factory=dict)
 
 
 def phase(path: Path, make: Callable[[], T], save: Callable[[Path, T], Any],
@@ -196,29 +207,62 @@ def score_phase(
     conditions: dict[str, Condition],
     config: TrainConfig,
     index: int,
+    judge: SelfJudge | None = None,
+    external: ExternalReward | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Tensors:
-    """Each direction's rewards, float32 `[B]`.
+    """Each direction's rewards, float32 `[B]`, and as "direction/part" what they are made of,
+    where that is more than the dual reward.
+
+    Args:
+        judge, external: where the settings name them.
+        digests: what is known of the pictures' contents.
 
     Raises:
         NotFinite: a direction has none that is finite, though there was something to score.
+        ExternalError: the external reward failed.
     """
+
+    def scored(one: Rollouts) -> dict[Part, torch.Tensor]:
+        parts: dict[Part, torch.Tensor] = {}
+        condition = conditions[one.direction]
+        if base_of(config.reward) == "dual":
+            if config.reward.scorer == "random":
+                seed = seed_of(config.seed, index, "score", one.direction)
+                parts["dual"] = random_reward(one, policy, seed)
+            else:
+                parts["dual"] = reward_of(one, scorer, policy, condition)
+        if judge is not None:
+            parts["judge"] = judged_of(one, judge, condition)
+        if external is not None:
+            parts["external"] = external_of(
+                one, external, str(config.reward.external), policy, digests
+            )
+        return parts
 
     def make() -> Tensors:
         rewards: Tensors = {}
         for one in rounds:
-            if config.reward.scorer == "random":
-                seed = seed_of(config.seed, index, "score", one.direction)
-                rewards[one.direction] = random_reward(one, policy, seed)
-            else:
-                rewards[one.direction] = reward_of(
-                    one, scorer, policy, conditions[one.direction]
-                )  # fmt: skip
+            parts = scored(one)
+            rewards[one.direction] = combine(parts, config.reward, one.group)
+            if list(parts) != ["dual"]:
+                rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
         return rewards
 
     rewards = phase(folder / "score.safetensors", make, _save, _load)
     for one in rounds:
-        check_reward_of(one, scorer.model, rewards[one.direction])
+        alone = base_of(config.reward) == "dual" and f"{one.direction}/dual" not in rewards
+        given = [rewards.get(f"{one.direction}/{name}") for name in ("dual", "judge")]
+        for part in [rewards[one.direction]] if alone else given:
+            if part is not None:  # what comes of weights
+                check_reward_of(one, scorer.model, part)
     return rewards
+
+
+def parts_of(rewards: Tensors, direction: str) -> Tensors:
+    """What a direction's rewards are made of, by name, where `score_phase` says so."""
+    begins = f"{direction}/"
+    return {key.removeprefix(begins): r for key, r in rewards.items() if key.startswith(begins)}
 
 
 def select_phase(
@@ -237,7 +281,8 @@ def select_phase(
 
     def make() -> Tensors:
         found = {}
-        for direction, reward in rewards.items():
+        for direction in finished:
+            reward = rewards[direction]
             if config.reward.cut_captions == "drop":
                 reward = reward.masked_fill(~finished[direction], torch.nan)
             selection = select(reward, config.candidates, config.objective.normalize)
@@ -245,8 +290,9 @@ def select_phase(
         return {f"{one}/{key}": value for one in found for key, value in found[one].items()}
 
     tensors = phase(folder / "select.safetensors", make, _save, _load)
-    valid = [tensors[f"{direction}/valid"] for direction in rewards]
-    if not config.guard.enabled and not any(one.any() for one in valid):
+    valid = [tensors[f"{direction}/valid"] for direction in finished]
+    gated = config.reward.judge == "gate"  # which the next round's candidates may pass
+    if not (config.guard.enabled or gated) and not any(one.any() for one in valid):
         raise ValueError(
             f"{folder}: every one of the round's {sum(map(len, valid))} candidates was dropped: "
             "captions empty or cut off, or no reward is finite; nothing is left to learn from "
@@ -256,7 +302,7 @@ def select_phase(
         direction: Selection(
             **{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__}
         )
-        for direction in rewards
+        for direction in finished
     }
 
 
@@ -281,20 +327,39 @@ def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
     rollouts = scored.rollouts
     about = {"round": index, "direction": rollouts.direction}
     rows = lost_rows(index, rollouts)
+    judged = scored.parts.get("judge")
     for candidate in (~scored.selection.valid).nonzero().flatten().tolist():
         row, place = divmod(candidate, rollouts.group)
         why = "empty caption, one too long to be scored, or a reward that is not finite"
         if scored.reward[candidate].isfinite():
             length = int(rollouts.cu_seqlens.diff()[candidate])
             why = f"caption cut off after {length} tokens"
+        elif judged is not None and _denied(scored.parts, candidate):
+            why = f"the model itself denies that it fits, judge {float(judged[candidate]):.3f}"
         rows.append(about | {"input": rollouts.inputs[row], "candidate": place, "why": why})
     return rows
 
 
+def _denied(parts: Tensors, candidate: int) -> bool:
+    """Whether the judge's no is all that a candidate without a reward has against it."""
+    there = all(part[candidate].isfinite() for part in parts.values())
+    return there and bool(parts["judge"][candidate] < YES)
+
+
 def all_cut(scored: Scored) -> str:
-    """A sentence for people whose model had no caption left to learn from, or ""."""
+    """A sentence for people whose model had nothing left to learn from, and why, or ""."""
     rollouts = scored.rollouts
-    if rollouts.finished.any() or scored.selection.valid.any():
+    if scored.selection.valid.any():
+        return ""
+    denied = "judge" in scored.parts and all(
+        _denied(scored.parts, candidate) for candidate in range(len(rollouts))
+    )
+    if denied and not scored.reward.isfinite().any():
+        return (
+            f"the model itself denies that any of {len(rollouts)} candidates "
+            f"({rollouts.direction}) fits, and none is learnt from (reward.judge gate)"
+        )
+    if rollouts.finished.any():
         return ""
     if not scored.reward.isfinite().any():  # there was nothing to learn from, cut or not
         return ""
@@ -320,6 +385,9 @@ def round_numbers(scored: Scored) -> dict[str, float]:
         "length": float(rollouts.cu_seqlens.diff().double().mean()),
         "unfinished": float((~rollouts.finished).sum()),
     }
+    for name, part in scored.parts.items():
+        there = part[part.isfinite()].double()
+        numbers[f"reward_{name}"] = float(there.mean()) if there.numel() else float("nan")
     return {f"{name}/{rollouts.direction}": value for name, value in numbers.items()}
 
 

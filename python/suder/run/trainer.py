@@ -38,6 +38,7 @@ from suder.run.rounds import (
     drop_damaged,
     dropped_rows,
     lost_rows,
+    parts_of,
     round_numbers,
     sample_phase,
     score_phase,
@@ -251,7 +252,12 @@ class Trainer:
 
         def score() -> dict[str, Tensor]:
             learner.scorer.tokens_per_batch = batches.tokens
-            return score_phase(folder, learner.scorer, policy, rollouts, conditions, config, index)
+            if learner.judge is not None:
+                learner.judge.tokens_per_batch = batches.tokens
+            return score_phase(
+                folder, learner.scorer, policy, rollouts, conditions, config, index,
+                learner.judge, learner.external, self.inputs.digests,
+            )  # fmt: skip
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
@@ -260,7 +266,7 @@ class Trainer:
         clock.lap("select")
         names = [one.direction for one in rollouts]
         scored = [
-            Scored(one, conditions[name], rewards[name], chosen[name])
+            Scored(one, conditions[name], rewards[name], chosen[name], parts_of(rewards, name))
             for name, one in zip(names, rollouts, strict=True)
         ]
         return scored, sampled.anchor()

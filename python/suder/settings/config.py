@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from suder.settings.objective import check_objective
+from suder.settings.reward import check_reward
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
@@ -33,6 +34,10 @@ def _asks_about_a_text(question: str) -> str:
     if question.count("{text}") != 1:
         raise ValueError(f"takes a question with {{text}} in it once, got {question!r}")
     return question
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML makes of off
 
 
 class Section(BaseModel):
@@ -260,6 +265,40 @@ class Reward(Section):
             "guard's rewards are of; of the same tokens, as Emu3-Chat of Emu3-Gen's; null: none"
         ),
     ] = None
+    reduction: Annotated[
+        Literal["mean", "sum"],
+        says(
+            "of a target's log-probabilities to a dual reward; sum: longer prompts count for more, "
+            "pictures all have as many tokens"
+        ),
+    ] = "mean"
+    include_eos: Annotated[
+        bool,
+        says(
+            "the prompt's end is scored, too, so that a picture showing more than was asked for "
+            "scores less"
+        ),
+    ] = True
+    judge: Annotated[
+        Annotated[Literal["off", "alone", "gate", "sum"], BeforeValidator(_off)],
+        says(
+            "p(yes) / (p(yes) + p(no)) of the model's own answer to prompts.judge, in place of the "
+            "dual reward (alone), to drop candidates under 0.5 (gate), or added to it inside each "
+            "group, z(R) + judge_weight z(J) (sum); by the model that gives the rewards"
+        ),
+    ] = "off"
+    judge_weight: Annotated[float, says("of judge: sum", gt=0)] = 1.0
+    external: Annotated[
+        Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None,
+        says(
+            "module:function, any Python callable of pictures and texts (docs/rewards.md), which "
+            "is imported and run: it is the reward, or added to it"
+        ),
+    ] = None
+    external_weight: Annotated[
+        float | None,
+        says("z(R) + external_weight z(external) inside each group; null: external alone"),
+    ] = None
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -358,10 +397,7 @@ class TrainConfig(Section):
                 "lora.frozen_dtype bfloat16 is for adapters (lora.rank above 0) and products in 16 "
                 "bits (dtype bfloat16); without them leave it out"
             )
-        if self.reward.model and self.reward.scorer != "live":
-            raise ValueError(
-                f"reward.model scores itself, frozen: leave reward.scorer {self.reward.scorer} out"
-            )
+        check_reward(self.reward)
         if self.objective.anchor and self.directions == "joint":
             raise ValueError(
                 "objective.anchor holds the direction that a round does not train, and joint "

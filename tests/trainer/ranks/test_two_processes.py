@@ -55,7 +55,10 @@ RUNS = {
         "sampling.offload=true",
     ),
     "grpo": ("objective.kl=0.05", "optimizer.steps=2"),
-    "simpo": ("objective.name=simpo", "objective.kl=0.05", "lora.rank=4"),
+    "simpo": (
+        "objective.name=simpo", "objective.kl=0.05", "lora.rank=4", "reward.external_weight=0.5",
+        "reward.external=tests.trainer.method.toy_reward:brightness",
+    ),
     "bfloat16": (
         "dtype=bfloat16", "optimizer.shard=true", "optimizer.checkpoint_activations=true",
         "sampling.offload=true",
