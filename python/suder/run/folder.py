@@ -25,7 +25,7 @@ from suder.storage.folders import (
 )
 
 PHASES = ("sample", "score", "select")
-MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
+MADE = ("data", "rounds", "rollouts", "state", "checkpoints", "best", "model", "tensorboard")
 Origin = dict[str, Any]
 
 

@@ -120,7 +120,7 @@ def sample_phase(
                 found.inputs,
                 config.candidates,
                 config.sampling,
-                seed_of(config.seed, index, "sample", direction),
+                sampling_seed(config, index, direction),
                 found.values,
                 found.lost,
                 at_once,
@@ -130,6 +130,11 @@ def sample_phase(
         if ranks.first():
             save_rollouts(path, rounds)
     return rounds, conditions
+
+
+def sampling_seed(config: TrainConfig, index: int, direction: Direction) -> int:
+    """Which a round's candidates are drawn by."""
+    return seed_of(config.seed, index, "sample", direction)
 
 
 def _round_inputs(
@@ -213,12 +218,12 @@ def select_phase(
             "captions empty or cut off, or no reward is finite; nothing is left to learn from "
             f"{config.model}, and the guard is off"
         )
-    return {
-        direction: Selection(
-            **{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__}
-        )
-        for direction in rewards
-    }
+    return {direction: selection_of(tensors, direction) for direction in rewards}
+
+
+def selection_of(tensors: Tensors, direction: str) -> Selection:
+    """From what `select_phase` wrote."""
+    return Selection(**{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__})
 
 
 def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.Tensor:

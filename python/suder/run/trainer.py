@@ -14,6 +14,9 @@ from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, NotFinite
+from suder.rollouts.files import write_table
+from suder.rollouts.schema import arrow
+from suder.run.exported import round_table
 from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
@@ -104,6 +107,8 @@ class Trainer:
     def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
         self.folder, self.config, self.quiet = folder, config, quiet
         check_trackers(config.log_with)
+        if config.checkpoint.rollouts:
+            arrow("pyarrow.parquet")  # not after hours, when the first file is written
         self.learner = Learner(config)
         self.inputs = inputs = fitting(inputs, config.sampling, self.learner.policy)
         self.oversight = Oversight(folder, config, self.learner, inputs)
@@ -198,6 +203,7 @@ class Trainer:
             with ranks.each():
                 log.dropped(rows)
             clock.lap("optimise")
+            self._export(index, scored)
             looked = bool(broken) or self.oversight.after_round(index, numbers, log)
             clock.lap("guard")
             self.seconds += clock.total
@@ -235,6 +241,20 @@ class Trainer:
             Scored(one, conditions[name], rewards[name], chosen[name])
             for name, one in zip(names, rollouts, strict=True)
         ]
+
+    def _export(self, index: int, scored: list[Scored]) -> None:
+        """The round's candidates for others to read; a round done again writes the same bytes."""
+        if not self.config.checkpoint.rollouts or not scored:
+            return
+        with ranks.each():
+            if ranks.first():
+                judged = [(one.rollouts, one.reward, one.selection) for one in scored]
+                table = round_table(
+                    judged, index, self.config, self.origin, self.learner.policy,
+                    self.inputs.digests,
+                )  # fmt: skip
+                make_folder(self.folder / "rollouts")
+                write_table(self.folder / "rollouts" / f"{index:06d}.parquet", table)
 
     def _write(self, index: int, looked: bool) -> None:
         """State, checkpoints, and the end of what is too old.

@@ -275,6 +275,13 @@ class Checkpoint(Section):
         says("of the models that are saved; null: that of the start model's checkpoint"),
     ] = None
     keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
+    rollouts: Annotated[
+        Literal["parquet"] | None,
+        says(
+            "parquet: each round's candidates, rewards and log-probabilities as a file in "
+            "rollouts/, all kept (pip install 'suder[parquet]'; docs/rollouts.md); null: no"
+        ),
+    ] = None
 
 
 class TrainConfig(Section):
