@@ -87,10 +87,10 @@ def read_inputs(data: Data, seed: int) -> Inputs:
         DataError: no folder, no file, or nothing usable in it.
     """
     dropped: list[Dropped] = []
-    images = _read_pictures(Path(data.images), data.follow_links, dropped)
-    prompts = _read_prompts(Path(data.prompts), dropped)
-    train_images, watched_images = _split(images, data.heldout, seed, "pictures")
-    train_prompts, watched_prompts = _split(prompts, data.heldout, seed, "prompts")
+    images = read_picture_folder(Path(data.images), data.follow_links, dropped)
+    prompts = read_prompt_file(Path(data.prompts), dropped)
+    train_images, watched_images = split(images, data.heldout, seed, "pictures")
+    train_prompts, watched_prompts = split(prompts, data.heldout, seed, "prompts")
     return Inputs(
         train_images, train_prompts, watched_images, watched_prompts, tuple(dropped), dict(images)
     )
@@ -115,9 +115,10 @@ def _shuffle(total: int, seed: int) -> list[int]:
     return order
 
 
-def _read_pictures(
+def read_picture_folder(
     folder: Path, follow_links: bool, dropped: list[Dropped]
 ) -> list[tuple[str, str]]:
+    """Paths and digests of the pictures in a folder; what cannot be read is added to `dropped`."""
     if not folder.is_dir():
         raise DataError(f"data.images: no folder {named(folder)}")
     files, skipped = find_pictures(folder, follow_links)
@@ -140,7 +141,8 @@ def _read_pictures(
     return found
 
 
-def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+def read_prompt_file(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+    """Prompts, twice: as inputs, and as what they are known by."""
     if not path.exists():
         raise DataError(f"data.prompts: no file {named(path)}")
     prompts, blank = read_prompts(path)
@@ -150,7 +152,7 @@ def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
     return [(prompt, prompt) for prompt in prompts]
 
 
-def _split(
+def split(
     items: Sequence[tuple[str, str]], heldout: float, seed: int, kind: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Items to train on and to watch, of `(item, content)` pairs; equal contents stay together.

@@ -15,6 +15,7 @@ from suder.models.away import products
 from suder.models.base import DIRECTIONS, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
+from suder.rollouts.offline import fitted, longest_prompt
 from suder.run.dry_round import DryRound
 from suder.run.live_bytes import peak_of
 from suder.settings.config import Lora, TrainConfig
@@ -53,9 +54,12 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         ModuleNotFoundError: peft or torchao, which the settings ask for, is not installed.
     """
     inputs = -(-config.inputs_per_round // processes)
-    config = config.model_copy(update={"inputs_per_round": inputs})
+    config = fitted(config).model_copy(update={"inputs_per_round": inputs})
     divided = processes if config.optimizer.shard else 1
-    longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
+    if config.data.rollouts == config.data.prompts:
+        longest = longest_prompt(config)
+    else:
+        longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
     check_device(config.device)
     check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None

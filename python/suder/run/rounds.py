@@ -25,6 +25,7 @@ from suder.method.rollouts import (
 )
 from suder.method.selection import Selection, select
 from suder.models.base import Condition, Direction, UnifiedModel
+from suder.rollouts.offline import Offline
 from suder.run.folder import PHASES
 from suder.settings.config import TrainConfig
 from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensors
@@ -96,18 +97,8 @@ def sample_phase(
     Args:
         at_once: candidates, at most, of those that are drawn.
     """
-    path = folder / "sample.safetensors"
-    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
-    if known is not None:
-        again: dict[str, Conditions] = {
-            one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
-            for one in known
-        }
-        if not any(one.lost for one in again.values()):
-            return known, {name: one.values for name, one in again.items()}
-        with ranks.each():
-            if ranks.first():
-                _drop_from(folder, "sample")
+    if known := known_candidates(folder, policy, inputs):
+        return known
     rounds = []
     conditions: dict[str, Condition] = {}
     for direction in active(config, index):
@@ -126,10 +117,34 @@ def sample_phase(
                 at_once,
             )
         )
+    keep_candidates(folder, rounds)
+    return rounds, conditions
+
+
+def known_candidates(
+    folder: Path, policy: UnifiedModel, inputs: Inputs
+) -> tuple[list[Rollouts], dict[str, Condition]] | None:
+    """What an earlier life of the run has kept of the round, if its pictures are as they were."""
+    path = folder / "sample.safetensors"
+    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
+    if known is None:
+        return None
+    again: dict[str, Conditions] = {
+        one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
+        for one in known
+    }
+    if not any(one.lost for one in again.values()):
+        return known, {name: one.values for name, one in again.items()}
     with ranks.each():
         if ranks.first():
-            save_rollouts(path, rounds)
-    return rounds, conditions
+            _drop_from(folder, "sample")
+    return None
+
+
+def keep_candidates(folder: Path, rounds: list[Rollouts]) -> None:
+    with ranks.each():
+        if ranks.first():
+            save_rollouts(folder / "sample.safetensors", rounds)
 
 
 def sampling_seed(config: TrainConfig, index: int, direction: Direction) -> int:
@@ -137,12 +152,17 @@ def sampling_seed(config: TrainConfig, index: int, direction: Direction) -> int:
     return seed_of(config.seed, index, "sample", direction)
 
 
+def turn_of(config: TrainConfig, index: int) -> int:
+    """How often a direction had its turn before round `index`."""
+    return (index - 1) // 2 if config.directions == "alternating" else index - 1
+
+
 def _round_inputs(
     policy: UnifiedModel, direction: Direction, inputs: Inputs, config: TrainConfig, index: int
 ) -> Conditions:
     """The round's turn of the inputs, or of what else can be read if all of those are lost."""
     pool = inputs.images if direction == "understanding" else inputs.prompts
-    turn = (index - 1) // 2 if config.directions == "alternating" else index - 1
+    turn = turn_of(config, index)
     order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
     asked = [pool[i] for i in order]
     found = read_conditions(policy, direction, asked, inputs.digests)
@@ -162,8 +182,13 @@ def score_phase(
     conditions: dict[str, Condition],
     config: TrainConfig,
     index: int,
+    source: Offline | None = None,
 ) -> Tensors:
     """Each direction's rewards, float32 `[B]`.
+
+    Args:
+        source: the files that the candidates are taken from, rewards included unless
+            `reward.rescore`.
 
     Raises:
         NotFinite: a direction has none that is finite, though there was something to score.
@@ -172,19 +197,36 @@ def score_phase(
     def make() -> Tensors:
         rewards: Tensors = {}
         for one in rounds:
-            if config.reward.scorer == "random":
+            if source and not config.reward.rescore:
+                numbers = _taken_numbers(source, one, config, index)
+                rewards[one.direction] = source.reward(one.direction, numbers)
+            elif config.reward.scorer == "random":
                 seed = seed_of(config.seed, index, "score", one.direction)
                 rewards[one.direction] = random_reward(one, policy, seed)
             else:
                 rewards[one.direction] = reward_of(
                     one, scorer, policy, conditions[one.direction]
                 )  # fmt: skip
+            if source:
+                numbers = _taken_numbers(source, one, config, index)
+                fill = source.fill(one.direction, numbers)
+                rewards[one.direction] = rewards[one.direction].masked_fill(fill, torch.nan)
         return rewards
 
     rewards = phase(folder / "score.safetensors", make, _save, _load)
+    if source and not config.reward.rescore:
+        return rewards  # not the model's, and no sign of what it is
     for one in rounds:
         check_reward_of(one, scorer.model, rewards[one.direction])
     return rewards
+
+
+def _taken_numbers(
+    source: Offline, rollouts: Rollouts, config: TrainConfig, index: int
+) -> list[int]:
+    """Which of the files' groups a round's candidates are."""
+    numbers = source.turn(rollouts.direction, config, turn_of(config, index))
+    return source.usable(rollouts.direction, numbers, rollouts.inputs)
 
 
 def select_phase(

@@ -15,13 +15,17 @@ from suder.inputs.data import Inputs, read_inputs
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, NotFinite
 from suder.rollouts.files import write_table
+from suder.rollouts.listed import read_listed
+from suder.rollouts.offline import Offline, fitted
 from suder.rollouts.schema import arrow
+from suder.rollouts.usable import check_rows
 from suder.run.exported import round_table
 from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
     begin,
     changes,
+    check_rollouts,
     check_start,
     has_begun,
     read_origin,
@@ -43,6 +47,7 @@ from suder.run.rounds import (
     select_phase,
 )
 from suder.run.stopping import Stopped, Stopping
+from suder.run.taken import taken_phase
 from suder.run.trackers import check_trackers
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
@@ -69,10 +74,18 @@ class Trainer:
         folder = Path(config.output)
         ranks.start(config.device)
         ranks.from_first(lambda: refuse_used(folder))
-        inputs = ranks.from_first(lambda: read_inputs(config.data, config.seed))
-        self._setup(folder, config, inputs, quiet)
+        source = Offline.read(config) if config.data.rollouts else None
+        if source is None:
+            inputs = ranks.from_first(lambda: read_inputs(config.data, config.seed))
+        else:
+            config = fitted(config)
+            inputs = ranks.from_first(lambda: read_listed(source, config))
+        self._setup(folder, config, inputs, quiet, source)
         start, asked = self.learner.fingerprint, self.learner.asked
-        self.origin = ranks.from_first(lambda: begin(folder, config, self.inputs, start, asked))
+        files = source.files if source else None
+        self.origin = ranks.from_first(
+            lambda: begin(folder, config, self.inputs, start, asked, files)
+        )
 
     @classmethod
     def resume(
@@ -97,20 +110,35 @@ class Trainer:
             return Inputs.load(folder)
 
         trainer = cls.__new__(cls)
-        trainer._setup(folder, config, ranks.from_first(look), quiet)
+        inputs = ranks.from_first(look)
+        source = Offline.read(config) if config.data.rollouts else None
+        if source:
+            check_rollouts(folder, origin, source.files)
+        trainer._setup(folder, config, inputs, quiet, source)
         learner = trainer.learner
         check_start(folder, trainer.config.model, origin, learner.fingerprint, learner.asked)
         trainer.origin, trainer.anew = origin, start_over
         trainer.notes = ranks.from_first(lambda: changes(origin, trainer.inputs))
         return trainer
 
-    def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
+    def _setup(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        inputs: Inputs,
+        quiet: bool,
+        source: Offline | None,
+    ) -> None:
         self.folder, self.config, self.quiet = folder, config, quiet
         check_trackers(config.log_with)
         if config.checkpoint.rollouts:
             arrow("pyarrow.parquet")  # not after hours, when the first file is written
         self.learner = Learner(config)
         self.inputs = inputs = fitting(inputs, config.sampling, self.learner.policy)
+        self.source = source
+        if source:
+            source.keep(inputs)
+            check_rows(source, self.learner.current(), config)
         self.oversight = Oversight(folder, config, self.learner, inputs)
         self.done, self.saved, self.seconds, self.dropped = 0, -1, 0.0, 0
         self.notes: list[str] = []
@@ -165,6 +193,8 @@ class Trainer:
     def _rounds(self, log: RunLog) -> dict[str, Any]:
         for note in self.notes:
             log.say(note)
+        if self.source and self.saved <= 0:
+            log.say(self.source.told(self.config))
         if self.inputs.dropped:
             log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
         with self.stop.at_once():
@@ -222,6 +252,8 @@ class Trainer:
         policy = learner.current()
 
         def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
+            if self.source:
+                return taken_phase(folder, policy, self.inputs, config, index, self.source)
             return sample_phase(folder, policy, self.inputs, config, index, batches.rows)
 
         rollouts, conditions = batches.within_memory(sample, log.say, "sample")
@@ -229,7 +261,9 @@ class Trainer:
 
         def score() -> dict[str, Tensor]:
             learner.scorer.tokens_per_batch = batches.tokens
-            return score_phase(folder, learner.scorer, policy, rollouts, conditions, config, index)
+            return score_phase(
+                folder, learner.scorer, policy, rollouts, conditions, config, index, self.source
+            )
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")

@@ -49,6 +49,21 @@ class Data(Section):
             lt=1,
         ),
     ] = 0.1
+    rollouts: Annotated[
+        PathText | None,
+        says(
+            "Parquet file of rollouts, or folder of such: a run learns from them, and samples "
+            "nothing but the guard's looks. images and prompts may be left out: theirs are taken"
+        ),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_rollouts(cls, tree: Any) -> Any:
+        """Pictures and prompts that nobody names are those of the rollouts."""
+        if isinstance(tree, dict) and isinstance(tree.get("rollouts"), str):
+            return {"images": tree["rollouts"], "prompts": tree["rollouts"]} | tree
+        return tree
 
 
 class Prompts(Section):
@@ -229,6 +244,9 @@ class Reward(Section):
             "guard's rewards are of; of the same tokens, as Emu3-Chat of Emu3-Gen's; null: none"
         ),
     ] = None
+    rescore: Annotated[
+        bool, says("of data.rollouts: score them anew, and not take the rewards that they tell")
+    ] = False
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -337,6 +355,13 @@ class TrainConfig(Section):
         if self.reward.model and self.reward.scorer != "live":
             raise ValueError(
                 f"reward.model scores itself, frozen: leave reward.scorer {self.reward.scorer} out"
+            )
+        if self.reward.rescore and not self.data.rollouts:
+            raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
+        if self.data.rollouts and not self.reward.rescore and self.reward.scorer != "live":
+            raise ValueError(
+                f"reward.scorer {self.reward.scorer} has nothing to score, for the rewards are "
+                "those of data.rollouts: leave it out, or set reward.rescore"
             )
         check_objective(self.objective)
         return self
