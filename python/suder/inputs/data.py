@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from suder.inputs.files import DataError, read_file
+from suder.inputs.paired import METADATA, own_texts, together
 from suder.inputs.pictures import (
     MAX_BYTES,
     PICTURE_ENDINGS,
@@ -88,11 +89,40 @@ def read_inputs(data: Data, seed: int) -> Inputs:
     """
     dropped: list[Dropped] = []
     images = read_picture_folder(Path(data.images), data.follow_links, dropped)
+    if data.pairing:
+        return _paired(images, data, seed, dropped)
     prompts = read_prompt_file(Path(data.prompts), dropped)
     train_images, watched_images = split(images, data.heldout, seed, "pictures")
     train_prompts, watched_prompts = split(prompts, data.heldout, seed, "prompts")
     return Inputs(
         train_images, train_prompts, watched_images, watched_prompts, tuple(dropped), dict(images)
+    )
+
+
+def _paired(images: list[tuple[str, str]], data: Data, seed: int, dropped: list[Dropped]) -> Inputs:
+    """Pictures and their own texts: the i-th prompt is the i-th picture's, on both sides.
+
+    Pairs that share a picture's content or a text stay on one side.
+    """
+    lost: list[tuple[str, str]] = []
+    texts = own_texts((path for path, _ in images), Path(data.images), Path(data.prompts), lost)
+    dropped += [Dropped(name, why) for name, why in lost]
+    pairs = [(path, digest, texts[path]) for path, digest in images if path in texts]
+    if not pairs:
+        raise DataError(
+            f"data.pairing: no picture in {named(data.images)} has a text of its own, x.txt beside "
+            f'x.png or a row {{"file_name": ..., "text": ...}} of {METADATA}'
+        )
+    linked = together([(digest, text) for _, digest, text in pairs])
+    paths = [path for path, _, _ in pairs]
+    train, watched = split(list(zip(paths, linked, strict=True)), data.heldout, seed, "pairs")
+    return Inputs(
+        train,
+        tuple(texts[path] for path in train),
+        watched,
+        tuple(texts[path] for path in watched),
+        tuple(dropped),
+        {path: digest for path, digest, _ in pairs},
     )
 
 

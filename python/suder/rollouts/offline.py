@@ -181,8 +181,3 @@ def fitted(config: TrainConfig) -> TrainConfig:
     if config.data.rollouts is None:
         return config
     return config.model_copy(update={"candidates": Offline.read(config).group})
-
-
-def longest_prompt(config: TrainConfig) -> str:
-    """Of the drawings in `data.rollouts`."""
-    return max(Offline.read(config).inputs("generation"), key=len, default="")

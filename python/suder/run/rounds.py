@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensor
 
 T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
+Again = Callable[[Direction, int, Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def sample_phase(
     config: TrainConfig,
     index: int,
     at_once: int,
+    again: Again | None = None,
 ) -> tuple[list[Rollouts], dict[str, Condition]]:
     """Candidates for the round's inputs in the directions that are trained in it, and what the
     model takes of those inputs: pictures are read once a round.
@@ -96,13 +98,14 @@ def sample_phase(
 
     Args:
         at_once: candidates, at most, of those that are drawn.
+        again: what a direction's round takes up besides its turn of the inputs, given those.
     """
     if known := known_candidates(folder, policy, inputs):
         return known
     rounds = []
     conditions: dict[str, Condition] = {}
     for direction in active(config, index):
-        found = _round_inputs(policy, direction, inputs, config, index)
+        found = _round_inputs(policy, direction, inputs, config, index, again)
         conditions[direction] = found.values
         rounds.append(
             sample_rollouts(
@@ -158,13 +161,23 @@ def turn_of(config: TrainConfig, index: int) -> int:
 
 
 def _round_inputs(
-    policy: UnifiedModel, direction: Direction, inputs: Inputs, config: TrainConfig, index: int
+    policy: UnifiedModel,
+    direction: Direction,
+    inputs: Inputs,
+    config: TrainConfig,
+    index: int,
+    again: Again | None,
 ) -> Conditions:
-    """The round's turn of the inputs, or of what else can be read if all of those are lost."""
+    """The round's turn of the inputs, or of what else can be read if all of those are lost.
+
+    Paired inputs have their turn together: pictures, and their own prompts.
+    """
     pool = inputs.images if direction == "understanding" else inputs.prompts
     turn = turn_of(config, index)
-    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
+    key = "pairs" if config.data.pairing else direction
+    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, key)
     asked = [pool[i] for i in order]
+    asked += again(direction, index, asked) if again else []
     found = read_conditions(policy, direction, asked, inputs.digests)
     if found.inputs:
         return found

@@ -36,6 +36,7 @@ from suder.run.learner import Learner
 from suder.run.leftovers import drop_checkpoints, drop_rounds, forget, tidy
 from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
+from suder.run.replay import Replay
 from suder.run.rounds import (
     Scored,
     all_cut,
@@ -134,7 +135,10 @@ class Trainer:
         if config.checkpoint.rollouts:
             arrow("pyarrow.parquet")  # not after hours, when the first file is written
         self.learner = Learner(config)
-        self.inputs = inputs = fitting(inputs, config.sampling, self.learner.policy)
+        self.inputs = inputs = fitting(
+            inputs, config.sampling, self.learner.policy, config.data.pairing
+        )
+        self.replay = Replay(config)
         self.source = source
         if source:
             source.keep(inputs)
@@ -229,6 +233,7 @@ class Trainer:
                 if (note := all_cut(one)) and note not in self.told:
                     self.told.add(note)  # once is enough
                     log.say(f"round {index}: {note}")
+            numbers |= self.replay.learn(index, scored)
             self.dropped += len(rows)
             with ranks.each():
                 log.dropped(rows)
@@ -254,7 +259,9 @@ class Trainer:
         def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
             if self.source:
                 return taken_phase(folder, policy, self.inputs, config, index, self.source)
-            return sample_phase(folder, policy, self.inputs, config, index, batches.rows)
+            return sample_phase(
+                folder, policy, self.inputs, config, index, batches.rows, self.replay.again
+            )
 
         rollouts, conditions = batches.within_memory(sample, log.say, "sample")
         clock.lap("sample")
@@ -320,6 +327,7 @@ class Trainer:
         tensors, meta = self.learner.state()
         meta |= {"seconds": self.seconds, "dropped": self.dropped, "run": self.origin["run"]}
         meta |= {"processes": ranks.count(), **self.oversight.state()}
+        meta |= self.replay.state()
         with ranks.each():
             if ranks.first():
                 save_state(self.folder, index, tensors, meta)
@@ -358,6 +366,7 @@ class Trainer:
         self.notes += [*faults, f"going on from round {meta['round']}"] if faults else []
         self.learner.load_state(tensors, meta)
         self.oversight.load_state(meta)
+        self.replay.load_state(meta)
         self.done = self.saved = meta["round"]
         self.seconds, self.dropped = meta["seconds"], meta["dropped"]
 

@@ -56,13 +56,30 @@ class Data(Section):
             "nothing but the guard's looks. images and prompts may be left out: theirs are taken"
         ),
     ] = None
+    pairing: Annotated[
+        bool,
+        says(
+            "prompts are the pictures' own texts, x.txt beside x.png or {file_name, text} in a "
+            "metadata.jsonl, and a round has captions of a picture and drawings of its text; "
+            "prompts may be left out, or name such a file of JSON lines"
+        ),
+    ] = False
+    replay: Annotated[
+        NonNegative,
+        says(
+            "inputs of each direction, at most, that a round takes up again besides its own, of "
+            "those whose candidates were all dropped or all of one reward; 0: none"
+        ),
+    ] = 0
 
     @model_validator(mode="before")
     @classmethod
-    def _of_rollouts(cls, tree: Any) -> Any:
-        """Pictures and prompts that nobody names are those of the rollouts."""
+    def _taken(cls, tree: Any) -> Any:
+        """Inputs that nobody names: those of the rollouts, or the pictures' own texts."""
         if isinstance(tree, dict) and isinstance(tree.get("rollouts"), str):
             return {"images": tree["rollouts"], "prompts": tree["rollouts"]} | tree
+        if isinstance(tree, dict) and tree.get("pairing") is True and "images" in tree:
+            return {"prompts": tree["images"]} | tree
         return tree
 
 
@@ -355,6 +372,17 @@ class TrainConfig(Section):
         if self.reward.model and self.reward.scorer != "live":
             raise ValueError(
                 f"reward.model scores itself, frozen: leave reward.scorer {self.reward.scorer} out"
+            )
+        if self.data.rollouts and (self.data.pairing or self.data.replay):
+            name = "pairing" if self.data.pairing else "replay"
+            raise ValueError(
+                f"data.{name} chooses what a round samples, and with data.rollouts it samples "
+                "nothing: leave one out"
+            )
+        if self.data.pairing and self.directions not in ("joint", "alternating"):
+            raise ValueError(
+                f"data.pairing is of both directions, and {self.directions} is trained alone: set "
+                "directions to joint or alternating"
             )
         if self.reward.rescore and not self.data.rollouts:
             raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
