@@ -61,6 +61,38 @@ class Data(Section):
             lt=1,
         ),
     ] = 0.1
+    rollouts: Annotated[
+        PathText | None,
+        says(
+            "Parquet file of rollouts, or folder of such: a run learns from them, and samples "
+            "nothing but the guard's looks. images and prompts may be left out: theirs are taken"
+        ),
+    ] = None
+    pairing: Annotated[
+        bool,
+        says(
+            "prompts are the pictures' own texts, x.txt beside x.png or {file_name, text} in a "
+            "metadata.jsonl, and a round has captions of a picture and drawings of its text; "
+            "prompts may be left out, or name such a file of JSON lines"
+        ),
+    ] = False
+    replay: Annotated[
+        NonNegative,
+        says(
+            "inputs of each direction, at most, that a round takes up again besides its own, of "
+            "those whose candidates were all dropped or all of one reward; 0: none"
+        ),
+    ] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _taken(cls, tree: Any) -> Any:
+        """Inputs that nobody names: those of the rollouts, or the pictures' own texts."""
+        if isinstance(tree, dict) and isinstance(tree.get("rollouts"), str):
+            return {"images": tree["rollouts"], "prompts": tree["rollouts"]} | tree
+        if isinstance(tree, dict) and tree.get("pairing") is True and "images" in tree:
+            return {"prompts": tree["images"]} | tree
+        return tree
 
 
 class Prompts(Section):
@@ -299,6 +331,9 @@ class Reward(Section):
         float | None,
         says("z(R) + external_weight z(external) inside each group; null: external alone"),
     ] = None
+    rescore: Annotated[
+        bool, says("of data.rollouts: score them anew, and not take the rewards that they tell")
+    ] = False
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -345,6 +380,13 @@ class Checkpoint(Section):
         says("of the models that are saved; null: that of the start model's checkpoint"),
     ] = None
     keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
+    rollouts: Annotated[
+        Literal["parquet"] | None,
+        says(
+            "parquet: each round's candidates, rewards and log-probabilities as a file in "
+            "rollouts/, all kept (pip install 'suder[parquet]'; docs/rollouts.md); null: no"
+        ),
+    ] = None
 
 
 class TrainConfig(Section):
@@ -402,6 +444,24 @@ class TrainConfig(Section):
             raise ValueError(
                 "objective.anchor holds the direction that a round does not train, and joint "
                 "rounds train both: objective.kl is their weight; leave objective.anchor out"
+            )
+        if self.data.rollouts and (self.data.pairing or self.data.replay):
+            name = "pairing" if self.data.pairing else "replay"
+            raise ValueError(
+                f"data.{name} chooses what a round samples, and with data.rollouts it samples "
+                "nothing: leave one out"
+            )
+        if self.data.pairing and self.directions not in ("joint", "alternating"):
+            raise ValueError(
+                f"data.pairing is of both directions, and {self.directions} is trained alone: set "
+                "directions to joint or alternating"
+            )
+        if self.reward.rescore and not self.data.rollouts:
+            raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
+        if self.data.rollouts and not self.reward.rescore and self.reward.scorer != "live":
+            raise ValueError(
+                f"reward.scorer {self.reward.scorer} has nothing to score, for the rewards are "
+                "those of data.rollouts: leave it out, or set reward.rescore"
             )
         check_objective(self.objective)
         return self
