@@ -12,6 +12,8 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     ("objective", "cpu", torch.float32): {"rtol": 1e-5, "atol": 1e-6},
     # (r - mean) / (std + 1e-4): the constant, which keeps equal rewards at 0, shifts 1e-4 / std.
     ("advantage", "cpu", torch.float32): {"rtol": 1e-4, "atol": 1e-6},
+    # Of a nominal 95%: what each kind of interval falls short by in 1000 simulated evaluations.
+    ("coverage", "cpu", torch.float64): {"rtol": 0.0, "atol": 0.02},
     # Two float32 passes over the same model that differ in the batch: other sums in the same
     # products, carried through every layer.
     ("gradient", "cpu", torch.float32): {"rtol": 1e-3, "atol": 1e-6},
