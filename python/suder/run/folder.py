@@ -25,7 +25,7 @@ from suder.storage.folders import (
 )
 
 PHASES = ("sample", "score", "select")
-MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
+MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "looks", "tensorboard")
 Origin = dict[str, Any]
 
 
