@@ -49,6 +49,8 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
     ("layout_gradient", "cpu", torch.float64): {"rtol": 1e-4, "atol": 1e-5},
     # The promise of the rewards; hidden states give about 1e-6.
     ("reward", "cpu", torch.float32): {"rtol": 0.0, "atol": 1e-4},
+    # A logistic function, of slope a quarter at most, of a difference of two logits.
+    ("judge", "cpu", torch.float32): {"rtol": 0.0, "atol": 2.5e-5},
     # Computed in float64 and rounded once; a gradient adds two such roundings, of parts that may
     # cancel (its share of the loss and of a reward).
     ("preference_loss", "cpu", torch.float32): {"rtol": 1e-5, "atol": 1e-6},

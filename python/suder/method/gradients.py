@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 
 from suder import ranks
-from suder.method.blocks import Block, blocks
+from suder.method.blocks import Block
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
+from suder.method.passes import cu_seqlens_of, hidden_of, model_input, tokens_read
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
-from suder.models.base import Direction, Hidden, UnifiedModel
+from suder.method.shares import alone, own_blocks
+from suder.models.base import UnifiedModel
 from suder.settings.config import TrainConfig
 from suder.settings.objective import PAIRED, preference_of
 from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce
@@ -80,17 +80,17 @@ def add_gradient(
     lengths = rollouts.cu_seqlens.diff()
     drawn = rollouts.logprob.split(lengths.tolist())
     limit = tokens or config.optimizer.tokens_per_batch
-    tokens_of = partial(_tokens_read, policy, rollouts, config)
+    tokens_of = partial(tokens_read, policy, rollouts, config)
     together = ranks.count() > 1 and any(map(ranks.divided, policy.parameters()))
     here = ranks.share(len(trained.rows))
-    parts = _own_blocks(trained, tokens_of, config, limit, together)
+    parts = own_blocks(trained, tokens_of, config, limit, together)
     earlier = None if first is None or not first.old else torch.cat(first.old)
     models = policy, start
     pairs = None
     if objective.name in PAIRED:
         pairs = _all_pairs(models, rollouts, condition, trained, parts, config, together)
     first_pair, first_token = here.start, 0
-    with _alone(together):
+    with alone(together):
         for block, idle in parts:
             chosen = block.candidates()
             stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
@@ -104,7 +104,7 @@ def add_gradient(
                 objective,
                 logprob,
                 target,
-                _cu_seqlens(lengths[chosen], logprob.device),
+                cu_seqlens_of(lengths[chosen], logprob.device),
                 selection.advantage[chosen].to(logprob.device),
                 old,
                 start_logprob,
@@ -120,52 +120,6 @@ def add_gradient(
     return sums
 
 
-def _own_blocks(
-    trained: Trained,
-    tokens_of: Callable[[Block], int],
-    config: TrainConfig,
-    limit: int,
-    together: bool,
-) -> list[tuple[Block, bool]]:
-    """The blocks of this process's share, and whether a block is idle, of which nothing is learnt.
-
-    Args:
-        together: no process has its weights without the others, so that all must have as many
-            blocks: idle ones are added where there are less.
-    """
-    everyone = range(ranks.count()) if together else (ranks.rank(),)
-    shares = {
-        rank: list(
-            blocks(trained.take(ranks.share(len(trained.rows), rank)), tokens_of, config, limit)
-        )
-        for rank in everyone
-    }
-    own = shares[ranks.rank()]
-    missing = max(map(len, shares.values())) - len(own)
-    idle = list(blocks(trained.take(range(1)), tokens_of, config, 1))[:1] if missing else []
-    return [*((block, False) for block in own), *((block, True) for block in idle * missing)]
-
-
-def _alone(together: bool) -> AbstractContextManager[None]:
-    """With weights of its own, a process may fail or run out of memory, and all begin again; while
-    others wait for its part of the weights, it can only end.
-    """
-    return _in_step() if together else ranks.each()
-
-
-@contextmanager
-def _in_step() -> Iterator[None]:
-    try:
-        with ranks.talking():
-            yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(
-            "optimise: out of memory, and as the weights are divided among the processes, this one "
-            "cannot try again by itself: lower optimizer.tokens_per_batch, or set "
-            f"optimizer.checkpoint_activations ({error})"
-        ) from error
-
-
 Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
 
 
@@ -174,11 +128,11 @@ def _logprobs(
 ) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor]:
     """Of a block's tokens: the policy's, the start's if the objective needs it, and the tokens."""
     objective, temperature = config.objective, config.sampling.temperature
-    model_input = _forward_input(rollouts, condition, block, config)
+    given = model_input(rollouts, condition, block, config)
     kept = block.valid.flatten().repeat_interleave(
         rollouts.cu_seqlens.diff()[block.index.flatten()]
     )
-    hidden = _hidden_of_kept(models[0], model_input, kept.to(models[0].device))
+    hidden = hidden_of(models[0], given, kept.to(models[0].device))
     stats = linear_logprob_stats(
         hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
     )
@@ -186,7 +140,7 @@ def _logprobs(
     if objective.kl == 0 and not (preference and preference.with_reference):
         return stats, None, hidden.target
     with torch.no_grad():
-        frozen = _hidden_of_kept(models[1], model_input, kept.to(models[0].device))
+        frozen = hidden_of(models[1], given, kept.to(models[0].device))
         start_logprob = linear_logprob(
             frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
         )
@@ -217,12 +171,12 @@ def _all_pairs(
     if len(parts) < 2 and ranks.count() == 1:
         return AllPairs(length, nothing, nothing)
     policy, start = [nothing[:0]], [nothing[:0]]
-    with _alone(together):
+    with alone(together):
         for block, idle in parts:
             stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
             if idle:
                 continue
-            packed = target, _cu_seqlens(lengths[block.candidates()], target.device)
+            packed = target, cu_seqlens_of(lengths[block.candidates()], target.device)
             policy.append(sequence_reduce(stats.logprob, *packed, mean=False)[0])
             if start_logprob is not None:
                 start.append(sequence_reduce(start_logprob, *packed, mean=False)[0])
@@ -230,60 +184,6 @@ def _all_pairs(
     everyone = zip(*ranks.gather([one.cpu() for one in found]), strict=True)
     policy_of_all, start_of_all = (torch.cat(one).to(length.device) for one in everyone)
     return AllPairs(length, policy_of_all, start_of_all if len(start_of_all) else nothing)
-
-
-def _cu_seqlens(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device)
-
-
-@dataclass(frozen=True)
-class _Input:
-    direction: Direction
-    condition: Condition
-    targets: torch.Tensor | list[torch.Tensor]
-    group: int
-    guidance: float
-
-
-def _forward_input(
-    rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
-) -> _Input:
-    rows, index = block.rows.tolist(), block.index.flatten()
-    if isinstance(condition, torch.Tensor):
-        part: Condition = condition[block.rows.to(condition.device)]
-    else:
-        part = [condition[row] for row in rows]
-    targets: torch.Tensor | list[torch.Tensor]
-    if rollouts.direction == "generation":
-        targets = rollouts.pictures()[index]
-    else:
-        begin, end = rollouts.cu_seqlens[index].tolist(), rollouts.cu_seqlens[index + 1].tolist()
-        targets = [rollouts.tokens[i:j] for i, j in zip(begin, end, strict=True)]
-    guidance = _guidance(rollouts, config)
-    return _Input(rollouts.direction, part, targets, block.index.shape[1], guidance)
-
-
-def _hidden_of_kept(model: UnifiedModel, given: _Input, kept: torch.Tensor) -> Hidden:
-    """The model's hidden states without the tokens of candidates that are left out."""
-    whole = model(given.direction, given.condition, given.targets, given.group, given.guidance)
-    if bool(kept.all()):
-        return whole
-    return whole._replace(hidden=whole.hidden[kept], target=whole.target[kept])
-
-
-def _tokens_read(model: UnifiedModel, rollouts: Rollouts, config: TrainConfig, block: Block) -> int:
-    rows = block.rows.tolist()
-    seen = rollouts.direction == "understanding"
-    condition = len(rows) if seen else [rollouts.inputs[row] for row in rows]
-    lengths = rollouts.cu_seqlens.diff()[block.index.flatten()].tolist()
-    guidance = _guidance(rollouts, config)
-    return model.tokens_read(rollouts.direction, condition, lengths, block.index.shape[1], guidance)
-
-
-def _guidance(rollouts: Rollouts, config: TrainConfig) -> float:
-    """Of the policy that is trained."""
-    guided = rollouts.direction == "generation" and config.sampling.policy == "cfg"
-    return config.sampling.guidance if guided else 1.0
 
 
 @torch.no_grad()

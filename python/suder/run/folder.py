@@ -110,6 +110,23 @@ def read_origin(folder: Path) -> Origin:
     return origin
 
 
+def extended(folder: Path, config: TrainConfig, rounds: int) -> TrainConfig:
+    """The settings of a run that is to go on for longer.
+
+    Raises:
+        RunError: fewer rounds than the run has, or the guard has ended it.
+    """
+    if rounds < config.rounds:
+        raise RunError(f"rounds: {folder} is a run of {config.rounds}, it cannot become {rounds}")
+    summary = folder / "summary.json"
+    if summary.is_file() and (why := read_object(summary).get("stopped")):
+        raise RunError(
+            f"the guard stopped {folder} ({why}), so more rounds would not be run. "
+            f"{what_is_left(folder)}"
+        )
+    return config.model_copy(update={"rounds": rounds})
+
+
 def check_start(
     folder: Path, model: str, then: Origin, now: dict[str, str], asked: dict[str, Any]
 ) -> None:

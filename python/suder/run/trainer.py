@@ -14,12 +14,14 @@ from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, NotFinite
+from suder.models.unknown import not_known
 from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
     begin,
     changes,
     check_start,
+    extended,
     has_begun,
     read_origin,
     refuse_used,
@@ -42,9 +44,9 @@ from suder.run.rounds import (
 from suder.run.stopping import Stopped, Stopping
 from suder.run.trackers import check_trackers
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import load_config
+from suder.settings.config_file import dump_config, load_config
 from suder.storage.checkpoint import load_state, save_state, state_files
-from suder.storage.files import DamagedFile, read_object, write_json
+from suder.storage.files import DamagedFile, read_object, write_json, write_text
 from suder.storage.folders import make_folder, sole_writer, write_folder
 
 JUDGED = "evaluation"  # a key of summary.json that `suder evaluate` writes
@@ -73,17 +75,27 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, folder: str | os.PathLike[str], *, quiet: bool = False, start_over: bool = False
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        quiet: bool = False,
+        start_over: bool = False,
+        rounds: int | None = None,
     ) -> Trainer:
         """Takes up an interrupted run with the inputs and settings it began with.
 
         Args:
             start_over: begin again from the start model, whatever state there is; `run` then
                 deletes all that the run made before.
+            rounds: go on until so many, also with a finished run. The weights are those of a run
+                that was asked for as many, if the guard looked at the last round anyhow
+                (`guard.every`) or is off.
         """
         folder = Path(folder)
         origin = read_origin(folder)
         config = load_config(folder / "config.yaml")
+        if rounds is not None:
+            config = ranks.from_first(lambda: extended(folder, config, rounds))
         ranks.start(config.device)
 
         def look() -> Inputs:
@@ -97,6 +109,13 @@ class Trainer:
         trainer._setup(folder, config, ranks.from_first(look), quiet)
         learner = trainer.learner
         check_start(folder, trainer.config.model, origin, learner.fingerprint, learner.asked)
+        if rounds is not None:
+
+            def extend() -> None:
+                with sole_writer(folder):
+                    write_text(folder / "config.yaml", dump_config(config))
+
+            ranks.from_first(extend)
         trainer.origin, trainer.anew = origin, start_over
         trainer.notes = ranks.from_first(lambda: changes(origin, trainer.inputs))
         return trainer
@@ -161,7 +180,10 @@ class Trainer:
         for note in self.notes:
             log.say(note)
         if self.inputs.dropped:
-            log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
+            count = len(self.inputs.dropped)
+            log.say(f"{count} input{'s' * (count != 1)} dropped, see data/dropped.jsonl")
+        if self.saved < 0 and (warning := not_known(self.learner.policy, self.inputs.prompts)):
+            log.say(f"warning: {warning}")
         with self.stop.at_once():
             if self.config.guard.enabled and not self.oversight.stopped:
                 self.oversight.begin(self.saved < 0, log)
@@ -335,7 +357,8 @@ class Trainer:
             return told
 
         summary = ranks.from_first(write)
-        log.say(f"{self.done} rounds; the weights of round {kept} are in {model}")
+        which = f"weights of round {kept}" if kept else "start model's own weights, unchanged,"
+        log.say(f"{self.done} round{'s' * (self.done != 1)}; the {which} are in {model}")
         return summary
 
     def _judged(self, kept: int) -> dict[str, Any]:

@@ -28,6 +28,12 @@ def says(meaning: str, **limits: Any) -> Any:
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 
 
+def _asks_about_a_text(question: str) -> str:
+    if question.count("{text}") != 1:
+        raise ValueError(f"takes a question with {{text}} in it once, got {question!r}")
+    return question
+
+
 class Section(BaseModel):
     """Strict on purpose: `lr: "1e-4"` or a misspelt key is an error before any work is done."""
 
@@ -72,6 +78,14 @@ class Prompts(Section):
             "words, as it was trained, or fixed, the same for all, which does not tell the "
             "prompt's length; Emu3, Liquid: any text, such as what is not wanted; null: the "
             "model's own, padded for Janus"
+        ),
+    ] = None
+    judge: Annotated[
+        Annotated[str, AfterValidator(_asks_about_a_text)] | None,
+        says(
+            "what is asked about a picture and a text, {text}, to be answered by yes or no "
+            "(suder.SelfJudge); null: the family's, for Janus \"Does this picture show {text}? "
+            'Answer yes or no."'
         ),
     ] = None
     image_size: Annotated[

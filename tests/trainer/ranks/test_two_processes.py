@@ -171,5 +171,5 @@ def test_accelerate_launches_the_command(make: Make, tmp_path: Path) -> None:
     done = launch("train", settings, launcher=accelerate)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("memory:") == 1
-    assert done.stderr.count("1 rounds; the weights of round 1 are in") == 1
+    assert done.stderr.count("1 round; the weights of round 1 are in") == 1
     assert load_model(Path(config.output) / "model")

@@ -46,7 +46,7 @@ def test_prompts_that_are_too_long_are_dropped_at_the_start(
     assert "too long: " in row["why"]
     positions = trainer.learner.policy.positions
     assert f"more than the model's {positions} positions" in row["why"]
-    assert "1 inputs dropped" in capsys.readouterr().err
+    assert "1 input dropped" in capsys.readouterr().err
     assert Trainer.resume(config.output, quiet=True).inputs == trainer.inputs.load(trainer.folder)
 
 
