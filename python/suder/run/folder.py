@@ -25,7 +25,9 @@ from suder.storage.folders import (
 )
 
 PHASES = ("sample", "score", "select")
-MADE = ("data", "rounds", "rollouts", "state", "checkpoints", "best", "model", "tensorboard")
+MADE = (
+    "data", "rounds", "rollouts", "state", "checkpoints", "best", "model", "looks", "tensorboard",
+)  # fmt: skip
 Origin = dict[str, Any]
 
 

@@ -352,9 +352,40 @@ class Guard(Section):
     samples: Annotated[
         Positive, says("candidates a look draws in each direction, spread over its inputs")
     ] = 384
-    evidence: Annotated[
-        float, says("standard errors by which rewards must beat the start's to be kept", ge=0)
-    ] = 1.64
+    false_keep: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run, of keeping weights that the start model likes no "
+            "better than itself",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    false_stop: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run and all that is watched, of calling weights no worse "
+            "than the start's declining",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    loss_limit: Annotated[
+        float,
+        says(
+            "a direction whose reward is lower than the start's by more than this part of its "
+            "standard deviation over the start's samples is not kept",
+            ge=0,
+        ),
+    ] = 0.04
+    drift_limit: Annotated[
+        float,
+        says(
+            "nor is a statistic of pictures or captions (dark, saturated, edges, colours, length, "
+            "words, cut_off, distinct, denied) that moved by more than this part of its own",
+            gt=0,
+        ),
+    ] = 0.5
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
