@@ -79,7 +79,7 @@ class Look:
     @classmethod
     def load(cls, state: dict[str, Any]) -> Look:
         """From what `state` returned."""
-        changes = {
+        changes: dict[str, Any] = {
             kind: {name: Change(**_numbers(one, math.inf)) for name, one in state[kind].items()}
             for kind in ("reward", "statistics")
         }
