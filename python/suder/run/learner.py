@@ -13,7 +13,9 @@ import torch
 from suder import ranks
 from suder.method.anchor import add_anchor
 from suder.method.balance import Gradient, Updater
+from suder.method.external import load_external
 from suder.method.gradients import Sums, add_gradient
+from suder.method.judge import SelfJudge
 from suder.method.moments import check_moments
 from suder.method.rewards import DualReward
 from suder.models import load_model
@@ -41,6 +43,7 @@ class Learner:
             the matrices that autocast would make of its own.
         reward_model: another model that gives the rewards, frozen, or None.
         scorer: gives the rewards, by that, by the policy or by the start model.
+        judge: the same model, asked; external: a function of the user's; None without.
         fingerprint: of the start model, part by part; size: bytes of its weights.
         asked: what its prompts say, and how long its captions may be, where null left that open.
         saved: dtype of checkpoints and of the finished model.
@@ -51,6 +54,8 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         check_moments(config.optimizer)
+        named_one = config.reward.external
+        self.external = load_external(named_one) if named_one else None
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         shard = ranks.asked_to_divide(config.optimizer.shard)
@@ -94,7 +99,17 @@ class Learner:
             self.reward_model = scoring
             self.fingerprint |= {f"reward.model: {part}": digest for part, digest in found.items()}
         frozen = self.start if config.reward.scorer == "frozen" else reader
-        self.scorer = DualReward(self.reward_model or frozen)
+        settings = config.reward
+        self.scorer = DualReward(
+            self.reward_model or frozen,
+            include_eos=settings.include_eos,
+            reduction=settings.reduction,
+        )
+        self.judge: SelfJudge | None = None
+        if settings.judge != "off":
+            self.judge = SelfJudge(self.scorer.model)
+            if why := self.judge.unavailable:
+                raise ValueError(f"reward.judge {settings.judge}: {why}")
         self.skips = 0
 
     def optimise(

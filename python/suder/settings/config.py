@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from suder.settings.objective import check_objective
+from suder.settings.reward import check_reward
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
@@ -27,6 +28,16 @@ def says(meaning: str, **limits: Any) -> Any:
 
 # `~` is the home folder, in a file as in a shell.
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+
+def _asks_about_a_text(question: str) -> str:
+    if question.count("{text}") != 1:
+        raise ValueError(f"takes a question with {{text}} in it once, got {question!r}")
+    return question
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML makes of off
 
 
 class Section(BaseModel):
@@ -50,6 +61,38 @@ class Data(Section):
             lt=1,
         ),
     ] = 0.1
+    rollouts: Annotated[
+        PathText | None,
+        says(
+            "Parquet file of rollouts, or folder of such: a run learns from them, and samples "
+            "nothing but the guard's looks. images and prompts may be left out: theirs are taken"
+        ),
+    ] = None
+    pairing: Annotated[
+        bool,
+        says(
+            "prompts are the pictures' own texts, x.txt beside x.png or {file_name, text} in a "
+            "metadata.jsonl, and a round has captions of a picture and drawings of its text; "
+            "prompts may be left out, or name such a file of JSON lines"
+        ),
+    ] = False
+    replay: Annotated[
+        NonNegative,
+        says(
+            "inputs of each direction, at most, that a round takes up again besides its own, of "
+            "those whose candidates were all dropped or all of one reward; 0: none"
+        ),
+    ] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _taken(cls, tree: Any) -> Any:
+        """Inputs that nobody names: those of the rollouts, or the pictures' own texts."""
+        if isinstance(tree, dict) and isinstance(tree.get("rollouts"), str):
+            return {"images": tree["rollouts"], "prompts": tree["rollouts"]} | tree
+        if isinstance(tree, dict) and tree.get("pairing") is True and "images" in tree:
+            return {"prompts": tree["images"]} | tree
+        return tree
 
 
 class Prompts(Section):
@@ -73,6 +116,14 @@ class Prompts(Section):
             "words, as it was trained, or fixed, the same for all, which does not tell the "
             "prompt's length; Emu3, Liquid: any text, such as what is not wanted; null: the "
             "model's own, padded for Janus"
+        ),
+    ] = None
+    judge: Annotated[
+        Annotated[str, AfterValidator(_asks_about_a_text)] | None,
+        says(
+            "what is asked about a picture and a text, {text}, to be answered by yes or no "
+            "(suder.SelfJudge); null: the family's, for Janus \"Does this picture show {text}? "
+            'Answer yes or no."'
         ),
     ] = None
     image_size: Annotated[
@@ -246,6 +297,43 @@ class Reward(Section):
             "guard's rewards are of; of the same tokens, as Emu3-Chat of Emu3-Gen's; null: none"
         ),
     ] = None
+    reduction: Annotated[
+        Literal["mean", "sum"],
+        says(
+            "of a target's log-probabilities to a dual reward; sum: longer prompts count for more, "
+            "pictures all have as many tokens"
+        ),
+    ] = "mean"
+    include_eos: Annotated[
+        bool,
+        says(
+            "the prompt's end is scored, too, so that a picture showing more than was asked for "
+            "scores less"
+        ),
+    ] = True
+    judge: Annotated[
+        Annotated[Literal["off", "alone", "gate", "sum"], BeforeValidator(_off)],
+        says(
+            "p(yes) / (p(yes) + p(no)) of the model's own answer to prompts.judge, in place of the "
+            "dual reward (alone), to drop candidates under 0.5 (gate), or added to it inside each "
+            "group, z(R) + judge_weight z(J) (sum); by the model that gives the rewards"
+        ),
+    ] = "off"
+    judge_weight: Annotated[float, says("of judge: sum", gt=0)] = 1.0
+    external: Annotated[
+        Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None,
+        says(
+            "module:function, any Python callable of pictures and texts (docs/rewards.md), which "
+            "is imported and run: it is the reward, or added to it"
+        ),
+    ] = None
+    external_weight: Annotated[
+        float | None,
+        says("z(R) + external_weight z(external) inside each group; null: external alone"),
+    ] = None
+    rescore: Annotated[
+        bool, says("of data.rollouts: score them anew, and not take the rewards that they tell")
+    ] = False
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -264,9 +352,40 @@ class Guard(Section):
     samples: Annotated[
         Positive, says("candidates a look draws in each direction, spread over its inputs")
     ] = 384
-    evidence: Annotated[
-        float, says("standard errors by which rewards must beat the start's to be kept", ge=0)
-    ] = 1.64
+    false_keep: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run, of keeping weights that the start model likes no "
+            "better than itself",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    false_stop: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run and all that is watched, of calling weights no worse "
+            "than the start's declining",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    loss_limit: Annotated[
+        float,
+        says(
+            "a direction whose reward is lower than the start's by more than this part of its "
+            "standard deviation over the start's samples is not kept",
+            ge=0,
+        ),
+    ] = 0.04
+    drift_limit: Annotated[
+        float,
+        says(
+            "nor is a statistic of pictures or captions (dark, saturated, edges, colours, length, "
+            "words, cut_off, distinct, denied) that moved by more than this part of its own",
+            gt=0,
+        ),
+    ] = 0.5
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
@@ -292,6 +411,13 @@ class Checkpoint(Section):
         says("of the models that are saved; null: that of the start model's checkpoint"),
     ] = None
     keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
+    rollouts: Annotated[
+        Literal["parquet"] | None,
+        says(
+            "parquet: each round's candidates, rewards and log-probabilities as a file in "
+            "rollouts/, all kept (pip install 'suder[parquet]'; docs/rollouts.md); null: no"
+        ),
+    ] = None
 
 
 class TrainConfig(Section):
@@ -344,14 +470,29 @@ class TrainConfig(Section):
                 "lora.frozen_dtype bfloat16 is for adapters (lora.rank above 0) and products in 16 "
                 "bits (dtype bfloat16); without them leave it out"
             )
-        if self.reward.model and self.reward.scorer != "live":
-            raise ValueError(
-                f"reward.model scores itself, frozen: leave reward.scorer {self.reward.scorer} out"
-            )
+        check_reward(self.reward)
         if self.objective.anchor and self.directions == "joint":
             raise ValueError(
                 "objective.anchor holds the direction that a round does not train, and joint "
                 "rounds train both: objective.kl is their weight; leave objective.anchor out"
+            )
+        if self.data.rollouts and (self.data.pairing or self.data.replay):
+            name = "pairing" if self.data.pairing else "replay"
+            raise ValueError(
+                f"data.{name} chooses what a round samples, and with data.rollouts it samples "
+                "nothing: leave one out"
+            )
+        if self.data.pairing and self.directions not in ("joint", "alternating"):
+            raise ValueError(
+                f"data.pairing is of both directions, and {self.directions} is trained alone: set "
+                "directions to joint or alternating"
+            )
+        if self.reward.rescore and not self.data.rollouts:
+            raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
+        if self.data.rollouts and not self.reward.rescore and self.reward.scorer != "live":
+            raise ValueError(
+                f"reward.scorer {self.reward.scorer} has nothing to score, for the rewards are "
+                "those of data.rollouts: leave it out, or set reward.rescore"
             )
         check_objective(self.objective)
         return self

@@ -14,8 +14,10 @@ import suder.run.learner
 import suder.run.rounds
 import suder.storage.files
 from suder.guard.rule import Guard
+from suder.run.folder import RunError
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
+from suder.settings.config_file import load_config
 from suder.storage.files import read_jsonl
 
 Make = Callable[..., TrainConfig]
@@ -107,6 +109,30 @@ def test_phases_on_disk_are_not_done_again(
     monkeypatch.setattr(suder.run.rounds, "reward_of", dying)
     monkeypatch.setattr(suder.run.rounds, "select", dying)
     assert trainer.run()["rounds"] == 1
+
+
+def test_a_finished_run_goes_on_for_longer(make_config: Make, lively_model_folder: Path) -> None:
+    changes = (f"model={lively_model_folder}", *CHANGES, *GUARD["keeps"])
+    whole = make_config(*changes, "rounds=4", output="whole")
+    config = make_config(*changes, "rounds=2", output="longer")
+    Trainer(whole, quiet=True).run()
+    Trainer(config, quiet=True).run()
+    with pytest.raises(RunError, match="a run of 2, it cannot become 1"):
+        Trainer.resume(config.output, rounds=1)
+    summary = Trainer.resume(config.output, quiet=True, rounds=4).run()
+    assert summary["rounds_asked"] == 4
+    assert load_config(Path(config.output, "config.yaml")).rounds == 4
+    assert result(config.output) == result(whole.output)
+
+
+def test_what_the_guard_stopped_does_not_go_on(
+    make_config: Make, lively_model_folder: Path
+) -> None:
+    stops = ("guard.kl_limit=1e-9", "guard.patience=1", "guard.every=1", "rounds=2")
+    config = make_config(f"model={lively_model_folder}", *stops)
+    assert Trainer(config, quiet=True).run()["stopped"]
+    with pytest.raises(RunError, match="the guard stopped"):
+        Trainer.resume(config.output, rounds=4)
 
 
 def test_resumed_run_keeps_the_inputs_it_began_with(make_config: Make, tmp_path: Path) -> None:
