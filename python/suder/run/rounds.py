@@ -13,6 +13,7 @@ from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
 from suder.method.combine import YES, combine
 from suder.method.directions import active, held
+from suder.method.entropy import entropy_reward
 from suder.method.external import ExternalReward
 from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
@@ -210,6 +211,7 @@ def score_phase(
     judge: SelfJudge | None = None,
     external: ExternalReward | None = None,
     digests: Mapping[str, str] | None = None,
+    start: UnifiedModel | None = None,
 ) -> Tensors:
     """Each direction's rewards, float32 `[B]`, and as "direction/part" what they are made of,
     where that is more than the dual reward.
@@ -217,6 +219,7 @@ def score_phase(
     Args:
         judge, external: where the settings name them.
         digests: what is known of the pictures' contents.
+        start: whose entropy is an anchor, where the settings say so.
 
     Raises:
         NotFinite: a direction has none that is finite, though there was something to score.
@@ -238,13 +241,19 @@ def score_phase(
             parts["external"] = external_of(
                 one, external, str(config.reward.external), policy, digests
             )
+        if config.objective.entropy_anchor and start is not None:
+            parts["entropy"] = entropy_reward(
+                policy, start, one, condition, config, scorer.tokens_per_batch
+            )
         return parts
 
     def make() -> Tensors:
         rewards: Tensors = {}
         for one in rounds:
             parts = scored(one)
-            rewards[one.direction] = combine(parts, config.reward, one.group)
+            rewards[one.direction] = combine(
+                parts, config.reward, one.group, config.objective.entropy_anchor
+            )
             if list(parts) != ["dual"]:
                 rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
         return rewards

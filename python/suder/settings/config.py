@@ -127,6 +127,22 @@ class ObjectiveSection(Section):
             ge=0,
         ),
     ] = None
+    token_weight: Annotated[
+        Literal["none", "critical", "siblings"],
+        says(
+            "grpo: how much a picture's tokens learn. critical: only the first tenth and the tenth "
+            "of highest entropy (GCPO); siblings: less where pictures of the opposite advantage "
+            "look alike (STAGE); docs/rewards.md"
+        ),
+    ] = "none"
+    entropy_anchor: Annotated[
+        float,
+        says(
+            "weight of a reward, 1 / (1 + (H of the start - H)^2), for an entropy like the start's "
+            "(STAGE), beside its group's mean; 0: none",
+            ge=0,
+        ),
+    ] = 0.0
     clip: Annotated[float, says("grpo: half-width of the ratio's clip range", gt=0, lt=1)] = 0.2
     normalize: Annotated[
         Literal["std", "mean", "none"],
@@ -402,6 +418,11 @@ class TrainConfig(Section):
             raise ValueError(
                 "objective.anchor holds the direction that a round does not train, and joint "
                 "rounds train both: objective.kl is their weight; leave objective.anchor out"
+            )
+        if self.objective.token_weight != "none" and self.directions == "understanding":
+            raise ValueError(
+                f"objective.token_weight {self.objective.token_weight} is of the tokens of "
+                "pictures, and directions understanding draws none: leave it out"
             )
         check_objective(self.objective)
         return self

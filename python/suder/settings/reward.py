@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from suder.settings.config import Reward
 
-Part = Literal["dual", "judge", "external"]
+Part = Literal["dual", "judge", "external", "entropy"]
 
 
 def base_of(reward: Reward) -> Part:
