@@ -25,7 +25,7 @@ FLOORS = (
     ("report",),
     ("evaluation", "doctor"),
     ("run",),
-    ("guard",),
+    ("guard", "rollouts"),
     ("method", "testing"),
     ("engine",),
     ("pretrain",),

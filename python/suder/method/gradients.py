@@ -67,6 +67,8 @@ def add_gradient(
     Samples are fresh at the first step, so the policy's own log-probabilities stand in for the old
     ones (ratio exactly 1, no second forward); later steps on the same samples take them from
     `first`, the sums that the first step returned. The start model runs only on trained tokens.
+    Rollouts of files (`data.rollouts`) are no fresh samples: GRPO's old log-probabilities are those
+    that they were drawn at, and the clip bounds what a policy far from those learns of them.
 
     Of several processes each takes whole groups, its share of those that are trained, and divides
     by the number of sequences or pairs of all: the sum of their gradients is that of one process.
@@ -85,6 +87,7 @@ def add_gradient(
     together = ranks.count() > 1 and any(map(ranks.divided, policy.parameters()))
     here = ranks.share(len(trained.rows))
     parts = own_blocks(trained, tokens_of, config, limit, together)
+    off_policy = objective.name == "grpo" and config.data.rollouts is not None
     earlier = None if first is None or not first.old else torch.cat(first.old)
     models = policy, start
     pairs = None
@@ -101,7 +104,10 @@ def add_gradient(
                 (0.0 * logprob.sum()).backward()
                 continue
             now = slice(first_token, first_token + logprob.numel())
+            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
             old = logprob.detach() if earlier is None else earlier[now]
+            if off_policy:
+                old = drawn_logprob.to(logprob.device)
             loss = objective_loss(
                 objective,
                 logprob,
@@ -118,7 +124,6 @@ def add_gradient(
             (loss / units).backward()
             first_pair, first_token = first_pair + block.rows.numel(), now.stop
             sums.old.append(old)
-            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
             _count(sums, loss.detach() / units, stats, start_logprob, kl, drawn_logprob)
     sums.add_up()
     return sums

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from suder.inputs.data import read_inputs
 from suder.inputs.texts import read_prompts
 from suder.method.directions import active, held, trained
 from suder.method.moments import check_moments, moment_bytes
@@ -15,6 +17,7 @@ from suder.models.away import products
 from suder.models.base import DIRECTIONS, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
+from suder.rollouts.offline import Offline, fitted
 from suder.run.dry_round import DryRound
 from suder.run.live_bytes import peak_of
 from suder.settings.config import Lora, TrainConfig
@@ -52,10 +55,10 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
         ModuleNotFoundError: peft or torchao, which the settings ask for, is not installed.
     """
-    inputs = -(-config.inputs_per_round // processes)
-    config = config.model_copy(update={"inputs_per_round": inputs})
+    inputs = -(-(config.inputs_per_round + config.data.replay) // processes)
+    config = fitted(config).model_copy(update={"inputs_per_round": inputs})
     divided = processes if config.optimizer.shard else 1
-    longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
+    longest = max(_prompts(config), key=len, default="")
     check_device(config.device)
     check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
@@ -97,6 +100,16 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
             },
             host=sent + (learnt + waiting if away else 0),
         )
+
+
+def _prompts(config: TrainConfig) -> Iterable[str]:
+    """Of all inputs, watched ones included."""
+    if config.data.rollouts == config.data.prompts:
+        return Offline.read(config).inputs("generation")
+    if config.data.pairing:
+        inputs = read_inputs(config.data, config.seed)
+        return inputs.prompts + inputs.watched_prompts
+    return read_prompts(config.data.prompts).prompts
 
 
 def _copies(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from suder.method.rollouts import (
 )
 from suder.method.selection import Selection, select
 from suder.models.base import Condition, Direction, UnifiedModel
+from suder.rollouts.offline import Offline
 from suder.run.folder import PHASES
 from suder.settings.config import TrainConfig
 from suder.settings.reward import Part, base_of
@@ -38,6 +39,7 @@ from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensor
 
 T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
+Again = Callable[[Direction, int, Sequence[str]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def sample_phase(
     config: TrainConfig,
     index: int,
     at_once: int,
+    again: Again | None = None,
 ) -> Sampled:
     """Candidates for the round's inputs in the directions that are trained in it, one sample for
     each input of a direction that is held, and what the model takes of those inputs: pictures are
@@ -135,46 +138,51 @@ def sample_phase(
 
     Args:
         at_once: candidates, at most, of those that are drawn.
+        again: what a direction's round takes up besides its turn of the inputs, given those.
     """
-    path = folder / "sample.safetensors"
-    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
-    if known is not None:
-        again: dict[str, Conditions] = {
-            one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
-            for one in known
-        }
-        if not any(one.lost for one in again.values()):
-            return _sampled(known, {name: one.values for name, one in again.items()}, config, index)
-        with ranks.each():
-            if ranks.first():
-                _drop_from(folder, "sample")
+    if known := known_candidates(folder, policy, inputs, config, index):
+        return known
     rounds = []
     conditions: dict[str, Condition] = {}
-    resting = held(config, index)
-    for direction in (*active(config, index), *((resting,) if resting else ())):
-        found = _round_inputs(policy, direction, inputs, config, index)
-        group, what = (1, "anchor") if direction == resting else (config.candidates, "sample")
+    for direction in active(config, index):
+        found = _round_inputs(policy, direction, inputs, config, index, again)
         conditions[direction] = found.values
         rounds.append(
             sample_rollouts(
                 policy,
                 direction,
                 found.inputs,
-                group,
+                config.candidates,
                 config.sampling,
-                seed_of(config.seed, index, what, direction),
+                sampling_seed(config, index, direction),
                 found.values,
                 found.lost,
                 at_once,
             )
         )
-    with ranks.each():
-        if ranks.first():
-            save_rollouts(path, rounds)
-    return _sampled(rounds, conditions, config, index)
+    if (kept := held_candidates(policy, inputs, config, index, at_once)) is not None:
+        rounds.append(kept.rollouts)
+        conditions[kept.rollouts.direction] = kept.condition
+    keep_candidates(folder, rounds)
+    return sampled(rounds, conditions, config, index)
 
 
-def _sampled(
+def held_candidates(
+    policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int, at_once: int
+) -> Anchor | None:
+    """One sample for each of a round's inputs of the direction that is held to the start."""
+    direction = held(config, index)
+    if direction is None:
+        return None
+    found = _round_inputs(policy, direction, inputs, config, index)
+    seed = seed_of(config.seed, index, "anchor", direction)
+    drawn = sample_rollouts(
+        policy, direction, found.inputs, 1, config.sampling, seed, found.values, found.lost, at_once
+    )
+    return Anchor(drawn, found.values)
+
+
+def sampled(
     rounds: list[Rollouts], conditions: dict[str, Condition], config: TrainConfig, index: int
 ) -> Sampled:
     trained = active(config, index)
@@ -183,14 +191,60 @@ def _sampled(
     return Sampled(drawn, resting[0] if resting else None, conditions)
 
 
+def known_candidates(
+    folder: Path, policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int
+) -> Sampled | None:
+    """What an earlier life of the run has kept of the round, if its pictures are as they were."""
+    path = folder / "sample.safetensors"
+    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
+    if known is None:
+        return None
+    again: dict[str, Conditions] = {
+        one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
+        for one in known
+    }
+    if not any(one.lost for one in again.values()):
+        return sampled(known, {name: one.values for name, one in again.items()}, config, index)
+    with ranks.each():
+        if ranks.first():
+            _drop_from(folder, "sample")
+    return None
+
+
+def keep_candidates(folder: Path, rounds: list[Rollouts]) -> None:
+    with ranks.each():
+        if ranks.first():
+            save_rollouts(folder / "sample.safetensors", rounds)
+
+
+def sampling_seed(config: TrainConfig, index: int, direction: Direction) -> int:
+    """Which a round's candidates are drawn by."""
+    return seed_of(config.seed, index, "sample", direction)
+
+
+def turn_of(config: TrainConfig, index: int) -> int:
+    """How often a direction had its turn before round `index`."""
+    return (index - 1) // 2 if config.directions == "alternating" else index - 1
+
+
 def _round_inputs(
-    policy: UnifiedModel, direction: Direction, inputs: Inputs, config: TrainConfig, index: int
+    policy: UnifiedModel,
+    direction: Direction,
+    inputs: Inputs,
+    config: TrainConfig,
+    index: int,
+    again: Again | None = None,
 ) -> Conditions:
-    """The round's turn of the inputs, or of what else can be read if all of those are lost."""
+    """The round's turn of the inputs, or of what else can be read if all of those are lost.
+
+    Paired inputs have their turn together: pictures, and their own prompts.
+    """
     pool = inputs.images if direction == "understanding" else inputs.prompts
-    turn = (index - 1) // 2 if config.directions == "alternating" else index - 1
-    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
+    turn = turn_of(config, index)
+    key = "pairs" if config.data.pairing else direction
+    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, key)
     asked = [pool[i] for i in order]
+    asked += again(direction, index, asked) if again else []
     found = read_conditions(policy, direction, asked, inputs.digests)
     if found.inputs:
         return found
@@ -211,6 +265,7 @@ def score_phase(
     judge: SelfJudge | None = None,
     external: ExternalReward | None = None,
     digests: Mapping[str, str] | None = None,
+    source: Offline | None = None,
     start: UnifiedModel | None = None,
 ) -> Tensors:
     """Each direction's rewards, float32 `[B]`, and as "direction/part" what they are made of,
@@ -219,6 +274,8 @@ def score_phase(
     Args:
         judge, external: where the settings name them.
         digests: what is known of the pictures' contents.
+        source: the files that the candidates are taken from, rewards included unless
+            `reward.rescore`.
         start: whose entropy is an anchor, where the settings say so.
 
     Raises:
@@ -250,15 +307,24 @@ def score_phase(
     def make() -> Tensors:
         rewards: Tensors = {}
         for one in rounds:
-            parts = scored(one)
-            rewards[one.direction] = combine(
-                parts, config.reward, one.group, config.objective.entropy_anchor
-            )
-            if list(parts) != ["dual"]:
-                rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
+            numbers = _taken_numbers(source, one, config, index) if source else []
+            if source and not config.reward.rescore:
+                rewards[one.direction] = source.reward(one.direction, numbers)
+            else:
+                parts = scored(one)
+                rewards[one.direction] = combine(
+                    parts, config.reward, one.group, config.objective.entropy_anchor
+                )
+                if list(parts) != ["dual"]:
+                    rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
+            if source:
+                fill = source.fill(one.direction, numbers)
+                rewards[one.direction] = rewards[one.direction].masked_fill(fill, torch.nan)
         return rewards
 
     rewards = phase(folder / "score.safetensors", make, _save, _load)
+    if source and not config.reward.rescore:
+        return rewards  # not the model's, and no sign of what it is
     for one in rounds:
         alone = base_of(config.reward) == "dual" and f"{one.direction}/dual" not in rewards
         given = [rewards.get(f"{one.direction}/{name}") for name in ("dual", "judge")]
@@ -272,6 +338,14 @@ def parts_of(rewards: Tensors, direction: str) -> Tensors:
     """What a direction's rewards are made of, by name, where `score_phase` says so."""
     begins = f"{direction}/"
     return {key.removeprefix(begins): r for key, r in rewards.items() if key.startswith(begins)}
+
+
+def _taken_numbers(
+    source: Offline, rollouts: Rollouts, config: TrainConfig, index: int
+) -> list[int]:
+    """Which of the files' groups a round's candidates are."""
+    numbers = source.turn(rollouts.direction, config, turn_of(config, index))
+    return source.usable(rollouts.direction, numbers, rollouts.inputs)
 
 
 def select_phase(
@@ -307,12 +381,12 @@ def select_phase(
             "captions empty or cut off, or no reward is finite; nothing is left to learn from "
             f"{config.model}, and the guard is off"
         )
-    return {
-        direction: Selection(
-            **{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__}
-        )
-        for direction in finished
-    }
+    return {direction: selection_of(tensors, direction) for direction in finished}
+
+
+def selection_of(tensors: Tensors, direction: str) -> Selection:
+    """From what `select_phase` wrote."""
+    return Selection(**{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__})
 
 
 def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from suder.settings.objective import check_objective
-from suder.settings.reward import check_reward
+from suder.settings.reward import check_reward, what_is_computed
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
@@ -61,6 +61,38 @@ class Data(Section):
             lt=1,
         ),
     ] = 0.1
+    rollouts: Annotated[
+        PathText | None,
+        says(
+            "Parquet file of rollouts, or folder of such: a run learns from them, and samples "
+            "nothing but the guard's looks. images and prompts may be left out: theirs are taken"
+        ),
+    ] = None
+    pairing: Annotated[
+        bool,
+        says(
+            "prompts are the pictures' own texts, x.txt beside x.png or {file_name, text} in a "
+            "metadata.jsonl, and a round has captions of a picture and drawings of its text; "
+            "prompts may be left out, or name such a file of JSON lines"
+        ),
+    ] = False
+    replay: Annotated[
+        NonNegative,
+        says(
+            "inputs of each direction, at most, that a round takes up again besides its own, of "
+            "those whose candidates were all dropped or all of one reward; 0: none"
+        ),
+    ] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _taken(cls, tree: Any) -> Any:
+        """Inputs that nobody names: those of the rollouts, or the pictures' own texts."""
+        if isinstance(tree, dict) and isinstance(tree.get("rollouts"), str):
+            return {"images": tree["rollouts"], "prompts": tree["rollouts"]} | tree
+        if isinstance(tree, dict) and tree.get("pairing") is True and "images" in tree:
+            return {"prompts": tree["images"]} | tree
+        return tree
 
 
 class Prompts(Section):
@@ -315,6 +347,9 @@ class Reward(Section):
         float | None,
         says("z(R) + external_weight z(external) inside each group; null: external alone"),
     ] = None
+    rescore: Annotated[
+        bool, says("of data.rollouts: score them anew, and not take the rewards that they tell")
+    ] = False
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -333,9 +368,40 @@ class Guard(Section):
     samples: Annotated[
         Positive, says("candidates a look draws in each direction, spread over its inputs")
     ] = 384
-    evidence: Annotated[
-        float, says("standard errors by which rewards must beat the start's to be kept", ge=0)
-    ] = 1.64
+    false_keep: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run, of keeping weights that the start model likes no "
+            "better than itself",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    false_stop: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run and all that is watched, of calling weights no worse "
+            "than the start's declining",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    loss_limit: Annotated[
+        float,
+        says(
+            "a direction whose reward is lower than the start's by more than this part of its "
+            "standard deviation over the start's samples is not kept",
+            ge=0,
+        ),
+    ] = 0.04
+    drift_limit: Annotated[
+        float,
+        says(
+            "nor is a statistic of pictures or captions (dark, saturated, edges, colours, length, "
+            "words, cut_off, distinct, denied) that moved by more than this part of its own",
+            gt=0,
+        ),
+    ] = 0.5
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
@@ -361,6 +427,13 @@ class Checkpoint(Section):
         says("of the models that are saved; null: that of the start model's checkpoint"),
     ] = None
     keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
+    rollouts: Annotated[
+        Literal["parquet"] | None,
+        says(
+            "parquet: each round's candidates, rewards and log-probabilities as a file in "
+            "rollouts/, all kept (pip install 'suder[parquet]'; docs/rollouts.md); null: no"
+        ),
+    ] = None
 
 
 class TrainConfig(Section):
@@ -424,6 +497,26 @@ class TrainConfig(Section):
                 f"objective.token_weight {self.objective.token_weight} is of the tokens of "
                 "pictures, and directions understanding draws none: leave it out"
             )
+        if self.data.rollouts and (self.data.pairing or self.data.replay):
+            name = "pairing" if self.data.pairing else "replay"
+            raise ValueError(
+                f"data.{name} chooses what a round samples, and with data.rollouts it samples "
+                "nothing: leave one out"
+            )
+        if self.data.pairing and self.directions not in ("joint", "alternating"):
+            raise ValueError(
+                f"data.pairing is of both directions, and {self.directions} is trained alone: set "
+                "directions to joint or alternating"
+            )
+        if self.reward.rescore and not self.data.rollouts:
+            raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
+        if self.data.rollouts and not self.reward.rescore:
+            told = what_is_computed(self.reward, self.objective.entropy_anchor)
+            if told:
+                raise ValueError(
+                    f"{told} has nothing to score, for the rewards are those of data.rollouts: "
+                    "leave it out, or set reward.rescore"
+                )
         check_objective(self.objective)
         return self
 
