@@ -14,6 +14,7 @@ from suder.method.passes import cu_seqlens_of, hidden_of, kl_between, model_inpu
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
 from suder.method.shares import alone, own_blocks
+from suder.method.token_weight import critical, siblings
 from suder.models.base import UnifiedModel
 from suder.settings.config import TrainConfig
 from suder.settings.objective import PAIRED, looks_at_start, preference_of
@@ -92,6 +93,7 @@ def add_gradient(
     pairs = None
     if objective.name in PAIRED:
         pairs = _all_pairs(models, rollouts, condition, trained, parts, config, together)
+    opposed = _opposed(policy, rollouts, selection, config)
     first_pair, first_token = here.start, 0
     with alone(together):
         for block, idle in parts:
@@ -117,6 +119,7 @@ def add_gradient(
                 pairs,
                 first_pair,
                 kl,
+                _token_weight(rollouts, config, stats, opposed, chosen),
             )
             (loss / units).backward()
             first_pair, first_token = first_pair + block.rows.numel(), now.stop
@@ -124,6 +127,37 @@ def add_gradient(
             _count(sums, loss.detach() / units, stats, start_logprob, kl, drawn_logprob)
     sums.add_up()
     return sums
+
+
+def _opposed(
+    policy: UnifiedModel, rollouts: Rollouts, selection: Selection, config: TrainConfig
+) -> torch.Tensor | None:
+    """Weights `[B, I]` that look at all siblings, which a block may not hold; None: others."""
+    if rollouts.direction != "generation" or config.objective.token_weight != "siblings":
+        return None
+    shape = len(rollouts.inputs), rollouts.group
+    device = policy.device
+    return siblings(
+        rollouts.pictures().view(*shape, -1).to(device),
+        selection.advantage.view(shape).to(device),
+        selection.valid.view(shape).to(device),
+        policy.codebook.detach(),
+    )
+
+
+def _token_weight(
+    rollouts: Rollouts,
+    config: TrainConfig,
+    stats: LogprobStats,
+    opposed: torch.Tensor | None,
+    chosen: torch.Tensor,
+) -> torch.Tensor | None:
+    """Of a block's tokens, float32 `[T]`; None: all alike, as in texts."""
+    if opposed is not None:
+        return opposed[chosen.to(opposed.device)].flatten()
+    if rollouts.direction == "generation" and config.objective.token_weight == "critical":
+        return critical(stats.entropy.detach().view(len(chosen), -1)).flatten()
+    return None
 
 
 Models = tuple[UnifiedModel, UnifiedModel]  # policy and start

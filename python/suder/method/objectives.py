@@ -81,6 +81,7 @@ def objective_loss(
     pairs: AllPairs | None = None,
     first_pair: int = 0,
     kl: torch.Tensor | None = None,
+    token_weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The loss summed over sequences (over pairs for simpo and dpo), KL to the start included.
 
@@ -107,6 +108,7 @@ def objective_loss(
             the place of the block's first. Values and gradients of the blocks then add up to those
             of the batch, whatever the loss.
         kl: float32 `[T]`, takes a gradient; None: k3.
+        token_weight: float32 `[T]`, times each token's policy gradient (grpo); None: all alike.
 
     Returns:
         Scalar float32. The sum, so that losses of parts of a batch add up.
@@ -138,6 +140,7 @@ def objective_loss(
             start_logprob if sampled > 0 else None,
             clip=settings.clip,
             kl_coef=sampled,
+            token_weight=token_weight,
             reduction="sequence",
         )
         total = total + policy * sequences * weight

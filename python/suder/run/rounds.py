@@ -13,6 +13,7 @@ from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
 from suder.method.combine import YES, combine
 from suder.method.directions import active, held
+from suder.method.entropy import entropy_reward
 from suder.method.external import ExternalReward
 from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
@@ -265,6 +266,7 @@ def score_phase(
     external: ExternalReward | None = None,
     digests: Mapping[str, str] | None = None,
     source: Offline | None = None,
+    start: UnifiedModel | None = None,
 ) -> Tensors:
     """Each direction's rewards, float32 `[B]`, and as "direction/part" what they are made of,
     where that is more than the dual reward.
@@ -274,6 +276,7 @@ def score_phase(
         digests: what is known of the pictures' contents.
         source: the files that the candidates are taken from, rewards included unless
             `reward.rescore`.
+        start: whose entropy is an anchor, where the settings say so.
 
     Raises:
         NotFinite: a direction has none that is finite, though there was something to score.
@@ -295,6 +298,10 @@ def score_phase(
             parts["external"] = external_of(
                 one, external, str(config.reward.external), policy, digests
             )
+        if config.objective.entropy_anchor and start is not None:
+            parts["entropy"] = entropy_reward(
+                policy, start, one, condition, config, scorer.tokens_per_batch
+            )
         return parts
 
     def make() -> Tensors:
@@ -305,7 +312,9 @@ def score_phase(
                 rewards[one.direction] = source.reward(one.direction, numbers)
             else:
                 parts = scored(one)
-                rewards[one.direction] = combine(parts, config.reward, one.group)
+                rewards[one.direction] = combine(
+                    parts, config.reward, one.group, config.objective.entropy_anchor
+                )
                 if list(parts) != ["dual"]:
                     rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
             if source:

@@ -299,7 +299,7 @@ class Trainer:
                 learner.judge.tokens_per_batch = batches.tokens
             return score_phase(
                 folder, learner.scorer, policy, rollouts, conditions, config, index,
-                learner.judge, learner.external, self.inputs.digests, self.source,
+                learner.judge, learner.external, self.inputs.digests, self.source, learner.start,
             )  # fmt: skip
 
         rewards = batches.within_memory(score, log.say, "score")

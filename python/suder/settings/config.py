@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from suder.settings.objective import check_objective
-from suder.settings.reward import check_reward
+from suder.settings.reward import check_reward, what_is_computed
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
@@ -159,6 +159,22 @@ class ObjectiveSection(Section):
             ge=0,
         ),
     ] = None
+    token_weight: Annotated[
+        Literal["none", "critical", "siblings"],
+        says(
+            "grpo: how much a picture's tokens learn. critical: only the first tenth and the tenth "
+            "of highest entropy (GCPO); siblings: less where pictures of the opposite advantage "
+            "look alike (STAGE); docs/rewards.md"
+        ),
+    ] = "none"
+    entropy_anchor: Annotated[
+        float,
+        says(
+            "weight of a reward, 1 / (1 + (H of the start - H)^2), for an entropy like the start's "
+            "(STAGE), beside its group's mean; 0: none",
+            ge=0,
+        ),
+    ] = 0.0
     clip: Annotated[float, says("grpo: half-width of the ratio's clip range", gt=0, lt=1)] = 0.2
     normalize: Annotated[
         Literal["std", "mean", "none"],
@@ -476,6 +492,11 @@ class TrainConfig(Section):
                 "objective.anchor holds the direction that a round does not train, and joint "
                 "rounds train both: objective.kl is their weight; leave objective.anchor out"
             )
+        if self.objective.token_weight != "none" and self.directions == "understanding":
+            raise ValueError(
+                f"objective.token_weight {self.objective.token_weight} is of the tokens of "
+                "pictures, and directions understanding draws none: leave it out"
+            )
         if self.data.rollouts and (self.data.pairing or self.data.replay):
             name = "pairing" if self.data.pairing else "replay"
             raise ValueError(
@@ -489,11 +510,13 @@ class TrainConfig(Section):
             )
         if self.reward.rescore and not self.data.rollouts:
             raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
-        if self.data.rollouts and not self.reward.rescore and self.reward.scorer != "live":
-            raise ValueError(
-                f"reward.scorer {self.reward.scorer} has nothing to score, for the rewards are "
-                "those of data.rollouts: leave it out, or set reward.rescore"
-            )
+        if self.data.rollouts and not self.reward.rescore:
+            told = what_is_computed(self.reward, self.objective.entropy_anchor)
+            if told:
+                raise ValueError(
+                    f"{told} has nothing to score, for the rewards are those of data.rollouts: "
+                    "leave it out, or set reward.rescore"
+                )
         check_objective(self.objective)
         return self
 

@@ -73,6 +73,7 @@ def check_objective(objective: ObjectiveSection) -> None:
         "margin": preference is None or preference.loss_type not in TAKES_MARGIN,
         "clip": objective.name != "grpo",
         "normalize": objective.name != "grpo",
+        "token_weight": objective.name != "grpo",
         "kl_estimator": objective.kl == 0,
     }
     for name, is_unused in unused.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from suder.settings.config import Reward
 
-Part = Literal["dual", "judge", "external"]
+Part = Literal["dual", "judge", "external", "entropy"]
 
 
 def base_of(reward: Reward) -> Part:
@@ -46,3 +46,20 @@ def check_reward(reward: Reward) -> None:
                 f"reward.{name} is {value}, which has a meaning only where {only}: leave it out "
                 f"({default})"
             )
+
+
+def what_is_computed(reward: Reward, entropy_anchor: float) -> str:
+    """The first setting, with its value, that asks for another number than the dual reward is, or
+    "": of rewards that are taken as they are it would have no effect.
+    """
+    values = {
+        "reward.scorer": (reward.scorer, "live"),
+        "reward.judge": (reward.judge, "off"),
+        "reward.external": (reward.external, None),
+        "reward.reduction": (reward.reduction, "mean"),
+        "reward.include_eos": (reward.include_eos, True),
+        "objective.entropy_anchor": (entropy_anchor, 0.0),
+    }
+    return next(
+        (f"{name} {value}" for name, (value, usual) in values.items() if value != usual), ""
+    )
