@@ -79,12 +79,12 @@ class Look:
     @classmethod
     def load(cls, state: dict[str, Any]) -> Look:
         """From what `state` returned."""
-        changes = {
-            kind: {name: Change(**_numbers(one, math.inf)) for name, one in state[kind].items()}
+        reward, statistics = (
+            {name: Change(**_numbers(one, math.inf)) for name, one in state[kind].items()}
             for kind in ("reward", "statistics")
-        }
-        numbers = {name: _numbers(state[name]) for name in ("kl", "entropy")}
-        return cls(state["round"], **numbers, **changes)
+        )
+        kl, entropy = (_numbers(state[name]) for name in ("kl", "entropy"))
+        return cls(state["round"], kl, entropy, reward, statistics)
 
 
 def compared(each: Tensor, first: Tensor, spread: float) -> Change:

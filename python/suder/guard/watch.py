@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from suder.guard.look import Change, Look, compared, mean_of, spread_of
 from suder.guard.statistics import caption_statistics, distinct, joined, picture_statistics
 from suder.guard.strip import Strip, strip_of
 from suder.inputs.files import DataError
+from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Rollouts,
@@ -27,8 +28,6 @@ from suder.method.rollouts import (
 from suder.models.base import DIRECTIONS, Condition, Direction, NotFinite, UnifiedModel
 from suder.settings.config import TrainConfig
 
-Judge = Callable[..., Tensor]  # (pictures, texts, group) -> p(yes), float32 [B]
-
 
 class Watch:
     """Takes looks: held-out inputs prepared once, and the start model's samples to compare with.
@@ -36,11 +35,10 @@ class Watch:
     A look draws as the run draws (`config.sampling`), and a caption that was cut off has no reward
     where the run gives it none (`reward.cut_captions`).
 
-    Args:
-        judge: asks the frozen start model whether a picture shows what a text says; None: it
-            cannot be asked.
-
     Attributes:
+        judge: asks the frozen start model whether a picture shows what a text says; None where it
+            cannot be asked.
+        unasked: why not.
         lost: pictures that could not be read any more, or have changed, with the reason.
         strip: of the last look, what it shows to people.
     """
@@ -54,10 +52,11 @@ class Watch:
         seed: int,
         digests: Mapping[str, str] | None = None,
         reward_model: UnifiedModel | None = None,
-        judge: Judge | None = None,
     ) -> None:
         settings = config.guard
-        self.start, self.sampling, self.judge = start, config.sampling, judge
+        self.start, self.sampling = start, config.sampling
+        judge = SelfJudge(start)
+        self.judge, self.unasked = None if judge.unavailable else judge, judge.unavailable
         self.counts_cut = config.reward.cut_captions == "keep"
         shown = read_conditions(start, "understanding", images, digests, settings.inputs)
         asked = read_conditions(start, "generation", prompts, most=settings.inputs)
@@ -103,6 +102,8 @@ class Watch:
             NotFinite: the start model is such a one, or gives no finite reward.
         """
         self.at_once, self.tokens, self.scorer.tokens_per_batch = at_once, tokens, tokens
+        if self.judge is not None:
+            self.judge.tokens_per_batch = tokens
         kl: dict[str, float] = {}
         entropy: dict[str, float] = {}
         reward: dict[str, Change] = {}

@@ -58,6 +58,8 @@ class Oversight:
             log.dropped([row for row in rows if row not in known])
         look = self._look(start, 0, log)
         if fresh:
+            if self.watch.unasked:
+                log.say(f"guard: nobody is asked what pictures show: {self.watch.unasked}")
             self.guard.judge(look)
             self._keep(self.learner.policy)  # still the start's weights, and never rounded
             with ranks.each():

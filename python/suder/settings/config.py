@@ -298,6 +298,12 @@ class Guard(Section):
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
+    idle_kl_limit: Annotated[
+        float,
+        says(
+            "the same of a direction that is not trained, nats per token: nothing pays for it", gt=0
+        ),
+    ] = 0.01
     entropy_floor: Annotated[
         Fraction, says("collapse: entropy under this fraction of the start's")
     ] = 0.2

@@ -84,12 +84,24 @@ def test_later_looks_take_less_evidence() -> None:
 def test_what_is_not_trained_is_no_evidence() -> None:
     """A direction that only drifts may please the start model more and draw worse."""
     guard = Guard(Settings(), ("understanding",), ROUNDS)
-    drift = [look(0, kl=0.0, gain=0.0), look(20, gain=0.3), look(40, gain=0.3, caption_gain=0.08)]
+    far = {"kl": 0.005, "gain": 0.3}
+    drift = [look(0, kl=0.0, gain=0.0), look(20, **far), look(40, **far, caption_gain=0.08)]
     assert [guard.judge(one) for one in drift] == ["keep", "hold", "keep"]
     worse = Guard(Settings(), ("understanding",), ROUNDS)
-    drift = [look(0, kl=0.0, gain=0.0), look(20, gain=-0.05, caption_gain=0.3)]
+    drift = [look(0, kl=0.0, gain=0.0), look(20, kl=0.005, gain=-0.05, caption_gain=0.3)]
     assert [worse.judge(one) for one in drift] == ["keep", "hold"]
     assert worse.note == "held: generation reward under the start model may be down by 0.050"
+
+
+def test_what_is_not_trained_stays_near_the_start() -> None:
+    """Its KL has far less noise than a reward: it sees a drift before anything else does."""
+    better = {"gain": 0.0, "caption_gain": 0.3}
+    for kl, verdict in ((0.009, "keep"), (0.011, "hold")):
+        guard = Guard(Settings(), ("understanding",), ROUNDS)
+        assert [guard.judge(look(0)), guard.judge(look(20, kl=kl, **better))][1] == verdict
+    assert guard.note == "held: generation is not trained, and 0.011 nats a token from the start"
+    joint = Guard(Settings(), DIRECTIONS, ROUNDS)
+    assert [joint.judge(look(0)), joint.judge(look(20, kl=0.2, **better))][1] == "keep"
 
 
 def test_noise_below_the_start_is_no_decline() -> None:

@@ -41,8 +41,8 @@ def test_what_a_run_leaves(make_config: Make, model_folder: Path) -> None:
     summary = Trainer(config, quiet=True).run()
     run = Path(config.output)
     assert {path.name for path in run.iterdir()} == {
-        ".suder", "best", "checkpoints", "config.yaml", "data", "metrics.jsonl", "model", "rounds",
-        "state", "summary.json", "tensorboard", "versions.json",
+        ".suder", "best", "checkpoints", "config.yaml", "data", "looks", "metrics.jsonl", "model",
+        "rounds", "state", "summary.json", "tensorboard", "versions.json",
     }  # fmt: skip
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["000004", "000005"]
     assert [path.name for path in sorted((run / "rounds").iterdir())] == [
