@@ -63,14 +63,6 @@ class Look:
             numbers[f"guard/{statistic}/{direction}"] = one.mean
         return numbers
 
-    def bands(self, limit: float) -> dict[str, float]:
-        """For the log of the start's look: how far its statistics may move."""
-        numbers: dict[str, float] = {}
-        for name, one in self.statistics.items():
-            direction, statistic = name.split("/")
-            numbers[f"guard/{statistic}_band/{direction}"] = limit * one.spread
-        return numbers
-
     def state(self) -> dict[str, Any]:
         """As JSON has it; what is not finite, which JSON has no word for, is None."""
         tree: dict[str, Any] = finite(asdict(self))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from suder import ranks
 from suder.engine.sampling import AT_ONCE
+from suder.guard.candidates import of_candidates
 from suder.guard.distance import logprob_of, truncates
 from suder.guard.look import Change, Look, compared, mean_of, spread_of
-from suder.guard.statistics import caption_statistics, distinct, joined, picture_statistics
+from suder.guard.statistics import distinct
 from suder.guard.strip import Strip, strip_of
 from suder.inputs.files import DataError
 from suder.method.judge import SelfJudge
@@ -155,34 +154,13 @@ class Watch:
         return self._change(direction, reward, len(rollouts.inputs))
 
     def _statistics(self, rollouts: Rollouts) -> dict[str, Change]:
-        inputs, found = len(rollouts.inputs), self._each(rollouts)
+        inputs = len(rollouts.inputs)
+        given = self.conditions[rollouts.direction]
+        found = of_candidates(rollouts, given, self.start, self.judge)
         sequences = [tuple(one.tolist()) for one in rollouts.sequences()]
         found["distinct"] = distinct(sequences, inputs)
         names = {f"{rollouts.direction}/{name}": values for name, values in found.items()}
         return {name: self._change(name, values, inputs) for name, values in names.items()}
-
-    def _each(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """Statistics of every candidate; each of the run's processes measures its share."""
-        here = ranks.share(len(rollouts.inputs))
-        with ranks.each():
-            given = self.conditions[rollouts.direction][here.start : here.stop]
-            found = self._measured(rollouts.take(here), given) if len(here) else {}
-        return joined([one for one in ranks.gather(found) if one])
-
-    def _measured(self, rollouts: Rollouts, given: Any) -> dict[str, Tensor]:
-        if rollouts.direction == "generation":
-            drawn = rollouts.pictures()
-            parts = drawn.split(max(2, self.start.pictures_at_once))
-            found = joined([picture_statistics(self.start.decode(part)) for part in parts])
-            asked = drawn, given
-        else:
-            texts = self.start.detokenize(rollouts.sequences())
-            found = caption_statistics(texts, rollouts.cu_seqlens.diff(), rollouts.finished)
-            asked = given, texts
-        if self.judge is not None:
-            answer = self.judge(*asked, rollouts.group).cpu()
-            found["denied"] = (answer < 0.5).double().masked_fill(answer.isnan(), torch.nan)
-        return found
 
     def _change(self, name: str, values: Tensor, inputs: int) -> Change:
         """Against the start's, whose own the first are."""

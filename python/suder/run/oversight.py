@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from suder import ranks
+from suder.guard.drift import bands
 from suder.guard.rule import Guard, Verdict
 from suder.guard.watch import Look, Watch
 from suder.inputs.data import Inputs
@@ -66,7 +67,7 @@ class Oversight:
                 if ranks.first():
                     save_inputs(self.folder, self.watch, self.inputs.digests)
             self._show(0)
-            log.round(0, look.log() | look.bands(self.config.guard.drift_limit))
+            log.round(0, look.log() | bands(look, self.config.guard.drift_limit))
 
     def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
         """Looks if it is time and does what the guard says; True if anything may have changed."""

@@ -291,7 +291,8 @@ class Guard(Section):
         float,
         says(
             "nor is a statistic of pictures or captions (dark, saturated, edges, colours, length, "
-            "words, cut_off, distinct, denied) that moved by more than this part of its own",
+            "words, cut_off, denied) that moved by more than this part of its own; distinct: four "
+            "times as far",
             gt=0,
         ),
     ] = 0.5

@@ -15,7 +15,12 @@ from suder.models.base import DIRECTIONS
 from suder.settings.config import Guard as Settings
 
 ROUNDS = 240
-STATISTICS = {"generation/dark": (0.2, 0.1), "understanding/cut_off": (0.01, 0.05)}  # spreads
+# Of the start: means and spreads.
+STATISTICS = {
+    "generation/dark": (0.2, 0.1),
+    "generation/distinct": (0.8, 0.2),
+    "understanding/cut_off": (0.01, 0.05),
+}
 
 
 def look(
@@ -125,6 +130,9 @@ def test_noise_below_the_start_is_no_decline() -> None:
         ({"dark": -0.10}, "stop", "generation: dark 0.100, start's 0.200"),
         ({"cut_off": 0.10}, "stop", "understanding: cut_off 0.110, start's 0.010"),
         ({"cut_off": -0.10}, "keep", "kept"),  # that is no worse
+        ({"distinct": -0.35}, "keep", "kept"),  # sharper, as training is to make it
+        ({"distinct": -0.45}, "stop", "generation: distinct 0.350, start's 0.800"),
+        ({"distinct": 0.45}, "keep", "kept"),
     ],
 )
 def test_statistics_that_no_reward_contains(
