@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "improve a model with a folder of pictures and a file of prompts",
     "plan": "what a run would hold in memory, before any work",
     "doctor": "examine a checkpoint: what is fine, what is odd, what to do",
+    "audit": "what both rewards make of your pictures, before any training",
     "sample": "draw pictures of prompts, or caption pictures",
     "score": "dual rewards of captions or pictures",
     "evaluate": "compare a base and a tuned model on held-out inputs",
