@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "examine a checkpoint: what is fine, what is odd, what to do",
     "rollouts": "what a run sampled and scored, as Parquet files",
     "pairs": "preference pairs of rollouts, for TRL, ms-swift or suder",
+    "audit": "what both rewards make of your pictures, before any training",
     "sample": "draw pictures of prompts, or caption pictures",
     "score": "dual rewards of captions or pictures",
     "evaluate": "compare a base and a tuned model on held-out inputs",
