@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from suder.world import captions, digits, drawing, scenes
+from suder.world import captions, digits, drawing, emoji, scenes
 from suder.world.splits import Split
 
 
@@ -47,4 +47,5 @@ def shapes_pairs(split: Split, n: int, seed: int) -> tuple[np.ndarray, list[str]
 WORLDS = {
     "shapes": World(captions.WORDS, shapes_pictures, shapes_pairs),
     "digits": World(digits.WORDS, digits.pictures, digits.pairs),
+    "emoji": World(emoji.WORDS, emoji.pictures, emoji.pairs),
 }

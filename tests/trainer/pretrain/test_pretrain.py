@@ -320,6 +320,8 @@ def test_a_bad_recipe_names_the_setting(tmp_path):
     file.write_text("world: shapes\nvq:\n  stepz: 3\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: `vq\.stepz`"):
         recipe.load_recipe(file)
-    with pytest.raises(FileNotFoundError, match="the ones that come with suder: digits, shapes"):
+    with pytest.raises(
+        FileNotFoundError, match="the ones that come with suder: digits, emoji, shapes"
+    ):
         recipe.load_recipe("cats")
     assert recipe.load_recipe("shapes", seed=7).seed == 7
