@@ -1,12 +1,8 @@
 """The emoji world's drawings: four packages of the npm registry, read from a folder.
 
-    @iconify-json/fluent-emoji-flat   Fluent Emoji, Microsoft              MIT
-    @iconify-json/noto                Noto Emoji, Google                   Apache-2.0
-    @iconify-json/twemoji             Twemoji, Twitter and contributors    CC BY 4.0
-    @iconify-json/openmoji            OpenMoji, its authors                CC BY-SA 4.0
-
-The folder is `$SUDER_EMOJI`, or `suder/emoji` in the user's cache. What it lacks is fetched into it
-by `npm pack`, once; nothing of it comes with suder.
+`SOURCES` names them with their authors and licences. The folder is `$SUDER_EMOJI`, or `suder/emoji`
+in the user's cache. What it lacks is fetched into it by `npm pack`, once; nothing of it comes with
+suder.
 """
 
 from __future__ import annotations
@@ -28,6 +24,19 @@ from PIL import Image
 # The versions that the embedded model saw. Another one found in the folder is read as well.
 VERSIONS = {"fluent-emoji-flat": "1.2.6", "noto": "1.2.9", "twemoji": "1.2.5", "openmoji": "1.2.29"}
 SETS = tuple(VERSIONS)
+SOURCES = """\
+This model was trained on drawings of these sets, as packed by Iconify, cut out, shifted and scaled,
+some of them without their colours:
+
+    Fluent Emoji  Microsoft                 MIT           github.com/microsoft/fluentui-emoji
+    Noto Emoji    Google                    Apache-2.0    github.com/googlefonts/noto-emoji
+    Twemoji       Twitter and contributors  CC BY 4.0     github.com/jdecked/twemoji
+    OpenMoji      the OpenMoji project      CC BY-SA 4.0  openmoji.org
+
+The drawings themselves are not here. What the weights, and pictures drawn with them, take over from
+them stays under those licences: name the sets, and share adaptations of OpenMoji's under
+CC BY-SA 4.0.
+"""
 CANVAS, DRAWN = 96, 72  # side of a drawing, and of what is drawn in its middle, in pixels
 _FINE = 192  # side that the SVG is rendered at before it is trimmed
 _MOST_BYTES = 128 << 20  # of an icons.json; the largest has 25 MB

@@ -179,6 +179,15 @@ def test_packages_of_something_else_are_named(emoji_world, tmp_path, monkeypatch
     assert not [name for name in os.listdir(tmp_path) if name.startswith("drawings")]
 
 
+def test_every_package_and_its_licence_is_named():
+    text = world("emoji").sources
+    for words in ("Fluent Emoji", "Noto Emoji", "Twemoji", "OpenMoji"):
+        assert words in text
+    for licence in ("MIT", "Apache-2.0", "CC BY 4.0", "CC BY-SA 4.0"):
+        assert licence in text
+    assert not world("shapes").sources
+
+
 def test_the_folder_is_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("SUDER_EMOJI", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
