@@ -3,7 +3,12 @@
 Looks are many and all at the same inputs, so their errors are alike: they are no new sample each,
 and neither one look's bound nor a sequential test of independent ones holds. The bounds here hold
 whatever looks have in common: the chances of all that a run has planned add up to the level
-(Bonferroni). A late look gets more of a keeping level than an early one, for gains grow.
+(Bonferroni). A late look gets more of a keeping level than an early one, for gains grow. A run
+that is made longer (`suder train --resume RUN rounds=N`) has spent some of its level twice.
+
+Changes are taken to be symmetric where there is no gain, as differences of two draws of one thing
+are; of heavy tails (Student's t with 3 degrees of freedom) fewer are called gains than the level
+says, of a long tail below (an exponential's) more: 18% of 12 independent looks.
 """
 
 from __future__ import annotations
