@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from suder.evaluation.compare import Row
+from suder.report.figures import STYLE, legend, new_figure, png
 from suder.report.run_data import RunData
 from suder.report.shapes import is_number
 from suder.storage.shown import shown as visible
@@ -20,20 +17,6 @@ DIRECTIONS = {"generation": "#0b6e8a", "understanding": "#d1603d"}
 NAMES = {"generation": "drawing (text to picture)", "understanding": "captioning (picture to text)"}
 _LONGEST = 40  # characters of a category in a diagram
 BASE, TUNED = "#a9b4bd", "#0b6e8a"
-STYLE: Any = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a949c",
-    "axes.labelcolor": "#444c52",
-    "xtick.color": "#444c52",
-    "ytick.color": "#444c52",
-    "axes.grid": True,
-    "grid.color": "#e7ebee",
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.6,
-}
 
 
 def training_curves(run: RunData) -> str:
@@ -50,13 +33,15 @@ def training_curves(run: RunData) -> str:
             axis = figure.add_subplot(2, 2, place + 1)
             for direction, color in DIRECTIONS.items():
                 at, values = run.series(f"{name}/{direction}")
+                if name == "kl" and not at:  # not trained, but held
+                    at, values = run.series(f"anchor_kl/{direction}")
                 _trend(axis, at, values, color, NAMES[direction])
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_ylabel(unit)
             if place >= 2:
                 axis.set_xlabel("round")
         legend(figure)
-        return as_png(figure)
+        return png(figure)
 
 
 def guard_curves(run: RunData) -> str:
@@ -84,7 +69,7 @@ def guard_curves(run: RunData) -> str:
             axis.set_ylabel("nats per token")
             axis.set_xlabel("round")
         legend(figure)
-        return as_png(figure)
+        return png(figure)
 
 
 def category_bars(rows: Sequence[Row]) -> str:
@@ -129,7 +114,7 @@ def category_bars(rows: Sequence[Row]) -> str:
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_xlabel("right, % (95% interval)")
         legend(figure)
-        return as_png(figure)
+        return png(figure)
 
 
 def _trend(axis: Any, at: Sequence[int], values: Sequence[float], color: str, label: str) -> None:
@@ -141,35 +126,3 @@ def _trend(axis: Any, at: Sequence[int], values: Sequence[float], color: str, la
         for i in range(len(values))
     ]
     axis.plot(at, smooth, color=color, label=label)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def legend(figure: Figure) -> None:
-    """Of all the figure's axes, each label once."""
-    found = [axis.get_legend_handles_labels() for axis in figure.axes]
-    named = {
-        label: handle
-        for handles, labels in found
-        for handle, label in zip(handles, labels, strict=True)
-    }
-    labels = list(named)
-    if labels:
-        figure.legend(
-            [named[one] for one in labels],
-            labels,
-            loc="outside lower center",
-            ncols=len(labels),
-            frameon=False,
-        )
-
-
-def as_png(figure: Figure) -> str:
-    """A figure as the text of a data URL."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

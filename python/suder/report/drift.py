@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import matplotlib
 
-from suder.report.curves import DIRECTIONS, NAMES, STYLE, as_png, legend, new_figure
+from suder.report.curves import DIRECTIONS, NAMES
+from suder.report.figures import STYLE, legend, new_figure, png
 from suder.report.run_data import RunData
 
 # In the order of the page: metric and title.
@@ -49,4 +50,4 @@ def statistic_curves(run: RunData) -> str:
             if place >= len(there) - _COLUMNS:
                 axis.set_xlabel("round")
         legend(figure)
-        return as_png(figure)
+        return png(figure)

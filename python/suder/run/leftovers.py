@@ -47,6 +47,9 @@ def forget(folder: Path, config: TrainConfig) -> None:
         path.unlink()
     _drop_empty(folder / "looks")
     drop_spent(folder, config)
+    for path in _tables(folder, ".parquet"):
+        path.unlink()
+    _drop_empty(folder / "rollouts")
     drop_folder(folder / "model")
     (folder / "metrics.jsonl").unlink(missing_ok=True)
 
@@ -78,6 +81,7 @@ def tidy(folder: Path) -> None:
             for path in numbered(folder / "rounds")
             for name in PHASES
         ),
+        *_tables(folder, ".parquet.partial"),
         *_looks(folder, ".json.partial"),
     ]
     for path in halves:
@@ -100,6 +104,12 @@ def drop_checkpoints(folder: Path, index: int, every: int, keep: int) -> None:
     numbers = range(every, index + 1, every)
     for path in _early([path for path in numbered(folder) if int(path.name) in numbers], keep):
         drop_folder(path)
+
+
+def _tables(folder: Path, ending: str) -> list[Path]:
+    """Of rounds, in rollouts/."""
+    found = (folder / "rollouts").glob(f"*{ending}")
+    return [path for path in found if path.name.removesuffix(ending).isdigit()]
 
 
 def _looks(folder: Path, ending: str = ".json") -> list[Path]:

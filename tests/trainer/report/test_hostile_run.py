@@ -50,7 +50,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the diagrams and the bootstrap, which take most of a page's time and are numbers."""
+    """Without the diagrams, which take most of a page's time, and with plain intervals."""
 
     def interval(values: Any, clusters: Any, **_: Any) -> Interval:
         return Interval(float(np.mean(values)), 0.0, 1.0, len(values), 1)
