@@ -109,7 +109,8 @@ class Trainer:
                 deletes all that the run made before.
             rounds: go on until so many, also with a finished run. The weights are those of a run
                 that was asked for as many, if the guard looked at the last round anyhow
-                (`guard.every`) or is off.
+                (`guard.every`) or is off; but what it kept was judged by the bounds of the looks
+                that were planned then.
         """
         folder = Path(folder)
         origin = read_origin(folder)
