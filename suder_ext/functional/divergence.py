@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,13 +129,11 @@ def _per_position(
     ref_rows, _ = flattened(ref_hidden, target)
     sides = rows, weight, bias, ref_rows, ref_weight, ref_bias
     keep = _room_for_logits(*sides)
-    run = eager.call if eager.ready("linear_kl", *sides, index) else _dispatched
-    kl: Tensor = run("linear_kl", *sides, index, *options, keep)[0]
-    return kl.view(target.shape)
-
-
-def _dispatched(op: str, *arguments: Any) -> Any:
-    return getattr(_ops, op)(*arguments)
+    if eager.ready("linear_kl", *sides, index):
+        kl: Tensor = eager.call("linear_kl", *sides, index, *options, keep)[0]
+    else:
+        kl = _ops.linear_kl(*sides, index, *options, keep)[0]
+    return kl if target.dim() == 1 else kl.view(target.shape)
 
 
 def _in_one_dtype(*tensors: Tensor | None) -> list[Tensor | None]:

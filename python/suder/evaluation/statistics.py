@@ -120,9 +120,8 @@ def difference_interval(values: np.ndarray, spread: Spread, level: float = LEVEL
     middle = mean * count / (count + added)
     variance = (square * count + added / 2) / (count + added) - middle**2
     half = math.sqrt(added * variance / (count + added))
-    return Interval(
-        mean, max(-1.0, middle - half), min(1.0, middle + half), values.size, spread.clusters
-    )
+    low, high = min(mean, max(-1.0, middle - half)), max(mean, min(1.0, middle + half))
+    return Interval(mean, low, high, values.size, spread.clusters)
 
 
 def reward_accuracy(

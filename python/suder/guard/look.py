@@ -63,14 +63,6 @@ class Look:
             numbers[f"guard/{statistic}/{direction}"] = one.mean
         return numbers
 
-    def bands(self, limit: float) -> dict[str, float]:
-        """For the log of the start's look: how far its statistics may move."""
-        numbers: dict[str, float] = {}
-        for name, one in self.statistics.items():
-            direction, statistic = name.split("/")
-            numbers[f"guard/{statistic}_band/{direction}"] = limit * one.spread
-        return numbers
-
     def state(self) -> dict[str, Any]:
         """As JSON has it; what is not finite, which JSON has no word for, is None."""
         tree: dict[str, Any] = finite(asdict(self))
@@ -79,12 +71,12 @@ class Look:
     @classmethod
     def load(cls, state: dict[str, Any]) -> Look:
         """From what `state` returned."""
-        changes = {
-            kind: {name: Change(**_numbers(one, math.inf)) for name, one in state[kind].items()}
+        reward, statistics = (
+            {name: Change(**_numbers(one, math.inf)) for name, one in state[kind].items()}
             for kind in ("reward", "statistics")
-        }
-        numbers = {name: _numbers(state[name]) for name in ("kl", "entropy")}
-        return cls(state["round"], **numbers, **changes)
+        )
+        kl, entropy = (_numbers(state[name]) for name in ("kl", "entropy"))
+        return cls(state["round"], kl, entropy, reward, statistics)
 
 
 def compared(each: Tensor, first: Tensor, spread: float) -> Change:

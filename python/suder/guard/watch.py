@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from suder import ranks
 from suder.engine.sampling import AT_ONCE
+from suder.guard.candidates import of_candidates
 from suder.guard.distance import logprob_of, truncates
 from suder.guard.look import Change, Look, compared, mean_of, spread_of
-from suder.guard.statistics import caption_statistics, distinct, joined, picture_statistics
+from suder.guard.statistics import distinct
 from suder.guard.strip import Strip, strip_of
 from suder.inputs.files import DataError
+from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Rollouts,
@@ -27,8 +27,6 @@ from suder.method.rollouts import (
 from suder.models.base import DIRECTIONS, Condition, Direction, NotFinite, UnifiedModel
 from suder.settings.config import TrainConfig
 
-Judge = Callable[..., Tensor]  # (pictures, texts, group) -> p(yes), float32 [B]
-
 
 class Watch:
     """Takes looks: held-out inputs prepared once, and the start model's samples to compare with.
@@ -36,11 +34,10 @@ class Watch:
     A look draws as the run draws (`config.sampling`), and a caption that was cut off has no reward
     where the run gives it none (`reward.cut_captions`).
 
-    Args:
-        judge: asks the frozen start model whether a picture shows what a text says; None: it
-            cannot be asked.
-
     Attributes:
+        judge: asks the frozen start model whether a picture shows what a text says; None where it
+            cannot be asked.
+        unasked: why not.
         lost: pictures that could not be read any more, or have changed, with the reason.
         strip: of the last look, what it shows to people.
     """
@@ -54,10 +51,11 @@ class Watch:
         seed: int,
         digests: Mapping[str, str] | None = None,
         reward_model: UnifiedModel | None = None,
-        judge: Judge | None = None,
     ) -> None:
         settings = config.guard
-        self.start, self.sampling, self.judge = start, config.sampling, judge
+        self.start, self.sampling = start, config.sampling
+        judge = SelfJudge(start)
+        self.judge, self.unasked = None if judge.unavailable else judge, judge.unavailable
         self.counts_cut = config.reward.cut_captions == "keep"
         shown = read_conditions(start, "understanding", images, digests, settings.inputs)
         asked = read_conditions(start, "generation", prompts, most=settings.inputs)
@@ -103,6 +101,8 @@ class Watch:
             NotFinite: the start model is such a one, or gives no finite reward.
         """
         self.at_once, self.tokens, self.scorer.tokens_per_batch = at_once, tokens, tokens
+        if self.judge is not None:
+            self.judge.tokens_per_batch = tokens
         kl: dict[str, float] = {}
         entropy: dict[str, float] = {}
         reward: dict[str, Change] = {}
@@ -154,34 +154,13 @@ class Watch:
         return self._change(direction, reward, len(rollouts.inputs))
 
     def _statistics(self, rollouts: Rollouts) -> dict[str, Change]:
-        inputs, found = len(rollouts.inputs), self._each(rollouts)
+        inputs = len(rollouts.inputs)
+        given = self.conditions[rollouts.direction]
+        found = of_candidates(rollouts, given, self.start, self.judge)
         sequences = [tuple(one.tolist()) for one in rollouts.sequences()]
         found["distinct"] = distinct(sequences, inputs)
         names = {f"{rollouts.direction}/{name}": values for name, values in found.items()}
         return {name: self._change(name, values, inputs) for name, values in names.items()}
-
-    def _each(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """Statistics of every candidate; each of the run's processes measures its share."""
-        here = ranks.share(len(rollouts.inputs))
-        with ranks.each():
-            given = self.conditions[rollouts.direction][here.start : here.stop]
-            found = self._measured(rollouts.take(here), given) if len(here) else {}
-        return joined([one for one in ranks.gather(found) if one])
-
-    def _measured(self, rollouts: Rollouts, given: Any) -> dict[str, Tensor]:
-        if rollouts.direction == "generation":
-            drawn = rollouts.pictures()
-            parts = drawn.split(max(2, self.start.pictures_at_once))
-            found = joined([picture_statistics(self.start.decode(part)) for part in parts])
-            asked = drawn, given
-        else:
-            texts = self.start.detokenize(rollouts.sequences())
-            found = caption_statistics(texts, rollouts.cu_seqlens.diff(), rollouts.finished)
-            asked = given, texts
-        if self.judge is not None:
-            answer = self.judge(*asked, rollouts.group).cpu()
-            found["denied"] = (answer < 0.5).double().masked_fill(answer.isnan(), torch.nan)
-        return found
 
     def _change(self, name: str, values: Tensor, inputs: int) -> Change:
         """Against the start's, whose own the first are."""

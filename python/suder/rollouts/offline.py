@@ -59,11 +59,7 @@ class Offline:
                 found.groups.setdefault(one, []).append(rows)
         for direction in trained(config):
             if not found.groups.get(direction):
-                there = ", ".join(sorted(set(names)))
-                raise DataError(
-                    f"{place} holds nothing of {direction} to learn from (its rows are of "
-                    f"{there}): set `directions` to what it holds"
-                )
+                raise DataError(f"{place} holds {_what_is_missing(direction, names)}")
         found.group = max(len(rows) for groups in found.groups.values() for rows in groups)
         if found.group < 2:
             raise DataError(f"{place}: every input has one candidate, and none to compare it with")
@@ -181,3 +177,16 @@ def fitted(config: TrainConfig) -> TrainConfig:
     if config.data.rollouts is None:
         return config
     return config.model_copy(update={"candidates": Offline.read(config).group})
+
+
+def _what_is_missing(direction: Direction, names: Sequence[str]) -> str:
+    if direction in names:
+        return (
+            f"nothing of {direction} to learn from, for none of its rows is valid, or they have no "
+            "reward: `suder score` gives them some, and so does --rescore (reward.rescore)"
+        )
+    there = ", ".join(sorted(set(names)))
+    return (
+        f"nothing of {direction} to learn from, its rows are of {there}: set `directions` to what "
+        "it holds"
+    )

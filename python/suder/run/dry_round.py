@@ -147,14 +147,17 @@ class DryRound:
     def pictures(self, direction: Direction) -> int:
         """Of those that go through the VQ model at once: captioned ones in, drawn ones out.
 
-        Drawn ones need not come out where the model reads their tokens.
+        Drawn ones need not come out where the model reads their tokens, but for the guard.
         """
         model, size = self.model, self.model.image_size
         most = model.pictures_at_once
         if direction == "generation":
-            if model.reads_tokens:
+            if model.reads_tokens and not self.config.guard.enabled:
                 return 0
-            count = max(2, min(most, self._pairs("understanding")))
+            pairs = 0 if model.reads_tokens else self._pairs("understanding")
+            if self.config.guard.enabled:  # which measures them
+                pairs = max(pairs, self.config.guard.samples)
+            count = max(2, min(most, pairs))
             tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
             return peak_of(lambda: model.vq_decode(tokens))
         count = max(2, min(most, self.config.inputs_per_round))

@@ -37,7 +37,7 @@ def is_shown(index: int, config: TrainConfig) -> bool:
 
 def save_inputs(run: Path, watch: Watch, digests: Mapping[str, str]) -> None:
     """Of the guard's first inputs; a picture that cannot be read any more is left out as null."""
-    shown = []
+    shown: list[str | None] = []
     for path in watch.inputs["understanding"][:INPUTS]:
         try:
             shown.append(_png(load_picture(path, watch.start.background, digests.get(path))))

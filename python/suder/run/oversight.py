@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from suder import ranks
+from suder.guard.drift import bands
 from suder.guard.rule import Guard, Verdict
 from suder.guard.watch import Look, Watch
 from suder.inputs.data import Inputs
@@ -58,13 +59,15 @@ class Oversight:
             log.dropped([row for row in rows if row not in known])
         look = self._look(start, 0, log)
         if fresh:
+            if self.watch.unasked:
+                log.say(f"guard: nobody is asked what pictures show: {self.watch.unasked}")
             self.guard.judge(look)
             self._keep(self.learner.policy)  # still the start's weights, and never rounded
             with ranks.each():
                 if ranks.first():
                     save_inputs(self.folder, self.watch, self.inputs.digests)
             self._show(0)
-            log.round(0, look.log() | look.bands(self.config.guard.drift_limit))
+            log.round(0, look.log() | bands(look, self.config.guard.drift_limit))
 
     def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
         """Looks if it is time and does what the guard says; True if anything may have changed."""

@@ -398,13 +398,20 @@ class Guard(Section):
         float,
         says(
             "nor is a statistic of pictures or captions (dark, saturated, edges, colours, length, "
-            "words, cut_off, distinct, denied) that moved by more than this part of its own",
+            "words, cut_off, denied) that moved by more than this part of its own; distinct: four "
+            "times as far",
             gt=0,
         ),
     ] = 0.5
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
+    idle_kl_limit: Annotated[
+        float,
+        says(
+            "the same of a direction that is not trained, nats per token: nothing pays for it", gt=0
+        ),
+    ] = 0.01
     entropy_floor: Annotated[
         Fraction, says("collapse: entropy under this fraction of the start's")
     ] = 0.2

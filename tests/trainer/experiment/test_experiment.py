@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from suder.run.trainer import Trainer
 from suder.settings.config_file import dump_config, load_config
 from suder.storage.files import WriteError, finite, read_json, write_json
 from suder.storage.folders import FolderError, claim, sole_writer
+from suder.world import emoji
 from suder.world.splits import split_of
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "experiment.yaml"
@@ -209,6 +211,23 @@ def test_changes_on_the_command_line():
     }
     with pytest.raises(PlanError, match=r"expected section\.key=value"):
         read_change("a")
+
+
+def test_inputs_of_emoji_are_of_the_unlabelled_split(emoji_world, tmp_path, monkeypatch):
+    drawn: list[emoji.Kind] = []
+    draw = emoji.draw
+    monkeypatch.setattr(emoji, "draw", lambda kind, seed: (drawn.append(kind), draw(kind, seed))[1])
+    every = set(emoji.kinds("unlabelled"))
+    for hold_back, known in ((False, every), (True, set(filterfalse(emoji.held_back, every)))):
+        drawn.clear()
+        folder = tmp_path / str(hold_back)
+        write_inputs(folder, pictures=70, prompt_count=130, hold_back=hold_back, world="emoji")
+        asked = (folder / "prompts.txt").read_text().splitlines()
+        assert set(asked) == {emoji.prompt(kind) for kind in known}
+        assert set(drawn) == known
+        assert len(asked) == 130
+        pictures = [np.asarray(Image.open(one)) for one in (folder / "images").glob("*.png")]
+        assert len({picture.tobytes() for picture in pictures}) == len(pictures) == 70
 
 
 def test_inputs_are_unlabelled_and_can_leave_validation_out(tmp_path: Path):

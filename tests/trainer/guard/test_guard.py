@@ -15,7 +15,12 @@ from suder.models.base import DIRECTIONS
 from suder.settings.config import Guard as Settings
 
 ROUNDS = 240
-STATISTICS = {"generation/dark": (0.2, 0.1), "understanding/cut_off": (0.01, 0.05)}  # spreads
+# Of the start: means and spreads.
+STATISTICS = {
+    "generation/dark": (0.2, 0.1),
+    "generation/distinct": (0.8, 0.2),
+    "understanding/cut_off": (0.01, 0.05),
+}
 
 
 def look(
@@ -84,12 +89,24 @@ def test_later_looks_take_less_evidence() -> None:
 def test_what_is_not_trained_is_no_evidence() -> None:
     """A direction that only drifts may please the start model more and draw worse."""
     guard = Guard(Settings(), ("understanding",), ROUNDS)
-    drift = [look(0, kl=0.0, gain=0.0), look(20, gain=0.3), look(40, gain=0.3, caption_gain=0.08)]
+    far = {"kl": 0.005, "gain": 0.3}
+    drift = [look(0, kl=0.0, gain=0.0), look(20, **far), look(40, **far, caption_gain=0.08)]
     assert [guard.judge(one) for one in drift] == ["keep", "hold", "keep"]
     worse = Guard(Settings(), ("understanding",), ROUNDS)
-    drift = [look(0, kl=0.0, gain=0.0), look(20, gain=-0.05, caption_gain=0.3)]
+    drift = [look(0, kl=0.0, gain=0.0), look(20, kl=0.005, gain=-0.05, caption_gain=0.3)]
     assert [worse.judge(one) for one in drift] == ["keep", "hold"]
     assert worse.note == "held: generation reward under the start model may be down by 0.050"
+
+
+def test_what_is_not_trained_stays_near_the_start() -> None:
+    """Its KL has far less noise than a reward: it sees a drift before anything else does."""
+    better = {"gain": 0.0, "caption_gain": 0.3}
+    for kl, verdict in ((0.009, "keep"), (0.011, "hold")):
+        guard = Guard(Settings(), ("understanding",), ROUNDS)
+        assert [guard.judge(look(0)), guard.judge(look(20, kl=kl, **better))][1] == verdict
+    assert guard.note == "held: generation is not trained, and 0.011 nats a token from the start"
+    joint = Guard(Settings(), DIRECTIONS, ROUNDS)
+    assert [joint.judge(look(0)), joint.judge(look(20, kl=0.2, **better))][1] == "keep"
 
 
 def test_noise_below_the_start_is_no_decline() -> None:
@@ -113,6 +130,9 @@ def test_noise_below_the_start_is_no_decline() -> None:
         ({"dark": -0.10}, "stop", "generation: dark 0.100, start's 0.200"),
         ({"cut_off": 0.10}, "stop", "understanding: cut_off 0.110, start's 0.010"),
         ({"cut_off": -0.10}, "keep", "kept"),  # that is no worse
+        ({"distinct": -0.35}, "keep", "kept"),  # sharper, as training is to make it
+        ({"distinct": -0.45}, "stop", "generation: distinct 0.350, start's 0.800"),
+        ({"distinct": 0.45}, "keep", "kept"),
     ],
 )
 def test_statistics_that_no_reward_contains(

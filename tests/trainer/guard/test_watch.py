@@ -14,6 +14,7 @@ import torch
 from suder.guard.rule import Guard
 from suder.guard.statistics import picture_statistics
 from suder.guard.watch import Watch
+from suder.method.judge import SelfJudge
 from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
 from suder.models import load_model
 from suder.models.base import DIRECTIONS, Direction, NotFinite
@@ -26,9 +27,8 @@ BATCH = TOLERANCES["batch", "cpu", torch.float32]
 Make = Callable[..., Watch]
 
 
-@pytest.fixture
-def make_watch(model_folder: Path, inputs_folder: Path) -> Make:
-    """`make_watch("sampling.temperature=0.5")`: of 10 pictures and 3 prompts, 40 candidates."""
+def watch_of(start: Any, inputs_folder: Path, *changes: str) -> Watch:
+    """Of 10 pictures and 3 prompts, 40 candidates."""
     pictures = tuple(str(path) for path in sorted((inputs_folder / "pictures").glob("*.png")))
     prompts = ("a red circle", "two blue square", "a green circle")
     tree: dict[str, Any] = {
@@ -38,10 +38,15 @@ def make_watch(model_folder: Path, inputs_folder: Path) -> Make:
         "reward": {"cut_captions": "keep"},  # an untrained model ends few
         "guard": {"inputs": 10, "samples": 40},
     }
+    return Watch(start, pictures, prompts, load_config(tree, changes), seed=1)
+
+
+@pytest.fixture
+def make_watch(model_folder: Path, inputs_folder: Path) -> Make:
+    """`make_watch("sampling.temperature=0.5")`: of each family."""
 
     def make(*changes: str, start: Any = None) -> Watch:
-        model = load_model(model_folder) if start is None else start
-        return Watch(model, pictures, prompts, load_config(tree, changes), seed=1)
+        return watch_of(start or load_model(model_folder), inputs_folder, *changes)
 
     return make
 
@@ -144,9 +149,31 @@ def test_statistics_are_of_the_decoded_pictures_and_the_captions(watch: Watch) -
     assert np.array_equal(watch.strip.pictures, pictures)
 
 
+@torch.no_grad()
+def test_the_start_model_is_asked_where_it_can_be(judging_model: Any, inputs_folder: Path) -> None:
+    watch = watch_of(judging_model, inputs_folder)
+    assert watch.unasked == ""
+    seen = watch.look(judging_model, 0)
+    ask = SelfJudge(judging_model)
+    drawn = watch._sample(judging_model, "generation")
+    written = watch._sample(judging_model, "understanding")
+    captions = judging_model.detokenize(written.sequences())
+    answers = {
+        "generation": ask(drawn.pictures(), list(drawn.inputs), drawn.group),
+        "understanding": ask(watch.conditions["understanding"], captions, written.group),
+    }
+    for direction, answer in answers.items():
+        denied = (answer < 0.5).double().masked_fill(answer.isnan(), math.nan)
+        each = denied.view(len(watch.inputs[direction]), -1).nanmean(1)  # type: ignore[index]
+        found = seen.statistics[f"{direction}/denied"].mean
+        assert found == pytest.approx(float(each.nanmean()))
+
+
 def test_what_the_start_model_denies(make_watch: Make) -> None:
     """Of pictures and of captions: the share asked about that gets a no, NaN left out."""
     watch = make_watch()
+    assert watch.judge is None
+    assert "vocabulary lacks" in watch.unasked
     asked: list[tuple[int, int, int]] = []
 
     def judge(pictures: Any, texts: Any, group: int) -> torch.Tensor:
@@ -154,7 +181,7 @@ def test_what_the_start_model_denies(make_watch: Make) -> None:
         answer = torch.tensor([0.9, 0.2, 0.4, math.nan]).repeat(group * 10)
         return answer[: max(len(pictures), len(texts))]
 
-    watch.judge = judge
+    watch.judge = judge  # type: ignore[assignment]
     seen = watch.look(watch.start, 0)
     assert asked == [(10, 40, 4), (39, 3, 13)]
     assert seen.statistics["understanding/denied"].mean == pytest.approx(2 / 3)

@@ -65,6 +65,14 @@ RUNS = {
         "rounds=1", "guard.enabled=false",  # after it, a token of 80 may be another
         "inputs_per_round=1",  # one process has none
     ),
+    "held": (
+        "directions=generation", "optimizer.shard=true", "optimizer.tokens_per_batch=64",
+        "guard.enabled=false", "rounds=2",
+    ),
+    "held, each alone": (
+        "directions=understanding", "objective.name=simpo", "lora.rank=4", "guard.enabled=false",
+        "rounds=2",
+    ),
     # Its loss sorts all pairs of the round; alone, the blocks of a direction are several.
     "aot": (
         "objective.name=dpo", "objective.loss_type=aot", "optimizer.tokens_per_batch=64",

@@ -53,7 +53,7 @@ def test_datasets_alone_reads_every_number_of_a_round(
             said = torch.tensor(
                 [float("nan") if (r := row["reward"]) is None else r for row in here]
             )
-            assert torch.equal(said, rewards[name][rewards[name].isfinite()])
+            assert torch.equal(said.nan_to_num(9.0), rewards[name].nan_to_num(9.0))
             assert [row["advantage"] for row in here] == chosen[f"{name}/advantage"].tolist()
             assert [row["valid"] for row in here] == chosen[f"{name}/valid"].tolist()
             assert [row["finished"] for row in here] == one.finished.tolist()
