@@ -81,10 +81,13 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from suder.models import load_model
+    from suder.models.unknown import not_known
     from suder.storage.files import append_jsonl, write_jsonl
 
     dtype = getattr(torch, args.dtype)
     model = load_model(args.model, device=args.device, dtype=dtype, **prompts_of(args))
+    if warning := not_known(model, prompts):
+        print(f"warning: {warning}", file=sys.stderr)
     drawn = (
         _draw(model, prompts, args, dropped) if prompts else _caption(model, files, args, dropped)
     )

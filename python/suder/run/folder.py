@@ -25,7 +25,9 @@ from suder.storage.folders import (
 )
 
 PHASES = ("sample", "score", "select")
-MADE = ("data", "rounds", "rollouts", "state", "checkpoints", "best", "model", "tensorboard")
+MADE = (
+    "data", "rounds", "rollouts", "state", "checkpoints", "best", "model", "looks", "tensorboard",
+)  # fmt: skip
 Origin = dict[str, Any]
 
 
@@ -111,6 +113,23 @@ def read_origin(folder: Path) -> Origin:
     except (DamagedFile, OSError) as error:
         raise RunError(f"{error}\n{what_is_left(folder)}") from None
     return origin
+
+
+def extended(folder: Path, config: TrainConfig, rounds: int) -> TrainConfig:
+    """The settings of a run that is to go on for longer.
+
+    Raises:
+        RunError: fewer rounds than the run has, or the guard has ended it.
+    """
+    if rounds < config.rounds:
+        raise RunError(f"rounds: {folder} is a run of {config.rounds}, it cannot become {rounds}")
+    summary = folder / "summary.json"
+    if summary.is_file() and (why := read_object(summary).get("stopped")):
+        raise RunError(
+            f"the guard stopped {folder} ({why}), so more rounds would not be run. "
+            f"{what_is_left(folder)}"
+        )
+    return config.model_copy(update={"rounds": rounds})
 
 
 def check_start(

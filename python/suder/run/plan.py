@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from suder.inputs.data import read_inputs
 from suder.inputs.texts import read_prompts
-from suder.method.directions import active, trained
+from suder.method.directions import active, held, trained
 from suder.method.moments import check_moments, moment_bytes
 from suder.models.away import products
 from suder.models.base import DIRECTIONS, UnifiedModel
@@ -73,8 +73,12 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         away = config.optimizer.offload
         dry = DryRound(config, model, longest)
         copies, sent = _copies(config, dry, learnt, divided > 1)
-        optimise = max(map(dry.optimise, trained(config)))
         seen = DIRECTIONS if config.guard.enabled else trained(config)  # of candidates
+        resting = {one for one in (held(config, 1), held(config, 2)) if one}
+        learns = [dry.optimise(one) for one in trained(config)]
+        optimise = max(learns + [dry.optimise(one, held=True) for one in resting])
+        drawn = [dry.sample(one) for one in seen]
+        drawn += [dry.sample(one, held=True) for one in resting]
         moments = moment_bytes(model.trainable_parameters(), config.optimizer) // divided
         if divided > 1:
             optimise += _gathered(model) - learnt + learnt // divided
@@ -89,8 +93,8 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
                 **copies,
             },
             phases={
-                "sample": max(map(dry.sample, seen)),
-                "pictures": max(map(dry.pictures, seen)),
+                "sample": max(drawn),
+                "pictures": max(map(dry.pictures, {*seen, *(resting & {"understanding"})})),
                 "score": max(map(dry.score, seen)),
                 "optimise": optimise + (0 if away else waiting),
             },

@@ -7,10 +7,17 @@ from pathlib import Path
 from suder.inputs.data import Inputs
 from suder.inputs.files import DataError
 from suder.method.directions import active
-from suder.method.rollouts import Rollouts, read_conditions
+from suder.method.rollouts import read_conditions
 from suder.models.base import Condition, UnifiedModel
 from suder.rollouts.offline import Offline
-from suder.run.rounds import keep_candidates, known_candidates, turn_of
+from suder.run.rounds import (
+    Sampled,
+    held_candidates,
+    keep_candidates,
+    known_candidates,
+    sampled,
+    turn_of,
+)
 from suder.settings.config import TrainConfig
 
 
@@ -20,14 +27,15 @@ def taken_phase(
     inputs: Inputs,
     config: TrainConfig,
     index: int,
+    at_once: int,
     source: Offline,
-) -> tuple[list[Rollouts], dict[str, Condition]]:
-    """As `sample_phase`, with candidates of `source`.
+) -> Sampled:
+    """As `sample_phase`, with candidates of `source`; only those that hold a direction are drawn.
 
     Raises:
         DataError: no input of the round can be read any more.
     """
-    if known := known_candidates(folder, policy, inputs):
+    if known := known_candidates(folder, policy, inputs, config, index):
         return known
     rounds = []
     conditions: dict[str, Condition] = {}
@@ -40,5 +48,8 @@ def taken_phase(
         numbers = source.usable(direction, asked, found.inputs)
         conditions[direction] = found.values
         rounds.append(source.rollouts(direction, numbers, found.lost))
+    if (kept := held_candidates(policy, inputs, config, index, at_once)) is not None:
+        rounds.append(kept.rollouts)
+        conditions[kept.rollouts.direction] = kept.condition
     keep_candidates(folder, rounds)
-    return rounds, conditions
+    return sampled(rounds, conditions, config, index)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
-from suder.method.rollouts import Rollouts
-from suder.models.base import Condition, NotFinite
+from suder.models.base import NotFinite
+from suder.models.unknown import not_known
 from suder.rollouts.files import write_table
 from suder.rollouts.listed import read_listed
 from suder.rollouts.offline import Offline, fitted
@@ -27,6 +27,7 @@ from suder.run.folder import (
     changes,
     check_rollouts,
     check_start,
+    extended,
     has_begun,
     read_origin,
     refuse_used,
@@ -38,10 +39,14 @@ from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.replay import Replay
 from suder.run.rounds import (
+    Anchor,
+    Sampled,
     Scored,
     all_cut,
     drop_damaged,
     dropped_rows,
+    lost_rows,
+    parts_of,
     round_numbers,
     sample_phase,
     score_phase,
@@ -51,9 +56,9 @@ from suder.run.stopping import Stopped, Stopping
 from suder.run.taken import taken_phase
 from suder.run.trackers import check_trackers
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import load_config
+from suder.settings.config_file import dump_config, load_config
 from suder.storage.checkpoint import load_state, save_state, state_files
-from suder.storage.files import DamagedFile, read_object, write_json
+from suder.storage.files import DamagedFile, read_object, write_json, write_text
 from suder.storage.folders import make_folder, sole_writer, write_folder
 
 JUDGED = "evaluation"  # a key of summary.json that `suder evaluate` writes
@@ -90,17 +95,27 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, folder: str | os.PathLike[str], *, quiet: bool = False, start_over: bool = False
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        quiet: bool = False,
+        start_over: bool = False,
+        rounds: int | None = None,
     ) -> Trainer:
         """Takes up an interrupted run with the inputs and settings it began with.
 
         Args:
             start_over: begin again from the start model, whatever state there is; `run` then
                 deletes all that the run made before.
+            rounds: go on until so many, also with a finished run. The weights are those of a run
+                that was asked for as many, if the guard looked at the last round anyhow
+                (`guard.every`) or is off.
         """
         folder = Path(folder)
         origin = read_origin(folder)
         config = load_config(folder / "config.yaml")
+        if rounds is not None:
+            config = ranks.from_first(lambda: extended(folder, config, rounds))
         ranks.start(config.device)
 
         def look() -> Inputs:
@@ -118,6 +133,13 @@ class Trainer:
         trainer._setup(folder, config, inputs, quiet, source)
         learner = trainer.learner
         check_start(folder, trainer.config.model, origin, learner.fingerprint, learner.asked)
+        if rounds is not None:
+
+            def extend() -> None:
+                with sole_writer(folder):
+                    write_text(folder / "config.yaml", dump_config(config))
+
+            ranks.from_first(extend)
         trainer.origin, trainer.anew = origin, start_over
         trainer.notes = ranks.from_first(lambda: changes(origin, trainer.inputs))
         return trainer
@@ -200,7 +222,10 @@ class Trainer:
         if self.source and self.saved <= 0:
             log.say(self.source.told(self.config))
         if self.inputs.dropped:
-            log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
+            count = len(self.inputs.dropped)
+            log.say(f"{count} input{'s' * (count != 1)} dropped, see data/dropped.jsonl")
+        if self.saved < 0 and (warning := not_known(self.learner.policy, self.inputs.prompts)):
+            log.say(f"warning: {warning}")
         with self.stop.at_once():
             if self.config.guard.enabled and not self.oversight.stopped:
                 self.oversight.begin(self.saved < 0, log)
@@ -219,15 +244,16 @@ class Trainer:
         with self.stop.at_once():  # until here the weights are those of the round before
             broken = None
             try:
-                scored = self._scored(folder, index, clock, log)
+                scored, anchor = self._scored(folder, index, clock, log)
             except NotFinite as error:
-                broken, scored = error, []
+                broken, scored, anchor = error, [], None
         # From here on they move: without a state of the round before, the round is finished.
         with self.stop.at_once(self.saved == self.done):
             if broken:
                 self.oversight.broken(index, broken, log)
-            numbers = self.learner.optimise(scored, log.say) if scored else {}
+            numbers = self.learner.optimise(scored, log.say, anchor) if scored else {}
             rows = [row for one in scored for row in dropped_rows(index, one)]
+            rows += lost_rows(index, anchor.rollouts) if anchor else []
             for one in scored:
                 numbers |= round_numbers(one)
                 if (note := all_cut(one)) and note not in self.told:
@@ -251,26 +277,30 @@ class Trainer:
         make_folder(folder)
         return drop_damaged(folder)
 
-    def _scored(self, folder: Path, index: int, clock: Clock, log: RunLog) -> list[Scored]:
-        """The round's candidates, with rewards and selection."""
+    def _scored(
+        self, folder: Path, index: int, clock: Clock, log: RunLog
+    ) -> tuple[list[Scored], Anchor | None]:
+        """The round's candidates, with rewards and selection; and samples of what it holds."""
         learner, batches, config = self.learner, self.learner.batches, self.config
         policy = learner.current()
 
-        def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
-            if self.source:
-                return taken_phase(folder, policy, self.inputs, config, index, self.source)
-            return sample_phase(
-                folder, policy, self.inputs, config, index, batches.rows, self.replay.again
-            )
+        def sample() -> Sampled:
+            again = self.replay.again
+            given = folder, policy, self.inputs, config, index, batches.rows
+            return taken_phase(*given, self.source) if self.source else sample_phase(*given, again)
 
-        rollouts, conditions = batches.within_memory(sample, log.say, "sample")
+        sampled = batches.within_memory(sample, log.say, "sample")
+        rollouts, conditions = sampled.rollouts, sampled.conditions
         clock.lap("sample")
 
         def score() -> dict[str, Tensor]:
             learner.scorer.tokens_per_batch = batches.tokens
+            if learner.judge is not None:
+                learner.judge.tokens_per_batch = batches.tokens
             return score_phase(
-                folder, learner.scorer, policy, rollouts, conditions, config, index, self.source
-            )
+                folder, learner.scorer, policy, rollouts, conditions, config, index,
+                learner.judge, learner.external, self.inputs.digests, self.source, learner.start,
+            )  # fmt: skip
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
@@ -278,10 +308,11 @@ class Trainer:
         chosen = select_phase(folder, rewards, finished, config)
         clock.lap("select")
         names = [one.direction for one in rollouts]
-        return [
-            Scored(one, conditions[name], rewards[name], chosen[name])
+        scored = [
+            Scored(one, conditions[name], rewards[name], chosen[name], parts_of(rewards, name))
             for name, one in zip(names, rollouts, strict=True)
         ]
+        return scored, sampled.anchor()
 
     def _export(self, index: int, scored: list[Scored]) -> None:
         """The round's candidates for others to read; a round done again writes the same bytes."""
@@ -398,7 +429,8 @@ class Trainer:
             return told
 
         summary = ranks.from_first(write)
-        log.say(f"{self.done} rounds; the weights of round {kept} are in {model}")
+        which = f"weights of round {kept}" if kept else "start model's own weights, unchanged,"
+        log.say(f"{self.done} round{'s' * (self.done != 1)}; the {which} are in {model}")
         return summary
 
     def _judged(self, kept: int) -> dict[str, Any]:
