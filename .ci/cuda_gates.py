@@ -34,6 +34,8 @@ BUDGETS = {
     "logits_stats_kernel": (64, 128),
     "logits_grad_kernel": (64, 32),
     "column_sum_kernel": (40, 1024),
+    "kl_stats_kernel": (64, 128),
+    "kl_grad_kernel": (64, 0),
     "merge_row_states_kernel": (80, 4096),
     "sequence_reduce_kernel": (64, 64),
     "sequence_reduce_backward_kernel": (40, 0),
@@ -76,6 +78,8 @@ INSTRUCTIONS = {
     "logits_stats_cuda.cu": (r"LDG.E.128", "MUFU.EX2"),
     "sample_token_cuda.cu": ("LDG.E.128", "MUFU.EX2"),
     "logits_grad_cuda.cu": (r"LDG.E.128", r"STG.E.128"),
+    "kl_stats_cuda.cu": ("LDG.E.128", "MUFU.EX2"),
+    "kl_grad_cuda.cu": ("LDG.E.128", "STG.E.128"),
 }
 # file -> instructions that its machine code may contain so many times. Fences of the whole GPU: in
 # each of two kernels one for each of two cluster barriers, and none where stages go round.

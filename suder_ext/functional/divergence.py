@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
-from suder_ext import _checks, reference
+from suder_ext import _checks, _ops, reference
+from suder_ext._load import has_kernel
+from suder_ext._ops import eager, kept_logits
+from suder_ext.functional.logprobs import LOGITS_KEPT, flattened
 from suder_ext.functional.sequences import check_packed, reduced
 from suder_ext.types import SequenceReduction
 
+Head = tuple[Tensor, Tensor, Tensor | None]
 REFERENCE = ("ref_hidden", "ref_weight", "ref_bias")
 
 
@@ -80,24 +86,69 @@ def linear_kl(
             f"ref_hidden takes shape [..., D2] with the positions of hidden[..., D], "
             f"got {list(ref_hidden.shape)} and {list(hidden.shape)}"
         )
-    ref_head = _checks.linear(ref_hidden, ref_weight, target, ref_bias, names=REFERENCE)
+    _checks.tensor("ref_weight", ref_weight, 2, _checks.FLOATS)
     if weight.shape[0] != ref_weight.shape[0]:
         raise ValueError(
             f"ref_weight takes shape [V, D2] with the V of weight[V, D], "
             f"got {list(ref_weight.shape)} and {list(weight.shape)}"
         )
+    ref_head = _checks.linear(ref_hidden, ref_weight, target, ref_bias, names=REFERENCE)
     if cu_seqlens is not None:
         check_packed("hidden", hidden, target, cu_seqlens)
-    kl = reference.linear_kl(
-        *head[:2],
-        *ref_head[:2],
-        head[2],
-        ref_head[2],
-        target,
-        ignore_index=ignore_index,
-        temperature=temperature,
-        softcap=softcap,
-    )
+    options = ignore_index, temperature, softcap
+    kl = _per_position(head, ref_head, target, options)
     if cu_seqlens is None:
         return kl
     return reduced(kl, target, cu_seqlens, reduction == "mean", ignore_index)[0]
+
+
+def _per_position(
+    head: Head, ref_head: Head, target: Tensor, options: tuple[int, float, float | None]
+) -> Tensor:
+    """The divergence of any arguments that are taken, in one dtype."""
+    hidden, weight, bias, ref_hidden, ref_weight, ref_bias = _in_one_dtype(*head, *ref_head)
+    assert hidden is not None
+    assert weight is not None
+    assert ref_hidden is not None
+    assert ref_weight is not None
+    if not has_kernel("linear_kl", hidden):
+        ignore_index, temperature, softcap = options
+        return reference.linear_kl(
+            hidden,
+            weight,
+            ref_hidden,
+            ref_weight,
+            bias,
+            ref_bias,
+            target,
+            ignore_index=ignore_index,
+            temperature=temperature,
+            softcap=softcap,
+        )
+    rows, index = flattened(hidden, target)
+    ref_rows, _ = flattened(ref_hidden, target)
+    sides = rows, weight, bias, ref_rows, ref_weight, ref_bias
+    keep = _room_for_logits(*sides)
+    if eager.ready("linear_kl", *sides, index):
+        kl: Tensor = eager.call("linear_kl", *sides, index, *options, keep)[0]
+    else:
+        kl = _ops.linear_kl(*sides, index, *options, keep)[0]
+    return kl if target.dim() == 1 else kl.view(target.shape)
+
+
+def _in_one_dtype(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The narrowest that holds all of them exactly."""
+    dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors if t is not None])
+    return [None if t is None else t.to(dtype) for t in tensors]
+
+
+def _room_for_logits(*tensors: Tensor | None) -> int:
+    """How many floats of each side to keep for a backward: on the CPU, if there will be one."""
+    hidden, weight = tensors[:2]
+    assert hidden is not None
+    assert weight is not None
+    if hidden.device.type != "cpu" or not torch.is_grad_enabled():
+        return 0
+    if not any(t is not None and t.requires_grad for t in tensors):
+        return 0
+    return kept_logits.room(hidden.shape[0], weight.shape[0], LOGITS_KEPT // 2)

@@ -6,7 +6,7 @@ The textbook runs transformers' own forward on one sequence at a time, with full
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from suder.models.janus.layout import caption_ids, generation_ids, understanding
 from suder.pretrain.architecture import Sizes, build_janus
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
+from suder.world import emoji
 from tests.trainer.families import JUDGING, small_emu3, small_liquid
+from tests.trainer.icons import write_packages
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "and", "two")
 PROMPTS = ("a red circle", "a blue square", "two green circle", "a red square and a blue circle")
@@ -269,3 +271,18 @@ def textbook(shared_janus: Janus) -> Textbook:
 @pytest.fixture
 def textbook_of() -> Callable[[Janus], Textbook]:
     return lambda janus: Textbook(janus, copy.deepcopy(janus.core).double())
+
+
+@pytest.fixture(scope="session")
+def icons_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_packages(tmp_path_factory.mktemp("icons"))
+
+
+@pytest.fixture
+def emoji_world(icons_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The emoji world of icons drawn here; the folder is shared, its drawings are kept in it."""
+    pytest.importorskip("resvg_py")
+    monkeypatch.setenv("SUDER_EMOJI", str(icons_folder))
+    emoji.drawings.cache_clear()
+    yield icons_folder
+    emoji.drawings.cache_clear()

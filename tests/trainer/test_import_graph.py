@@ -25,7 +25,7 @@ FLOORS = (
     ("report",),
     ("evaluation", "doctor"),
     ("run", "audit"),
-    ("guard",),
+    ("guard", "rollouts"),
     ("method", "testing"),
     ("engine",),
     ("pretrain",),

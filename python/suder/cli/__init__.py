@@ -21,6 +21,8 @@ COMMANDS = {
     "plan": "what a run would hold in memory, before any work",
     "doctor": "examine a checkpoint: what is fine, what is odd, what to do",
     "audit": "what both rewards make of your pictures, before any training",
+    "rollouts": "what a run sampled and scored, as Parquet files",
+    "pairs": "preference pairs of rollouts, for TRL, ms-swift or suder",
     "sample": "draw pictures of prompts, or caption pictures",
     "score": "dual rewards of captions or pictures",
     "evaluate": "compare a base and a tuned model on held-out inputs",

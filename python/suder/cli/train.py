@@ -16,6 +16,8 @@ EXAMPLE = """\
   suder train --resume runs/three        after a crash, ctrl-c or kill -9: the same weights
   suder train --resume runs/three rounds=480     the same for longer, also when it had ended
 
+  suder train --model shapes --rollouts runs/mine/rollouts --output runs/again   nothing is sampled
+
   Without a file, every setting but the four has its default (--help-config) or is given as
   key=value: `device=cuda dtype=bfloat16 lora.rank=32` for a large model on a GPU. The run keeps
   all of them in runs/mine/config.yaml, to be copied and changed. The least such a file must say:
@@ -52,6 +54,10 @@ def add_parser(
         "--start-over", action="store_true",
         help="with --resume: begin the run again from its start model, whatever state there is",
     )  # fmt: skip
+    parser.add_argument(
+        "--rescore", action="store_true",
+        help="with --rollouts: score them anew (the setting reward.rescore)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no messages")
     parser.add_argument(
         "--help-config", action="store_true", help="every setting, its default and its meaning"
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.start_over and not args.resume:
         raise ConfigError("--start-over begins a run again, so it needs --resume RUN")
     file, changes = settings_given(args)
+    changes += ["reward.rescore=true"] * args.rescore
     if args.resume:
         if file is None:
             raise ConfigError("which run? `suder train --resume RUN`, its folder")

@@ -10,13 +10,14 @@ import torch
 from suder import ranks
 from suder.method.blocks import Block
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
-from suder.method.passes import cu_seqlens_of, hidden_of, model_input, tokens_read
+from suder.method.passes import cu_seqlens_of, hidden_of, kl_between, model_input, tokens_read
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
 from suder.method.shares import alone, own_blocks
+from suder.method.token_weight import critical, siblings
 from suder.models.base import UnifiedModel
 from suder.settings.config import TrainConfig
-from suder.settings.objective import PAIRED, preference_of
+from suder.settings.objective import PAIRED, looks_at_start, preference_of
 from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce
 from suder_ext.preference_options import SORTING
 
@@ -66,6 +67,8 @@ def add_gradient(
     Samples are fresh at the first step, so the policy's own log-probabilities stand in for the old
     ones (ratio exactly 1, no second forward); later steps on the same samples take them from
     `first`, the sums that the first step returned. The start model runs only on trained tokens.
+    Rollouts of files (`data.rollouts`) are no fresh samples: GRPO's old log-probabilities are those
+    that they were drawn at, and the clip bounds what a policy far from those learns of them.
 
     Of several processes each takes whole groups, its share of those that are trained, and divides
     by the number of sequences or pairs of all: the sum of their gradients is that of one process.
@@ -84,22 +87,27 @@ def add_gradient(
     together = ranks.count() > 1 and any(map(ranks.divided, policy.parameters()))
     here = ranks.share(len(trained.rows))
     parts = own_blocks(trained, tokens_of, config, limit, together)
+    off_policy = objective.name == "grpo" and config.data.rollouts is not None
     earlier = None if first is None or not first.old else torch.cat(first.old)
     models = policy, start
     pairs = None
     if objective.name in PAIRED:
         pairs = _all_pairs(models, rollouts, condition, trained, parts, config, together)
+    opposed = _opposed(policy, rollouts, selection, config)
     first_pair, first_token = here.start, 0
     with alone(together):
         for block, idle in parts:
             chosen = block.candidates()
-            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            stats, start_logprob, kl, target = _logprobs(models, rollouts, condition, block, config)
             logprob = stats.logprob
             if idle:
                 (0.0 * logprob.sum()).backward()
                 continue
             now = slice(first_token, first_token + logprob.numel())
+            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
             old = logprob.detach() if earlier is None else earlier[now]
+            if off_policy:
+                old = drawn_logprob.to(logprob.device)
             loss = objective_loss(
                 objective,
                 logprob,
@@ -110,14 +118,46 @@ def add_gradient(
                 start_logprob,
                 pairs,
                 first_pair,
+                kl,
+                _token_weight(rollouts, config, stats, opposed, chosen),
             )
             (loss / units).backward()
             first_pair, first_token = first_pair + block.rows.numel(), now.stop
             sums.old.append(old)
-            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
-            _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)
+            _count(sums, loss.detach() / units, stats, start_logprob, kl, drawn_logprob)
     sums.add_up()
     return sums
+
+
+def _opposed(
+    policy: UnifiedModel, rollouts: Rollouts, selection: Selection, config: TrainConfig
+) -> torch.Tensor | None:
+    """Weights `[B, I]` that look at all siblings, which a block may not hold; None: others."""
+    if rollouts.direction != "generation" or config.objective.token_weight != "siblings":
+        return None
+    shape = len(rollouts.inputs), rollouts.group
+    device = policy.device
+    return siblings(
+        rollouts.pictures().view(*shape, -1).to(device),
+        selection.advantage.view(shape).to(device),
+        selection.valid.view(shape).to(device),
+        policy.codebook.detach(),
+    )
+
+
+def _token_weight(
+    rollouts: Rollouts,
+    config: TrainConfig,
+    stats: LogprobStats,
+    opposed: torch.Tensor | None,
+    chosen: torch.Tensor,
+) -> torch.Tensor | None:
+    """Of a block's tokens, float32 `[T]`; None: all alike, as in texts."""
+    if opposed is not None:
+        return opposed[chosen.to(opposed.device)].flatten()
+    if rollouts.direction == "generation" and config.objective.token_weight == "critical":
+        return critical(stats.entropy.detach().view(len(chosen), -1)).flatten()
+    return None
 
 
 Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
@@ -125,8 +165,10 @@ Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
 
 def _logprobs(
     models: Models, rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
-) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor]:
-    """Of a block's tokens: the policy's, the start's if the objective needs it, and the tokens."""
+) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+    """Of a block's tokens: the policy's, the start's and the exact KL to it if the objective needs
+    them, and the tokens.
+    """
     objective, temperature = config.objective, config.sampling.temperature
     given = model_input(rollouts, condition, block, config)
     kept = block.valid.flatten().repeat_interleave(
@@ -136,15 +178,19 @@ def _logprobs(
     stats = linear_logprob_stats(
         hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
     )
-    preference = preference_of(objective)
-    if objective.kl == 0 and not (preference and preference.with_reference):
-        return stats, None, hidden.target
+    looks = looks_at_start(objective)
+    if not any(looks):
+        return stats, None, None, hidden.target
+    start_logprob = kl = None
     with torch.no_grad():
         frozen = hidden_of(models[1], given, kept.to(models[0].device))
-        start_logprob = linear_logprob(
-            frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
-        )
-    return stats, start_logprob, hidden.target
+        if looks.at_tokens:
+            start_logprob = linear_logprob(
+                frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
+            )
+    if looks.at_all:
+        kl = kl_between(hidden, frozen, temperature)
+    return stats, start_logprob, kl, hidden.target
 
 
 @torch.no_grad()
@@ -173,7 +219,7 @@ def _all_pairs(
     policy, start = [nothing[:0]], [nothing[:0]]
     with alone(together):
         for block, idle in parts:
-            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            stats, start_logprob, _, target = _logprobs(models, rollouts, condition, block, config)
             if idle:
                 continue
             packed = target, cu_seqlens_of(lengths[block.candidates()], target.device)
@@ -192,12 +238,15 @@ def _count(
     loss: torch.Tensor,
     stats: LogprobStats,
     start: torch.Tensor | None,
+    kl: torch.Tensor | None,
     drawn: torch.Tensor,
 ) -> None:
     sums.loss += float(loss)
     sums.tokens += stats.logprob.numel()
     sums.entropy += float(stats.entropy.sum())
     sums.gap += float((stats.logprob.cpu() - drawn).abs().sum())
-    if start is not None:
+    if kl is not None:
+        sums.kl += float(kl.double().sum())
+    elif start is not None:
         delta = (start - stats.logprob).double()  # exp(delta) - 1 - delta nearly cancels
         sums.kl += float((delta.expm1() - delta).sum())

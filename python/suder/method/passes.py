@@ -10,6 +10,7 @@ from suder.method.blocks import Block
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, Direction, Hidden, UnifiedModel
 from suder.settings.config import TrainConfig
+from suder_ext import linear_kl
 
 
 def cu_seqlens_of(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -43,12 +44,28 @@ def model_input(
     return Input(rollouts.direction, part, targets, block.index.shape[1], guidance)
 
 
-def hidden_of(model: UnifiedModel, given: Input, kept: torch.Tensor) -> Hidden:
+def hidden_of(model: UnifiedModel, given: Input, kept: torch.Tensor | None = None) -> Hidden:
     """The model's hidden states without the tokens of candidates that are left out."""
     whole = model(given.direction, given.condition, given.targets, given.group, given.guidance)
-    if bool(kept.all()):
+    if kept is None or bool(kept.all()):
         return whole
     return whole._replace(hidden=whole.hidden[kept], target=whole.target[kept])
+
+
+def kl_between(policy: Hidden, start: Hidden, temperature: float) -> torch.Tensor:
+    """KL(policy || start) over the vocabulary at each position, float32 `[T]`, never below 0.
+
+    The gradient goes to the policy; `start` has none.
+    """
+    return linear_kl(
+        policy.hidden,
+        policy.weight,
+        start.hidden,
+        start.weight,
+        policy.bias,
+        start.bias,
+        temperature=temperature,
+    )
 
 
 def tokens_read(model: UnifiedModel, rollouts: Rollouts, config: TrainConfig, block: Block) -> int:

@@ -61,6 +61,8 @@ class DualReward:
             None: as many as `batch_size` pairs have.
         include_eos: R_G also scores the end of the prompt, so that a picture showing more than was
             asked for scores less than one showing just that.
+        reduction: "mean" over the target's tokens, as in the paper, or their "sum", whose scale is
+            the target's length: inside a group, where the target is one, both rank alike.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class DualReward:
         batch_size: int = PAIRS_AT_ONCE,
         include_eos: bool = True,
         tokens_per_batch: int | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
         if scorer not in ("live", "frozen"):
             raise ValueError(f"scorer: takes 'live' or 'frozen', got {scorer!r}")
@@ -77,7 +80,10 @@ class DualReward:
             raise ValueError(f"batch_size: takes an integer from 1, got {batch_size}")
         self.scorer = scorer
         self.batch_size = batch_size
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: takes 'mean' or 'sum', got {reduction!r}")
         self.include_eos = include_eos
+        self.reduction = reduction
         self.tokens_per_batch = tokens_per_batch
         self._adapters_off = scorer == "frozen" and model.has_adapters()
         copied = scorer == "frozen" and not self._adapters_off
@@ -159,7 +165,7 @@ class DualReward:
     def _score(
         self, reader: UnifiedModel, direction: Direction, batches: Iterable[Batch], inputs: Any
     ) -> Tensor:
-        """Mean log p of each pair's target, in batches that are all pairs together."""
+        """log p of each pair's target, mean or sum, in batches that are all pairs together."""
         order: list[int] = []
         parts: list[Tensor] = [torch.zeros(0, device=self.model.device)]
         for batch in batches:
@@ -167,7 +173,9 @@ class DualReward:
             found = reader(direction, condition, targets, batch.group)
             hidden, target, cu_seqlens, weight, bias = found
             order += batch.pairs
-            logprob = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
+            logprob = linear_sequence_logprob(
+                hidden, weight, target, cu_seqlens, bias, reduction=self.reduction
+            )
             parts.append(logprob.float())
         in_order = torch.cat(parts)
         scored = torch.empty_like(in_order)

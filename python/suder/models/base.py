@@ -112,6 +112,11 @@ class UnifiedModel(Protocol):
         ...
 
     @property
+    def codebook(self) -> Tensor:
+        """`[V, d]`, embeddings of the VQ codes; only `objective.token_weight: siblings` looks."""
+        ...
+
+    @property
     def eos_token_id(self) -> int: ...
     @property
     def longest_text(self) -> int:

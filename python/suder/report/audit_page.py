@@ -12,7 +12,7 @@ from suder.audit.numbers import Correlation, Preference
 from suder.audit.verdict import THRESHOLDS
 from suder.models.base import Direction
 from suder.report.audit_curves import length_diagram, partner_diagram, spread_diagram
-from suder.report.gallery import data_url
+from suder.report.gallery import picture_url
 from suder.report.page import is_ours, render
 from suder.storage.files import write_text
 
@@ -143,7 +143,7 @@ def _shown(found: Audit, direction: Direction) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "text": one if captions else "",
-                    "picture": "" if captions else data_url(one),
+                    "picture": "" if captions else picture_url(one),
                     "reward": f"{groups.reward[place][which]:.3f}",
                     "judge": "" if judge is None else f"{judge:.2f}",
                 }
@@ -151,7 +151,7 @@ def _shown(found: Audit, direction: Direction) -> list[dict[str, Any]]:
         given = groups.inputs[place]
         rows.append(
             {
-                "picture": data_url(given) if captions else "",
+                "picture": picture_url(given) if captions else "",
                 "prompt": "" if captions else given,
                 "ends": ends if chosen else [],
                 "all": ", ".join(f"{value:.2f}" for value in groups.reward[place]),

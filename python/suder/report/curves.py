@@ -33,6 +33,8 @@ def training_curves(run: RunData) -> str:
             axis = figure.add_subplot(2, 2, place + 1)
             for direction, color in DIRECTIONS.items():
                 at, values = run.series(f"{name}/{direction}")
+                if name == "kl" and not at:  # not trained, but held
+                    at, values = run.series(f"anchor_kl/{direction}")
                 _trend(axis, at, values, color, NAMES[direction])
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_ylabel(unit)

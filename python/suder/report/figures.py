@@ -32,9 +32,22 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def legend(figure: Figure) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    """Of all the figure's axes, each label once."""
+    found = [axis.get_legend_handles_labels() for axis in figure.axes]
+    named = {
+        label: handle
+        for handles, labels in found
+        for handle, label in zip(handles, labels, strict=True)
+    }
+    labels = list(named)
+    if labels:
+        figure.legend(
+            [named[one] for one in labels],
+            labels,
+            loc="outside lower center",
+            ncols=len(labels),
+            frameon=False,
+        )
 
 
 def png(figure: Figure) -> str:

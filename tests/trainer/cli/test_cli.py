@@ -175,6 +175,9 @@ def test_our_own_fault_says_so(
     assert "internal error, ZeroDivisionError: by zero (--debug" in capsys.readouterr().err
 
 
+OVERWRITE = ("sample", "score", "pairs", "evaluate", "report")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -186,7 +189,7 @@ def test_every_command_teaches_with_an_example(
     assert f"suder {command}" in shown.partition("example")[2]
     # One word for replacing what is there.
     assert "--force" not in shown
-    assert ("--overwrite" in shown) == (command in ("sample", "score", "evaluate", "report"))
+    assert ("--overwrite" in shown) == (command in OVERWRITE)
 
 
 def test_help_config_lists_every_section(capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,7 +218,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="no split 'train'; there are supervised, unlabelled"):
         shapes_task("train", 5, 0)
     with pytest.raises(
-        ValueError, match="no judge for world 'faces'; there are judges for shapes, digits"
+        ValueError, match="no judge for world 'faces'; there are judges for shapes, digits, emoji"
     ):
         task_of("faces", "test", 5, 0)
 

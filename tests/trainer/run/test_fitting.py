@@ -90,7 +90,7 @@ def test_weights_that_overflow_reach_the_guard(
     """In the middle of a run, whatever part of a round meets them first."""
     config = make_config(
         "rounds=4", f"guard.action={action}", "guard.max_rollbacks=1", "guard.every=9",
-        "guard.evidence=0", f"model={model_folder}",
+        "guard.false_keep=0.99", f"model={model_folder}",
     )  # fmt: skip
     honest = Learner.optimise
 

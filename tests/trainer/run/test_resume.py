@@ -26,6 +26,7 @@ CHANGES = ("guard.every=2", "guard.patience=1", "checkpoint.every=3", "checkpoin
 GUARD = {
     "rolls back": ("guard.kl_limit=1e-9", "guard.action=rollback", "guard.max_rollbacks=5"),
     "keeps": ("guard.kl_limit=100.0", "guard.action=watch", "seed=4"),
+    "keeps, one held": ("guard.kl_limit=100.0", "guard.action=watch", "directions=understanding"),
 }
 
 
@@ -70,7 +71,7 @@ def test_crash_between_any_two_files(
         patch.setattr(suder.storage.files.os, "replace", noting)
         summary = Trainer(whole, quiet=True).run()
     assert summary["guard"]["rollbacks"] == (2 if guard == "rolls back" else 0)
-    assert ("best.old" in names) == (guard == "keeps")
+    assert ("best.old" in names) == (guard != "rolls back")
     expected = result(whole.output)
     for point, name in enumerate(names):
         config = make_config(*changes, output=f"crash{point}")
@@ -88,11 +89,13 @@ def test_resuming_what_is_finished_changes_nothing(make_config: Make, model_fold
     assert result(config.output) == before
 
 
+@pytest.mark.parametrize("directions", ["joint", "generation"])
 def test_phases_on_disk_are_not_done_again(
-    make_config: Make, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: Make, model_folder: Path, monkeypatch: pytest.MonkeyPatch, directions: str
 ) -> None:
     """Sampling is most of a big model's round: what was written is read, not sampled anew."""
-    config = make_config("rounds=1", "guard.enabled=false", f"model={model_folder}")
+    common = ("rounds=1", "guard.enabled=false", f"model={model_folder}")
+    config = make_config(*common, f"directions={directions}")
 
     def dying(*arguments: Any) -> None:
         raise Crash

@@ -73,7 +73,7 @@ def test_seeds_decide_everything():
 def test_an_unknown_split_or_world_is_named():
     with pytest.raises(ValueError, match="must be one of supervised, unlabelled, test, got 'dev'"):
         scenes.scenes("dev", 1, seed=0)
-    with pytest.raises(ValueError, match=r"no world 'cats'; there are: shapes, digits"):
+    with pytest.raises(ValueError, match=r"no world 'cats'; there are: shapes, digits, emoji"):
         world("cats")
 
 

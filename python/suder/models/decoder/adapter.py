@@ -156,6 +156,12 @@ class DecoderModel(nn.Module, ABC):
         return self.parts.image_vocab_size
 
     @property
+    def codebook(self) -> Tensor:
+        """`[V, d]`, embeddings of the VQ codes."""
+        weight: Tensor = self.parts.vqmodel.quantize.embedding.weight
+        return weight
+
+    @property
     def tokenizer(self) -> Any:
         return getattr(self.processor, "tokenizer", self.processor)
 

@@ -95,6 +95,11 @@ class Liquid(OneVocabulary):
         end = rows if self.vqmodel is None else first + self.vqmodel.codes
         return VocabularyParts(core, core.model, self.vqmodel, range(first, end))
 
+    @property
+    def codebook(self) -> Tensor:
+        weight: Tensor = self._vq.vq.quantize.embedding.weight
+        return weight
+
     def save(self, path: str | Path) -> None:
         super().save(path)
         if self.vqmodel is not None:
