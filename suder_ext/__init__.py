@@ -9,11 +9,20 @@ from suder_ext import functional, reference
 from suder_ext._build_info import __version__, build_info
 from suder_ext._workspace import set_workspace
 from suder_ext.functional import *  # noqa: F403
-from suder_ext.types import LogprobStats, PreferenceLoss, Rewards, SampledToken
+from suder_ext.types import (
+    LogprobStats,
+    PolicyLoss,
+    PolicyMetrics,
+    PreferenceLoss,
+    Rewards,
+    SampledToken,
+)
 
 __all__ = [
     *functional.__all__,
     "LogprobStats",
+    "PolicyLoss",
+    "PolicyMetrics",
     "PreferenceLoss",
     "Rewards",
     "SampledToken",

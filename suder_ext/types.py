@@ -30,8 +30,13 @@ FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_diverg
 SequenceReduction = Literal["mean", "sum"]
 Normalization = Literal["std", "mean"]
 PairReduction = Literal["none", "mean"]
-PolicyReduction = Literal["sequence", "token", "constant"]
+PolicyReduction = Literal["sequence", "token", "constant", "sum"]
 PolicyLevel = Literal["token", "sequence"]
+PolicyLossType = Literal[
+    "grpo", "bnpo", "dapo", "dr_grpo", "luspo", "cispo", "sapo", "vespo", "gmpo", "gpg"
+]
+KlEstimator = Literal["k1", "k2", "k3"]
+SamplingMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
 class LogprobStats(NamedTuple):
@@ -77,3 +82,24 @@ class PreferenceLoss(NamedTuple):
     loss: Tensor
     chosen_reward: Tensor
     rejected_reward: Tensor
+
+
+class PolicyMetrics(NamedTuple):
+    """Means over the tokens, of clips and ratios with `level="sequence"` over the sequences; each a
+    scalar without gradient, NaN in a batch without tokens."""
+
+    clip_low: Tensor
+    """The part whose ratio is below the clip while its advantage is negative."""
+    clip_high: Tensor
+    """The part whose ratio is above the clip while its advantage is positive."""
+    kl: Tensor
+    """The KL estimate, 0 without a reference."""
+    ratio: Tensor
+    """The ratio of the new policy to the old."""
+
+
+class PolicyLoss(NamedTuple):
+    """A policy-gradient loss and what to log beside it."""
+
+    loss: Tensor
+    metrics: PolicyMetrics

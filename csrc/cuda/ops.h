@@ -24,7 +24,7 @@ void group_advantage(const GroupAdvantage& params, Stream stream);
 void preference_loss_forward(const PreferenceLoss& params, std::int64_t* ranks, Stream stream);
 void preference_loss_backward(const PreferenceLossBackward& params, Stream stream);
 
-// `totals` [sequences] is room for each sequence's part of the loss.
+// `totals` [5 * sequences] is room for each sequence's PolicyTotals.
 void policy_loss(const PolicyLoss& params, double* totals, Stream stream);
 
 // Nothing is cut off: top_k and top_p must be 0 and 1. `bias` [V] is added to the logits; or

@@ -37,6 +37,23 @@ def _linear_logprob(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     return hidden, weight, bias, *(None,) * 6
 
 
+def _linear_kl_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:7], *output)
+    ctx.options = inputs[7:]
+
+
+def _linear_kl(ctx: Any, kl: Grad, *rest: Grad) -> tuple[Any, ...]:
+    if kl is None:
+        return (None,) * 11
+    need = ctx.needs_input_grad[:6]
+    arguments = kl, *ctx.saved_tensors, *ctx.options[:3], list(need)
+    grads = eager.call_backward("linear_kl_backward", *arguments)
+    wanted = (grad if needed else None for grad, needed in zip(grads, need, strict=True))
+    return *wanted, *(None,) * 5
+
+
 def _logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:2], output[1], output[2])
@@ -115,18 +132,19 @@ def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
 def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*inputs[:5], *output[1:])
-    ctx.options = inputs[5:]
+    ctx.save_for_backward(*inputs[:7], *output[2:])
+    ctx.options = inputs[7:]
 
 
-def _policy(ctx: Any, loss: Grad, *slopes: Grad) -> tuple[Any, ...]:
+def _policy(ctx: Any, loss: Grad, *others: Grad) -> tuple[Any, ...]:
+    options = (None,) * (2 + len(ctx.options))
     if loss is None:
-        return (None,) * 11
-    logprob, old_logprob, _, _, _, *saved = ctx.saved_tensors
+        return (None,) * 5 + options
+    logprob, old_logprob, _, _, _, _, _, *saved = ctx.saved_tensors
     grads = eager.call_backward("policy_loss_backward", loss, logprob, old_logprob, *saved)
     need = ctx.needs_input_grad
-    wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
-    return *wanted, *(None,) * 7
+    wanted = (grad if needed else None for grad, needed in zip(grads, need[:5], strict=True))
+    return *wanted, *options
 
 
 def _second_order(name: str) -> str:
@@ -184,10 +202,11 @@ _no_second_order("linear_preference_loss")
 # tensors: how many come before the options, all of them saved; results: all but the slopes.
 for _name, _backward, _setup, _tensors, _results in (
     ("linear_logprob", _linear_logprob, _linear_logprob_setup, 4, 3),
+    ("linear_kl", _linear_kl, _linear_kl_setup, 7, 1),
     ("logprob", _logprob, _logprob_setup, 2, 3),
     ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 3, 2),
     ("preference_loss", _preference, _preference_setup, 6, 3),
-    ("policy_loss", _policy, _policy_setup, 5, 1),
+    ("policy_loss", _policy, _policy_setup, 7, 2),
 ):
     _backward = _transformable(_name, _backward, _tensors)
     torch.library.register_autograd(f"suder::{_name}", _backward, setup_context=_setup, lib=library)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from suder_ext import _transforms, reference
+from suder_ext.reference import policy
 
 
 def wanted() -> bool:
@@ -68,6 +69,34 @@ def _linear_logprob(
     )
 
 
+def _linear_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    *unused: Any,
+) -> Sequence[Tensor]:
+    kl = reference.linear_kl(
+        hidden,
+        weight,
+        ref_hidden,
+        ref_weight,
+        bias,
+        ref_bias,
+        target,
+        ignore_index=ignore_index,
+        temperature=temperature,
+        softcap=softcap,
+    )
+    return (kl,)
+
+
 def _logprob(
     logits: Tensor,
     target: Tensor,
@@ -117,40 +146,12 @@ def _preference_loss(
     )
 
 
-def _policy_loss(
-    logprob: Tensor,
-    old_logprob: Tensor,
-    ref_logprob: Tensor | None,
-    advantage: Tensor,
-    cu_seqlens: Tensor,
-    clip_low: float,
-    clip_high: float,
-    kl_coef: float,
-    reduction: Any,
-    level: Any,
-    max_length: int,
-) -> Sequence[Tensor]:
-    loss = reference.policy_loss(
-        logprob,
-        old_logprob,
-        advantage,
-        cu_seqlens,
-        ref_logprob,
-        clip=clip_low,
-        clip_high=clip_high,
-        kl_coef=kl_coef,
-        reduction=reduction,
-        level=level,
-        max_length=max_length or None,
-    )
-    return (loss,)
-
-
 # Each takes the arguments of its operator and gives those of its results that have a gradient.
 OPERATORS: dict[str, Callable[..., Sequence[Tensor]]] = {
     "linear_logprob": _linear_logprob,
+    "linear_kl": _linear_kl,
     "logprob": _logprob,
     "sequence_reduce": _sequence_reduce,
     "preference_loss": _preference_loss,
-    "policy_loss": _policy_loss,
+    "policy_loss": policy.operator,
 }

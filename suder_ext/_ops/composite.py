@@ -17,15 +17,21 @@ def policy_loss_backward(
     old_logprob: Tensor,
     ratio_slope: Tensor,
     kl_slope: Tensor,
+    logprob_slope: Tensor,
     advantage_slope: Tensor,
+    weight_slope: Tensor,
 ) -> tuple[Tensor, ...]:
     """The slopes come scaled from the forward kernel; what is left is the upstream gradient."""
-    slope = ratio_slope + kl_slope if kl_slope.shape[0] else ratio_slope
+    if logprob_slope.shape[0]:
+        slope = logprob_slope
+    else:
+        slope = ratio_slope + kl_slope if kl_slope.shape[0] else ratio_slope
     return (
         grad_loss * slope,
         -grad_loss * ratio_slope,
         -grad_loss * kl_slope,
         grad_loss * advantage_slope,
+        grad_loss * weight_slope,
     )
 
 

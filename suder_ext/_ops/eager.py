@@ -32,13 +32,14 @@ cuda_without_grad: dict[str, Callable[..., Any]] = {}
 # How many of an operator's first arguments take a gradient.
 DIFFERENTIABLE = {
     "linear_logprob": 3,
+    "linear_kl": 6,
     "logprob": 1,
     "sequence_reduce": 1,
     "group_advantage": 0,
     "sample_token": 0,
     "linear_sample_token": 0,
     "preference_loss": 4,
-    "policy_loss": 4,
+    "policy_loss": 5,
 }
 
 try:

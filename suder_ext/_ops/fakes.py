@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._ops.schemas import library
+from suder_ext.policy_options import PolicyOptions, needs_logprob_slope
 from suder_ext.preference_options import SORTING
 
 
@@ -54,6 +55,49 @@ def _linear_logprob_backward(
         hidden.new_empty(hidden.shape if need_hidden else (0,)),
         weight.new_empty(weight.shape if need_weight else (0,)),
         weight.new_empty((weight.shape[0],) if need_bias else (0,)),
+    )
+
+
+@torch.library.register_fake("suder::linear_kl", lib=library)
+def _linear_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    target: Tensor,
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    for rows, head in ((hidden, weight), (ref_hidden, ref_weight)):
+        torch._check(rows.dim() == 2 and head.dim() == 2 and target.dim() == 1)
+        torch._check(rows.shape[1] == head.shape[1])
+        torch._check(rows.shape[0] == target.shape[0])
+        torch._check(rows.dtype == head.dtype == hidden.dtype)
+    torch._check(weight.shape[0] == ref_weight.shape[0])
+    n = hidden.shape[0]
+    return _floats(hidden, n), _floats(hidden, n, 4), _floats(hidden, 2 * options[-1])
+
+
+@torch.library.register_fake("suder::linear_kl_backward", lib=library)
+def _linear_kl_backward(
+    grad_kl: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    vocab = weight.shape[:1]
+    shapes = (
+        *(hidden.shape, weight.shape, vocab),
+        *(ref_hidden.shape, ref_weight.shape, vocab),
+    )
+    return tuple(
+        hidden.new_empty(shape if need else (0,))
+        for shape, need in zip(shapes, rest[-1], strict=True)
     )
 
 
@@ -173,15 +217,22 @@ def _policy_loss(
     old_logprob: Tensor,
     ref_logprob: Tensor | None,
     advantage: Tensor,
+    token_weight: Tensor | None,
+    sampler_log_ratio: Tensor | None,
+    cu_seqlens: Tensor,
     *options: Any,
 ) -> tuple[Tensor, ...]:
     torch._check(logprob.dim() == 1 and logprob.shape == old_logprob.shape)
-    tokens = logprob.shape[0]
+    tokens, chosen = logprob.shape[0], PolicyOptions(*options)
+    own = needs_logprob_slope(chosen.surrogate, chosen.kl_bias_correction)
     return (
         _floats(logprob),
+        _floats(logprob, 4 if chosen.with_metrics else 0),
         _floats(logprob, tokens),
         _floats(logprob, 0 if ref_logprob is None else tokens),
+        _floats(logprob, tokens if own else 0),
         _floats(logprob, advantage.shape[0]),
+        _floats(logprob, 0 if token_weight is None else tokens),
     )
 
 
@@ -192,14 +243,12 @@ def _policy_loss_backward(
     old_logprob: Tensor,
     ratio_slope: Tensor,
     kl_slope: Tensor,
+    logprob_slope: Tensor,
     advantage_slope: Tensor,
+    weight_slope: Tensor,
 ) -> tuple[Tensor, ...]:
-    return (
-        torch.empty_like(ratio_slope),
-        torch.empty_like(ratio_slope),
-        torch.empty_like(kl_slope),
-        torch.empty_like(advantage_slope),
-    )
+    slopes = ratio_slope, ratio_slope, kl_slope, advantage_slope, weight_slope
+    return tuple(torch.empty_like(slope) for slope in slopes)
 
 
 @torch.library.register_fake("suder::sample_token", lib=library)

@@ -31,6 +31,20 @@ SCHEMAS = {
         "bool need_bias) "
         "-> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)"
     ),
+    # needs: which of the six gradients. state: the log-sum-exps of both sides, in the backend's own
+    # layout; logits: what keep_logits floats a side hold, as above.
+    "linear_kl": (
+        "(Tensor hidden, Tensor weight, Tensor? bias, Tensor ref_hidden, Tensor ref_weight, "
+        "Tensor? ref_bias, Tensor target, int ignore_index, float temperature, float? softcap, "
+        "int keep_logits) -> (Tensor kl, Tensor state, Tensor logits)"
+    ),
+    "linear_kl_backward": (
+        "(Tensor grad_kl, Tensor hidden, Tensor weight, Tensor? bias, Tensor ref_hidden, "
+        "Tensor ref_weight, Tensor? ref_bias, Tensor target, Tensor kl, Tensor state, "
+        "Tensor logits, int ignore_index, float temperature, float? softcap, bool[] needs) -> "
+        "(Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias, Tensor grad_ref_hidden, "
+        "Tensor grad_ref_weight, Tensor grad_ref_bias)"
+    ),
     "logprob": (
         "(Tensor logits, Tensor target, int ignore_index, float temperature, float? softcap, "
         "bool with_entropy) -> (Tensor logprob, Tensor lse, Tensor entropy)"
@@ -92,17 +106,25 @@ SCHEMAS = {
         "Tensor weight_slope, Tensor bias_slope) "
         "-> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)"
     ),
-    # slopes: d loss / d (logprob - old_logprob), d (logprob - ref_logprob) and d advantage.
+    # advantage: [B] or [T]; sampler_log_ratio: of VESPO, inside its ratio; delta infinity: none;
+    # num_items 0: the batch's own; by_sign: for positive advantages and the others, SAPO's
+    # temperature, VESPO's k and lambda. slopes: d loss / d (logprob - old_logprob),
+    # d (logprob - ref_logprob), d logprob where it is not their sum, d advantage and
+    # d token_weight; empty where there is none.
     "policy_loss": (
         "(Tensor logprob, Tensor old_logprob, Tensor? ref_logprob, Tensor advantage, "
-        "Tensor cu_seqlens, float clip_low, float clip_high, float kl_coef, str reduction, "
-        "str level, int max_length) -> (Tensor loss, Tensor ratio_slope, Tensor kl_slope, "
-        "Tensor advantage_slope)"
+        "Tensor? token_weight, Tensor? sampler_log_ratio, Tensor cu_seqlens, str surrogate, "
+        "float clip_low, float clip_high, "
+        "float delta, float kl_coef, str kl_estimator, bool kl_bias_correction, str reduction, "
+        "str level, int max_length, float num_items, float[] by_sign, bool with_metrics) "
+        "-> (Tensor loss, Tensor metrics, Tensor ratio_slope, Tensor kl_slope, "
+        "Tensor logprob_slope, Tensor advantage_slope, Tensor weight_slope)"
     ),
     "policy_loss_backward": (
         "(Tensor grad_loss, Tensor logprob, Tensor old_logprob, Tensor ratio_slope, "
-        "Tensor kl_slope, Tensor advantage_slope) -> (Tensor grad_logprob, Tensor grad_old_logprob,"
-        " Tensor grad_ref_logprob, Tensor grad_advantage)"
+        "Tensor kl_slope, Tensor logprob_slope, Tensor advantage_slope, Tensor weight_slope) "
+        "-> (Tensor grad_logprob, Tensor grad_old_logprob, Tensor grad_ref_logprob, "
+        "Tensor grad_advantage, Tensor grad_token_weight)"
     ),
 }
 

@@ -1,5 +1,6 @@
 """The public functions: check the arguments, flatten them, call a kernel or the reference."""
 
+from suder_ext.functional.divergence import linear_kl
 from suder_ext.functional.linear_preference import linear_preference_loss
 from suder_ext.functional.logprobs import (
     linear_logprob,
@@ -22,6 +23,7 @@ __all__ = [
     "dual_reward",
     "group_advantage",
     "linear_cross_entropy",
+    "linear_kl",
     "linear_logprob",
     "linear_logprob_stats",
     "linear_preference_loss",

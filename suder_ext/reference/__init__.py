@@ -4,6 +4,7 @@ Everything here follows autograd and computes in float64 when any floating argum
 else in float32. Logits are held in memory whole; the compiled operators never do that.
 """
 
+from suder_ext.reference.divergence import linear_kl
 from suder_ext.reference.logprobs import (
     linear_logprob,
     linear_logprob_stats,
@@ -25,6 +26,7 @@ __all__ = [
     "dual_reward",
     "group_advantage",
     "linear_cross_entropy",
+    "linear_kl",
     "linear_logprob",
     "linear_logprob_stats",
     "linear_preference_loss",

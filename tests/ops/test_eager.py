@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -20,8 +21,8 @@ from tests.ops.emulated import short_way, use_emulated
 
 CU = torch.tensor([0, 3, 5, 8, 12])
 TARGET = torch.arange(12) % 5
-NAMES = ("a", "b", "c", "d", "token", "old", "logits", "hidden", "weight", "bias")
-SHAPES = ((4,),) * 4 + ((12,), (12,), (12, 5), (12, 3), (5, 3), (5,))
+NAMES = ("a", "b", "c", "d", "token", "old", "logits", "hidden", "weight", "bias", "ref", "head")
+SHAPES = ((4,),) * 4 + ((12,), (12,), (12, 5), (12, 3), (5, 3), (5,), (12, 2), (5, 2))
 
 
 def _tensors(grad: bool = False) -> dict[str, Tensor]:
@@ -47,8 +48,9 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
             suder_ext.policy_loss(t["token"], t["old"], t["a"], CU, t["token"] * 0.5, kl_coef=0.1),
         ),
         lambda t: (
-            *(t["token"], t["old"], t["token"] * 0.5, t["a"], CU),
-            *(0.2, 0.2, 0.1, "sequence", "token", 0),
+            *(t["token"], t["old"], t["token"] * 0.5, t["a"], None, None, CU),
+            *("clip", 0.2, 0.2, math.inf, 0.1, "k3", False, "sequence", "token", 0, 0.0),
+            *([1.0] * 6, False),
         ),
     ),
     "sequence_reduce": (
@@ -66,6 +68,17 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
     "linear_logprob": (
         lambda t: suder_ext.linear_logprob_stats(t["hidden"], t["weight"], TARGET, t["bias"]),
         lambda t: (t["hidden"], t["weight"], t["bias"], TARGET, -100, 1.0, None, True, 0),
+    ),
+    "linear_kl": (
+        lambda t: (
+            suder_ext.linear_kl(
+                t["hidden"], t["weight"], t["ref"], t["head"], t["bias"], None, TARGET
+            ),
+        ),
+        lambda t: (
+            *(t["hidden"], t["weight"], t["bias"], t["ref"], t["head"], None, TARGET),
+            *(-100, 1.0, None, 0),
+        ),
     ),
 }
 

@@ -124,6 +124,16 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
         "linear_logprob_backward",
         (n, *none, *head, None, TARGET, saved[0], n[:0], n[:0], -100, 1.0, 2.0, True, False, False),
     )
+    names = "hidden", "weight", "bias", "ref_hidden", "ref_weight", "ref_bias"
+    yield "linear_kl", (*(t[name] for name in names), TARGET, -100, 0.5, None, 4)
+    yield (
+        "linear_kl",
+        (*head, None, t["ref_hidden"], plain["ref_weight"], None, TARGET, 2, 1.0, 3.0, 0),
+    )
+    for needs in ([True] * 6, [True, False, False, False, True, False]):
+        heads = (plain[name] for name in names)
+        saved_kl = n, *heads, TARGET, n.abs(), torch.ones(8, 4), n[:0]
+        yield "linear_kl_backward", (*saved_kl, -100, 1.0, 2.0, needs)
     yield "logprob", (t["logits"], TARGET, -100, 1.0, None, True)
     yield "logprob", (t["logits"], TARGET, -100, 0.5, 3.0, False)
     yield (
@@ -150,10 +160,15 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "linear_preference_loss", (*arguments, *settings, True, need, need)
     slopes = torch.randn(8, 5), torch.randn(7, 5), n[:0]
     yield "linear_preference_loss_backward", (n[0], *head, None, *slopes)
-    yield "policy_loss_backward", (n[0], n, n, n, n[:0], pairs)
-    for ref in (None, t["ref"]):
-        arguments = t["token"], t["old"], ref, t["advantage"], CU
-        yield "policy_loss", (*arguments, 0.2, 0.3, 0.1, "token", "token", 0)
+    yield "policy_loss_backward", (n[0], n, n, n, n[:0], n[:0], pairs, n[:0])
+    yield "policy_loss_backward", (n[0], n, n, n, n, n, pairs, n)
+    for surrogate, ref, weight in (
+        *(("clip", None, None), ("sapo", t["ref"], plain["ref"])),
+        ("vespo", t["ref"], None),
+    ):
+        arguments = t["token"], t["old"], ref, t["advantage"], weight, None, CU
+        options = surrogate, 0.2, 0.3, 2.0, 0.1, "k3", ref is not None, "token", "token", 0, 0.0
+        yield "policy_loss", (*arguments, *options, [1.0, 2.0] * 3, weight is not None)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from suder.pretrain.architecture import Sizes, build_janus
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.world import emoji
-from tests.trainer.families import small_emu3, small_liquid
+from tests.trainer.families import JUDGING, small_emu3, small_liquid
 from tests.trainer.icons import write_packages
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "and", "two")
@@ -132,9 +132,9 @@ JANUS_SIZES = Sizes(
 )
 
 
-def random_janus(seed: int = 0, **options: Any) -> Janus:
+def random_janus(seed: int = 0, words: tuple[str, ...] = (), **options: Any) -> Janus:
     """A new model with weights large enough that its distributions are far from uniform."""
-    model, processor = build_janus(JANUS_WORDS, seed=seed, sizes=JANUS_SIZES)
+    model, processor = build_janus((*JANUS_WORDS, *words), seed=seed, sizes=JANUS_SIZES)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if "vqmodel" in name or weight.ndim != 2:
@@ -164,6 +164,12 @@ def shared_model(request: pytest.FixtureRequest) -> Any:
         if request.param == "janus"
         else MAKE[request.param]()
     )
+
+
+@pytest.fixture(scope="session", params=list(MAKE))
+def judging_model(request: pytest.FixtureRequest) -> Any:
+    """One of each family whose vocabulary has the judge's words; its answers are as random."""
+    return MAKE[request.param](words=JUDGING)
 
 
 @pytest.fixture(params=list(MAKE))

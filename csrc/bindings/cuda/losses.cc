@@ -1,5 +1,6 @@
 // preference_loss, its backward, policy_loss.
 #include "bindings/cuda/module.h"
+#include "bindings/policy_loss.h"
 #include "cuda/ops.h"
 
 namespace suder::cuda {
@@ -61,32 +62,6 @@ void preference_backward(Address grad_loss, Address grad_chosen_reward,
   preference_loss_backward(p, stream);
 }
 
-void policy(Address logprob, Address old_logprob, Address ref_logprob, Int tokens,
-            Address advantage, Address cu_seqlens, Int sequences, double clip_low, double clip_high,
-            double kl_coef, int reduction, int level, Int max_length, Address totals, Address loss,
-            Address ratio_slope, Address kl_slope, Address advantage_slope, Stream stream) {
-  PolicyLoss p;
-  p.tokens = tokens;
-  p.sequences = sequences;
-  p.cu_seqlens = pointer<const Int>(cu_seqlens);
-  p.logprob = pointer<const float>(logprob);
-  p.old_logprob = pointer<const float>(old_logprob);
-  p.ref_logprob = pointer<const float>(ref_logprob);
-  p.advantage = pointer<const float>(advantage);
-  p.clip_low = clip_low;
-  p.clip_high = clip_high;
-  p.kl_coef = kl_coef;
-  p.reduction = static_cast<PolicyReduction>(reduction);
-  p.level = static_cast<PolicyLevel>(level);
-  p.max_length = max_length;
-  p.loss = pointer<float>(loss);
-  p.ratio_slope = pointer<float>(ratio_slope);
-  p.kl_slope = pointer<float>(kl_slope);
-  p.advantage_slope = pointer<float>(advantage_slope);
-  py::gil_scoped_release release;
-  policy_loss(p, pointer<double>(totals), stream);
-}
-
 }  // namespace
 
 void bind_losses(py::module_& module) {
@@ -101,11 +76,20 @@ void bind_losses(py::module_& module) {
              arg("beta"), arg("chosen_length"), arg("rejected_length"), arg("chosen_slope"),
              arg("rejected_slope"), arg("partner"), arg("grad_chosen"), arg("grad_rejected"),
              arg("grad_ref_chosen"), arg("grad_ref_rejected"), arg("stream"));
-  module.def("policy_loss", &policy, py::kw_only(), arg("logprob"), arg("old_logprob"),
-             arg("ref_logprob"), arg("tokens"), arg("advantage"), arg("cu_seqlens"),
-             arg("sequences"), arg("clip_low"), arg("clip_high"), arg("kl_coef"), arg("reduction"),
-             arg("level"), arg("max_length"), arg("totals"), arg("loss"), arg("ratio_slope"),
-             arg("kl_slope"), arg("advantage_slope"), arg("stream"));
+  module.def(
+      "policy_loss",
+      policy_loss_binding<Address, Stream>([](const PolicyLoss& p, Address totals, Stream stream) {
+        policy_loss(p, pointer<double>(totals), stream);
+      }),
+      py::kw_only(), arg("logprob"), arg("old_logprob"), arg("ref_logprob"), arg("tokens"),
+      arg("advantage"), arg("advantage_per_token"), arg("token_weight"), arg("sampler_log_ratio"),
+      arg("cu_seqlens"), arg("sequences"), arg("surrogate"), arg("clip_low"), arg("clip_high"),
+      arg("delta"), arg("kl_coef"), arg("kl_estimator"), arg("kl_bias_correction"),
+      arg("reduction"), arg("level"), arg("max_length"), arg("num_items"), arg("sapo_positive"),
+      arg("sapo_negative"), arg("vespo_k_positive"), arg("vespo_k_negative"),
+      arg("vespo_lambda_positive"), arg("vespo_lambda_negative"), arg("loss"), arg("metrics"),
+      arg("ratio_slope"), arg("kl_slope"), arg("logprob_slope"), arg("advantage_slope"),
+      arg("weight_slope"), arg("totals"), arg("stream"));
 }
 
 }  // namespace suder::cuda

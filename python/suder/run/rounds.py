@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +11,18 @@ import torch
 
 from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
-from suder.method.directions import active
+from suder.method.combine import YES, combine
+from suder.method.directions import active, held
+from suder.method.entropy import entropy_reward
+from suder.method.external import ExternalReward
+from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Conditions,
     Rollouts,
     check_reward_of,
+    external_of,
+    judged_of,
     load_rollouts,
     read_conditions,
     reward_of,
@@ -25,22 +31,57 @@ from suder.method.rollouts import (
 )
 from suder.method.selection import Selection, select
 from suder.models.base import Condition, Direction, UnifiedModel
+from suder.rollouts.offline import Offline
 from suder.run.folder import PHASES
 from suder.settings.config import TrainConfig
+from suder.settings.reward import Part, base_of
 from suder.storage.files import DamagedFile, read_tensors, seed_of, write_tensors
 
 T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
+Again = Callable[[Direction, int, Sequence[str]], list[str]]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a round has drawn.
+
+    Attributes:
+        rollouts: of each direction that it trains; held: of the one that it holds to the start.
+        conditions: by direction, what the model takes of their inputs.
+    """
+
+    rollouts: list[Rollouts]
+    held: Rollouts | None
+    conditions: dict[str, Condition]
+
+    def anchor(self) -> Anchor | None:
+        if self.held is None:
+            return None
+        return Anchor(self.held, self.conditions[self.held.direction])
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Samples of a direction that a round holds to the start."""
+
+    rollouts: Rollouts
+    condition: Condition
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One direction of a round, ready to learn from."""
+    """One direction of a round, ready to learn from.
+
+    Attributes:
+        parts: where the reward is made of several, or is another than the dual one, they by name.
+    """
 
     rollouts: Rollouts
     condition: Condition
     reward: torch.Tensor
     selection: Selection
+    parts: Tensors = field(default_factory=dict)
 
 
 def phase(path: Path, make: Callable[[], T], save: Callable[[Path, T], Any],
@@ -86,32 +127,25 @@ def sample_phase(
     config: TrainConfig,
     index: int,
     at_once: int,
-) -> tuple[list[Rollouts], dict[str, Condition]]:
-    """Candidates for the round's inputs in the directions that are trained in it, and what the
-    model takes of those inputs: pictures are read once a round.
+    again: Again | None = None,
+) -> Sampled:
+    """Candidates for the round's inputs in the directions that are trained in it, one sample for
+    each input of a direction that is held, and what the model takes of those inputs: pictures are
+    read once a round.
 
     Candidates on disk of a picture that is gone by now, or another, can be neither scored nor
     learnt from. Then the round begins again without it.
 
     Args:
         at_once: candidates, at most, of those that are drawn.
+        again: what a direction's round takes up besides its turn of the inputs, given those.
     """
-    path = folder / "sample.safetensors"
-    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
-    if known is not None:
-        again: dict[str, Conditions] = {
-            one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
-            for one in known
-        }
-        if not any(one.lost for one in again.values()):
-            return known, {name: one.values for name, one in again.items()}
-        with ranks.each():
-            if ranks.first():
-                _drop_from(folder, "sample")
+    if known := known_candidates(folder, policy, inputs, config, index):
+        return known
     rounds = []
     conditions: dict[str, Condition] = {}
     for direction in active(config, index):
-        found = _round_inputs(policy, direction, inputs, config, index)
+        found = _round_inputs(policy, direction, inputs, config, index, again)
         conditions[direction] = found.values
         rounds.append(
             sample_rollouts(
@@ -120,26 +154,97 @@ def sample_phase(
                 found.inputs,
                 config.candidates,
                 config.sampling,
-                seed_of(config.seed, index, "sample", direction),
+                sampling_seed(config, index, direction),
                 found.values,
                 found.lost,
                 at_once,
             )
         )
+    if (kept := held_candidates(policy, inputs, config, index, at_once)) is not None:
+        rounds.append(kept.rollouts)
+        conditions[kept.rollouts.direction] = kept.condition
+    keep_candidates(folder, rounds)
+    return sampled(rounds, conditions, config, index)
+
+
+def held_candidates(
+    policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int, at_once: int
+) -> Anchor | None:
+    """One sample for each of a round's inputs of the direction that is held to the start."""
+    direction = held(config, index)
+    if direction is None:
+        return None
+    found = _round_inputs(policy, direction, inputs, config, index)
+    seed = seed_of(config.seed, index, "anchor", direction)
+    drawn = sample_rollouts(
+        policy, direction, found.inputs, 1, config.sampling, seed, found.values, found.lost, at_once
+    )
+    return Anchor(drawn, found.values)
+
+
+def sampled(
+    rounds: list[Rollouts], conditions: dict[str, Condition], config: TrainConfig, index: int
+) -> Sampled:
+    trained = active(config, index)
+    resting = [one for one in rounds if one.direction not in trained]
+    drawn = [one for one in rounds if one.direction in trained]
+    return Sampled(drawn, resting[0] if resting else None, conditions)
+
+
+def known_candidates(
+    folder: Path, policy: UnifiedModel, inputs: Inputs, config: TrainConfig, index: int
+) -> Sampled | None:
+    """What an earlier life of the run has kept of the round, if its pictures are as they were."""
+    path = folder / "sample.safetensors"
+    known = ranks.from_first(lambda: load_rollouts(path) if path.exists() else None)
+    if known is None:
+        return None
+    again: dict[str, Conditions] = {
+        one.direction: read_conditions(policy, one.direction, one.inputs, inputs.digests)
+        for one in known
+    }
+    if not any(one.lost for one in again.values()):
+        return sampled(known, {name: one.values for name, one in again.items()}, config, index)
     with ranks.each():
         if ranks.first():
-            save_rollouts(path, rounds)
-    return rounds, conditions
+            _drop_from(folder, "sample")
+    return None
+
+
+def keep_candidates(folder: Path, rounds: list[Rollouts]) -> None:
+    with ranks.each():
+        if ranks.first():
+            save_rollouts(folder / "sample.safetensors", rounds)
+
+
+def sampling_seed(config: TrainConfig, index: int, direction: Direction) -> int:
+    """Which a round's candidates are drawn by."""
+    return seed_of(config.seed, index, "sample", direction)
+
+
+def turn_of(config: TrainConfig, index: int) -> int:
+    """How often a direction had its turn before round `index`."""
+    return (index - 1) // 2 if config.directions == "alternating" else index - 1
 
 
 def _round_inputs(
-    policy: UnifiedModel, direction: Direction, inputs: Inputs, config: TrainConfig, index: int
+    policy: UnifiedModel,
+    direction: Direction,
+    inputs: Inputs,
+    config: TrainConfig,
+    index: int,
+    again: Again | None = None,
 ) -> Conditions:
-    """The round's turn of the inputs, or of what else can be read if all of those are lost."""
+    """The round's turn of the inputs, or of what else can be read if all of those are lost.
+
+    Paired inputs have their turn together: pictures, and their own prompts.
+    """
     pool = inputs.images if direction == "understanding" else inputs.prompts
-    turn = (index - 1) // 2 if config.directions == "alternating" else index - 1
-    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, direction)
+    turn = turn_of(config, index)
+    key = "pairs" if config.data.pairing else direction
+    order = turn_indices(len(pool), config.inputs_per_round, turn, config.seed, key)
     asked = [pool[i] for i in order]
+    asked += again(direction, index, asked) if again else []
     found = read_conditions(policy, direction, asked, inputs.digests)
     if found.inputs:
         return found
@@ -157,29 +262,90 @@ def score_phase(
     conditions: dict[str, Condition],
     config: TrainConfig,
     index: int,
+    judge: SelfJudge | None = None,
+    external: ExternalReward | None = None,
+    digests: Mapping[str, str] | None = None,
+    source: Offline | None = None,
+    start: UnifiedModel | None = None,
 ) -> Tensors:
-    """Each direction's rewards, float32 `[B]`.
+    """Each direction's rewards, float32 `[B]`, and as "direction/part" what they are made of,
+    where that is more than the dual reward.
+
+    Args:
+        judge, external: where the settings name them.
+        digests: what is known of the pictures' contents.
+        source: the files that the candidates are taken from, rewards included unless
+            `reward.rescore`.
+        start: whose entropy is an anchor, where the settings say so.
 
     Raises:
         NotFinite: a direction has none that is finite, though there was something to score.
+        ExternalError: the external reward failed.
     """
+
+    def scored(one: Rollouts) -> dict[Part, torch.Tensor]:
+        parts: dict[Part, torch.Tensor] = {}
+        condition = conditions[one.direction]
+        if base_of(config.reward) == "dual":
+            if config.reward.scorer == "random":
+                seed = seed_of(config.seed, index, "score", one.direction)
+                parts["dual"] = random_reward(one, policy, seed)
+            else:
+                parts["dual"] = reward_of(one, scorer, policy, condition)
+        if judge is not None:
+            parts["judge"] = judged_of(one, judge, condition)
+        if external is not None:
+            parts["external"] = external_of(
+                one, external, str(config.reward.external), policy, digests
+            )
+        if config.objective.entropy_anchor and start is not None:
+            parts["entropy"] = entropy_reward(
+                policy, start, one, condition, config, scorer.tokens_per_batch
+            )
+        return parts
 
     def make() -> Tensors:
         rewards: Tensors = {}
         for one in rounds:
-            if config.reward.scorer == "random":
-                seed = seed_of(config.seed, index, "score", one.direction)
-                rewards[one.direction] = random_reward(one, policy, seed)
+            numbers = _taken_numbers(source, one, config, index) if source else []
+            if source and not config.reward.rescore:
+                rewards[one.direction] = source.reward(one.direction, numbers)
             else:
-                rewards[one.direction] = reward_of(
-                    one, scorer, policy, conditions[one.direction]
-                )  # fmt: skip
+                parts = scored(one)
+                rewards[one.direction] = combine(
+                    parts, config.reward, one.group, config.objective.entropy_anchor
+                )
+                if list(parts) != ["dual"]:
+                    rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
+            if source:
+                fill = source.fill(one.direction, numbers)
+                rewards[one.direction] = rewards[one.direction].masked_fill(fill, torch.nan)
         return rewards
 
     rewards = phase(folder / "score.safetensors", make, _save, _load)
+    if source and not config.reward.rescore:
+        return rewards  # not the model's, and no sign of what it is
     for one in rounds:
-        check_reward_of(one, scorer.model, rewards[one.direction])
+        alone = base_of(config.reward) == "dual" and f"{one.direction}/dual" not in rewards
+        given = [rewards.get(f"{one.direction}/{name}") for name in ("dual", "judge")]
+        for part in [rewards[one.direction]] if alone else given:
+            if part is not None:  # what comes of weights
+                check_reward_of(one, scorer.model, part)
     return rewards
+
+
+def parts_of(rewards: Tensors, direction: str) -> Tensors:
+    """What a direction's rewards are made of, by name, where `score_phase` says so."""
+    begins = f"{direction}/"
+    return {key.removeprefix(begins): r for key, r in rewards.items() if key.startswith(begins)}
+
+
+def _taken_numbers(
+    source: Offline, rollouts: Rollouts, config: TrainConfig, index: int
+) -> list[int]:
+    """Which of the files' groups a round's candidates are."""
+    numbers = source.turn(rollouts.direction, config, turn_of(config, index))
+    return source.usable(rollouts.direction, numbers, rollouts.inputs)
 
 
 def select_phase(
@@ -198,7 +364,8 @@ def select_phase(
 
     def make() -> Tensors:
         found = {}
-        for direction, reward in rewards.items():
+        for direction in finished:
+            reward = rewards[direction]
             if config.reward.cut_captions == "drop":
                 reward = reward.masked_fill(~finished[direction], torch.nan)
             selection = select(reward, config.candidates, config.objective.normalize)
@@ -206,19 +373,20 @@ def select_phase(
         return {f"{one}/{key}": value for one in found for key, value in found[one].items()}
 
     tensors = phase(folder / "select.safetensors", make, _save, _load)
-    valid = [tensors[f"{direction}/valid"] for direction in rewards]
-    if not config.guard.enabled and not any(one.any() for one in valid):
+    valid = [tensors[f"{direction}/valid"] for direction in finished]
+    gated = config.reward.judge == "gate"  # which the next round's candidates may pass
+    if not (config.guard.enabled or gated) and not any(one.any() for one in valid):
         raise ValueError(
             f"{folder}: every one of the round's {sum(map(len, valid))} candidates was dropped: "
             "captions empty or cut off, or no reward is finite; nothing is left to learn from "
             f"{config.model}, and the guard is off"
         )
-    return {
-        direction: Selection(
-            **{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__}
-        )
-        for direction in rewards
-    }
+    return {direction: selection_of(tensors, direction) for direction in finished}
+
+
+def selection_of(tensors: Tensors, direction: str) -> Selection:
+    """From what `select_phase` wrote."""
+    return Selection(**{key: tensors[f"{direction}/{key}"] for key in Selection.__annotations__})
 
 
 def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.Tensor:
@@ -231,25 +399,50 @@ def random_reward(rollouts: Rollouts, model: UnifiedModel, seed: int) -> torch.T
     return reward
 
 
+def lost_rows(index: int, rollouts: Rollouts) -> list[dict[str, Any]]:
+    """The inputs that could not be read."""
+    about = {"round": index, "direction": rollouts.direction}
+    return [about | {"input": path, "why": why} for path, why in rollouts.lost]
+
+
 def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
     """What this direction left out, named: inputs that could not be read, candidates unscored."""
     rollouts = scored.rollouts
     about = {"round": index, "direction": rollouts.direction}
-    rows = [about | {"input": path, "why": why} for path, why in rollouts.lost]
+    rows = lost_rows(index, rollouts)
+    judged = scored.parts.get("judge")
     for candidate in (~scored.selection.valid).nonzero().flatten().tolist():
         row, place = divmod(candidate, rollouts.group)
         why = "empty caption, one too long to be scored, or a reward that is not finite"
         if scored.reward[candidate].isfinite():
             length = int(rollouts.cu_seqlens.diff()[candidate])
             why = f"caption cut off after {length} tokens"
+        elif judged is not None and _denied(scored.parts, candidate):
+            why = f"the model itself denies that it fits, judge {float(judged[candidate]):.3f}"
         rows.append(about | {"input": rollouts.inputs[row], "candidate": place, "why": why})
     return rows
 
 
+def _denied(parts: Tensors, candidate: int) -> bool:
+    """Whether the judge's no is all that a candidate without a reward has against it."""
+    there = all(part[candidate].isfinite() for part in parts.values())
+    return there and bool(parts["judge"][candidate] < YES)
+
+
 def all_cut(scored: Scored) -> str:
-    """A sentence for people whose model had no caption left to learn from, or ""."""
+    """A sentence for people whose model had nothing left to learn from, and why, or ""."""
     rollouts = scored.rollouts
-    if rollouts.finished.any() or scored.selection.valid.any():
+    if scored.selection.valid.any():
+        return ""
+    denied = "judge" in scored.parts and all(
+        _denied(scored.parts, candidate) for candidate in range(len(rollouts))
+    )
+    if denied and not scored.reward.isfinite().any():
+        return (
+            f"the model itself denies that any of {len(rollouts)} candidates "
+            f"({rollouts.direction}) fits, and none is learnt from (reward.judge gate)"
+        )
+    if rollouts.finished.any():
         return ""
     if not scored.reward.isfinite().any():  # there was nothing to learn from, cut or not
         return ""
@@ -275,6 +468,9 @@ def round_numbers(scored: Scored) -> dict[str, float]:
         "length": float(rollouts.cu_seqlens.diff().double().mean()),
         "unfinished": float((~rollouts.finished).sum()),
     }
+    for name, part in scored.parts.items():
+        there = part[part.isfinite()].double()
+        numbers[f"reward_{name}"] = float(there.mean()) if there.numel() else float("nan")
     return {f"{name}/{rollouts.direction}": value for name, value in numbers.items()}
 
 

@@ -12,15 +12,18 @@ from torch import Tensor
 
 from suder_ext._load import compiled
 from suder_ext._ops.cpu.call import address, integers, kernel, vector
+from suder_ext.policy_options import KL_ESTIMATORS, REDUCTIONS, SURROGATES, needs_logprob_slope
 from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES, SORTING
-from suder_ext.types import PolicyLevel, PolicyReduction
+from suder_ext.types import PolicyLevel
 
 assert compiled is not None
 _preference, _preference_backward = compiled.preference_loss, compiled.preference_loss_backward
 _policy = compiled.policy_loss
 LOSS_CODES = {name: code for code, name in enumerate(LOSS_TYPES)}
 F_DIVERGENCE_CODES = {name: code for code, name in enumerate(F_DIVERGENCES)}
-REDUCTION_CODES = {name: code for code, name in enumerate(get_args(PolicyReduction))}
+SURROGATE_CODES = {name: code for code, name in enumerate(SURROGATES)}
+REDUCTION_CODES = {name: code for code, name in enumerate(REDUCTIONS)}
+KL_CODES = {name: code for code, name in enumerate(KL_ESTIMATORS)}
 LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
 
 
@@ -123,43 +126,68 @@ def policy_loss(
     old_logprob: Tensor,
     ref_logprob: Tensor | None,
     advantage: Tensor,
+    token_weight: Tensor | None,
+    sampler_log_ratio: Tensor | None,
     cu_seqlens: Tensor,
+    surrogate: str,
     clip_low: float,
     clip_high: float,
+    delta: float,
     kl_coef: float,
+    kl_estimator: str,
+    kl_bias_correction: bool,
     reduction: str,
     level: str,
     max_length: int,
+    num_items: float,
+    by_sign: list[float],
+    with_metrics: bool,
     for_backward: bool = True,
 ) -> tuple[Tensor | None, ...]:
     logprob, old_logprob = logprob.contiguous(), old_logprob.contiguous()
-    ref_logprob = vector(ref_logprob)
+    ref_logprob, token_weight = vector(ref_logprob), vector(token_weight)
+    sampler_log_ratio = vector(sampler_log_ratio)
     advantage, cu_seqlens = advantage.contiguous(), cu_seqlens.contiguous()
-    tokens, sequences = logprob.shape[0], advantage.shape[0]
+    tokens, sequences = logprob.shape[0], cu_seqlens.shape[0] - 1
     room = logprob.new_empty
-    loss = room(())
-    ratio_slope = kl_slope = advantage_slope = None
+    loss, metrics = room(()), room(4 if with_metrics else 0)
+    ratio_slope = kl_slope = logprob_slope = advantage_slope = weight_slope = None
     if for_backward:
-        ratio_slope, advantage_slope = room(tokens), room(sequences)
+        ratio_slope, advantage_slope = room(tokens), room(advantage.shape[0])
         kl_slope = room(0 if ref_logprob is None else tokens)
+        own = needs_logprob_slope(surrogate, kl_bias_correction)
+        logprob_slope = room(tokens if own else 0)
+        weight_slope = room(0 if token_weight is None else tokens)
     _policy(
         logprob.data_ptr(),
         old_logprob.data_ptr(),
         address(ref_logprob),
         tokens,
         advantage.data_ptr(),
+        advantage.shape[0] != sequences,
+        address(token_weight),
+        address(sampler_log_ratio),
         cu_seqlens.data_ptr(),
         sequences,
+        SURROGATE_CODES[surrogate],
         clip_low,
         clip_high,
+        delta,
         kl_coef,
+        KL_CODES[kl_estimator],
+        kl_bias_correction,
         REDUCTION_CODES[reduction],
         LEVEL_CODES[level],
         max_length,
-        torch.get_num_threads(),
+        num_items,
+        *by_sign,
         loss.data_ptr(),
+        metrics.data_ptr(),  # an empty tensor's is 0
         address(ratio_slope),
         address(kl_slope),
+        address(logprob_slope),
         address(advantage_slope),
+        address(weight_slope),
+        torch.get_num_threads(),
     )
-    return loss, ratio_slope, kl_slope, advantage_slope
+    return loss, metrics, ratio_slope, kl_slope, logprob_slope, advantage_slope, weight_slope

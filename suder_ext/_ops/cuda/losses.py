@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from suder_ext._ops.cuda.call import Ops, floats, integers, run, vector
+from suder_ext.policy_options import KL_ESTIMATORS, REDUCTIONS, SURROGATES, needs_logprob_slope
 from suder_ext.preference_options import F_DIVERGENCES, LOSS_TYPES, SORTING
-from suder_ext.types import PolicyLevel, PolicyReduction
+from suder_ext.types import PolicyLevel
 
 LOSS_CODES = {name: code for code, name in enumerate(LOSS_TYPES)}
 F_DIVERGENCE_CODES = {name: code for code, name in enumerate(F_DIVERGENCES)}
-REDUCTION_CODES = {name: code for code, name in enumerate(get_args(PolicyReduction))}
+SURROGATE_CODES = {name: code for code, name in enumerate(SURROGATES)}
+REDUCTION_CODES = {name: code for code, name in enumerate(REDUCTIONS)}
+KL_CODES = {name: code for code, name in enumerate(KL_ESTIMATORS)}
 LEVEL_CODES = {name: code for code, name in enumerate(get_args(PolicyLevel))}
 
 
@@ -107,18 +110,32 @@ def policy_loss(
     old_logprob: Tensor,
     ref_logprob: Tensor | None,
     advantage: Tensor,
+    token_weight: Tensor | None,
+    sampler_log_ratio: Tensor | None,
     cu_seqlens: Tensor,
+    surrogate: str,
     clip_low: float,
     clip_high: float,
+    delta: float,
     kl_coef: float,
+    kl_estimator: str,
+    kl_bias_correction: bool,
     reduction: str,
     level: str,
     max_length: int,
+    num_items: float,
+    by_sign: list[float],
+    with_metrics: bool,
 ) -> tuple[Tensor, ...]:
-    tokens, sequences = logprob.shape[0], advantage.shape[0]
-    loss, ratio_slope = floats(logprob), floats(logprob, tokens)
-    advantage_slope = floats(logprob, sequences)
+    tokens, sequences = logprob.shape[0], cu_seqlens.shape[0] - 1
+    own = needs_logprob_slope(surrogate, kl_bias_correction)
+    loss, metrics = floats(logprob), floats(logprob, 4 if with_metrics else 0)
+    ratio_slope, advantage_slope = floats(logprob, tokens), floats(logprob, advantage.shape[0])
     kl_slope = floats(logprob, 0 if ref_logprob is None else tokens)
+    logprob_slope = floats(logprob, tokens if own else 0)
+    weight_slope = floats(logprob, 0 if token_weight is None else tokens)
+    signs = ("sapo", "vespo_k", "vespo_lambda")
+    names = (f"{name}_{sign}" for name in signs for sign in ("positive", "negative"))
     run(
         "policy_loss",
         logprob,
@@ -127,21 +144,33 @@ def policy_loss(
         ref_logprob=vector(ref_logprob),
         tokens=tokens,
         advantage=advantage.contiguous(),
+        advantage_per_token=advantage.shape[0] != sequences,
+        token_weight=vector(token_weight),
+        sampler_log_ratio=vector(sampler_log_ratio),
         cu_seqlens=cu_seqlens.contiguous(),
         sequences=sequences,
+        surrogate=SURROGATE_CODES[surrogate],
         clip_low=clip_low,
         clip_high=clip_high,
+        delta=delta,
         kl_coef=kl_coef,
+        kl_estimator=KL_CODES[kl_estimator],
+        kl_bias_correction=kl_bias_correction,
         reduction=REDUCTION_CODES[reduction],
         level=LEVEL_CODES[level],
         max_length=max_length,
-        totals=floats(logprob, sequences, dtype=torch.float64),
+        num_items=num_items,
+        **dict(zip(names, by_sign, strict=True)),
+        totals=floats(logprob, 5 * sequences, dtype=torch.float64),
         loss=loss,
+        metrics=metrics,  # the address of an empty tensor is 0
         ratio_slope=ratio_slope,
-        kl_slope=None if ref_logprob is None else kl_slope,
+        kl_slope=kl_slope,
+        logprob_slope=logprob_slope,
         advantage_slope=advantage_slope,
+        weight_slope=weight_slope,
     )
-    return loss, ratio_slope, kl_slope, advantage_slope
+    return loss, metrics, ratio_slope, kl_slope, logprob_slope, advantage_slope, weight_slope
 
 
 OPS: Ops = {
