@@ -273,6 +273,8 @@ def test_captions_alone(first: Path, offline: Offline, tmp_path: Path, inputs_fo
     ("change", "said"),
     [
         ("reward.scorer=random", "has nothing to score"),
+        ("reward.judge=gate", "reward.judge gate has nothing to score"),
+        ("objective.entropy_anchor=1.0", "entropy_anchor 1.0 has nothing to score"),
         ("data.rollouts=null", r"`data\.images` is missing"),
     ],
 )
