@@ -8,6 +8,7 @@ from suder_ext.functional.logprobs import (
     logprob,
     logprob_stats,
 )
+from suder_ext.functional.pair_weights import wpo_weight
 from suder_ext.functional.peers import linear_cross_entropy, selective_log_softmax
 from suder_ext.functional.policy import policy_loss
 from suder_ext.functional.preference import preference_loss
@@ -18,10 +19,12 @@ from suder_ext.functional.sequences import (
     linear_sequence_logprob,
     sequence_reduce,
 )
+from suder_ext.functional.unpaired import kto_loss
 
 __all__ = [
     "dual_reward",
     "group_advantage",
+    "kto_loss",
     "linear_cross_entropy",
     "linear_kl",
     "linear_logprob",
@@ -36,4 +39,5 @@ __all__ = [
     "sample_token",
     "selective_log_softmax",
     "sequence_reduce",
+    "wpo_weight",
 ]

@@ -11,6 +11,7 @@ from suder_ext.reference.logprobs import (
     logprob,
     logprob_stats,
 )
+from suder_ext.reference.pair_weights import wpo_weight
 from suder_ext.reference.peers import linear_cross_entropy, selective_log_softmax
 from suder_ext.reference.policy import policy_loss
 from suder_ext.reference.preference import linear_preference_loss, preference_loss
@@ -21,10 +22,12 @@ from suder_ext.reference.sequences import (
     linear_sequence_logprob,
     sequence_reduce,
 )
+from suder_ext.reference.unpaired import kto_loss
 
 __all__ = [
     "dual_reward",
     "group_advantage",
+    "kto_loss",
     "linear_cross_entropy",
     "linear_kl",
     "linear_logprob",
@@ -39,4 +42,5 @@ __all__ = [
     "sample_token",
     "selective_log_softmax",
     "sequence_reduce",
+    "wpo_weight",
 ]
