@@ -21,7 +21,8 @@ from suder.rollouts.files import read_table, write_table
 from suder.rollouts.rows import candidate_rows, to_table
 from suder.rollouts.schema import arrow
 from suder.run.folder import PHASES, Origin, numbered, read_origin
-from suder.run.rounds import sampling_seed, selection_of
+from suder.run.rounds import selection_of
+from suder.run.sampled import sampling_seed
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.storage.files import DamagedFile, json_text, read_tensors
