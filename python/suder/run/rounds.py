@@ -104,14 +104,14 @@ def score_phase(
                 rewards[one.direction] = source.reward(one.direction, numbers)
             else:
                 parts = scored(one)
+                if source:  # nothing of a group is made of who only fills it up
+                    fill = source.fill(one.direction, numbers)
+                    parts = {name: x.masked_fill(fill, torch.nan) for name, x in parts.items()}
                 rewards[one.direction] = combine(
                     parts, config.reward, one.group, config.objective.entropy_anchor
                 )
                 if list(parts) != ["dual"]:
                     rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
-            if source:
-                fill = source.fill(one.direction, numbers)
-                rewards[one.direction] = rewards[one.direction].masked_fill(fill, torch.nan)
         return rewards
 
     rewards = phase(folder / "score.safetensors", make, _save, _load)
