@@ -1,5 +1,6 @@
 """The public functions: check the arguments, flatten them, call a kernel or the reference."""
 
+from suder_ext.functional.cross_entropy import linear_cross_entropy
 from suder_ext.functional.divergence import linear_kl
 from suder_ext.functional.linear_preference import linear_preference_loss
 from suder_ext.functional.logprobs import (
@@ -9,7 +10,7 @@ from suder_ext.functional.logprobs import (
     logprob_stats,
 )
 from suder_ext.functional.pair_weights import wpo_weight
-from suder_ext.functional.peers import linear_cross_entropy, selective_log_softmax
+from suder_ext.functional.peers import selective_log_softmax
 from suder_ext.functional.policy import policy_loss
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sampling import linear_sample_token, sample_token
