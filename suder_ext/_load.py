@@ -54,7 +54,8 @@ def _find() -> tuple[ModuleType | None, str]:
     if broken:
         # A module that is there and cannot be used is a broken install: slow results without a
         # word would hide it.
-        warnings.warn(f"suder_ext runs on its reference: {reason}", RuntimeWarning, stacklevel=2)
+        told = f"suder_ext runs on its reference: {reason}; run `pip install .`"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
     return module, reason
 
 

@@ -18,6 +18,7 @@ import torch
 import suder_ext
 from suder_ext import _workspace
 from suder_ext._ops.cuda import cards, logit_gradients
+from tests.ops import kl_cases
 from tests.ops.cases import (
     DTYPES,
     OUTPUTS,
@@ -82,6 +83,22 @@ def kind_of(name: str, dtype: torch.dtype) -> str:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_linear_logprob(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     check(linear_case(*shape, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_linear_kl(dtype: torch.dtype) -> None:
+    case = kl_cases.kl_case(600, 64, 40, 20000, dtype)
+    upstream = kl_cases.upstream_for(case)
+    expected, expected_grads = kl_cases.oracle(case, upstream)
+    sizes = kl_cases.terms(case, upstream, rounded=dtype != torch.float32)
+    there = on_gpu(case)
+    with no_synchronisation():
+        there.run(suder_ext.linear_kl)
+    got, grads = kl_cases.run(there, {"logprob": upstream["logprob"].cuda()})
+    assert_close(got, expected.cuda(), "kl", dtype)
+    for name, grad in grads.items():
+        kind = f"grad_{name.removeprefix('ref_')}"
+        assert_close(grad, expected_grads[name].cuda(), kind, dtype, terms=sizes[name])
 
 
 @pytest.mark.parametrize("kept", [0, 2**20, 2**29])

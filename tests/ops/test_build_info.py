@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import suder_ext
+from suder_ext import _load
 from tests.ops.backends import ISAS
 
 SCRIPT = """
@@ -100,3 +103,17 @@ def test_a_broken_module_is_not_passed_over_in_silence() -> None:
     done = run(hide + SCRIPT, SUDER_KERNEL="auto")
     assert done.returncode != 0  # -W error
     assert "suder_ext runs on its reference: suder_ext._C does not load: undef" in done.stderr
+
+
+@pytest.mark.parametrize("op", _load.OPERATORS)
+def test_a_module_of_an_older_build_is_named(op: str) -> None:
+    """By what it lacks, once, and none of it is used: half of a build would be hard to explain."""
+    others = {name: None for name in (*_load.OPERATORS, "logit_tile") if name != op}
+    older = SimpleNamespace(**others)
+    reason = f"suder_ext._C is of an older build, without {op}"
+    with (
+        mock.patch.object(_load, "import_module", return_value=older),
+        mock.patch.dict(os.environ, SUDER_KERNEL="auto"),
+        pytest.warns(RuntimeWarning, match=f"{reason}; run `pip install .`"),
+    ):
+        assert _load._find() == (None, reason)

@@ -28,6 +28,7 @@ from tests.ops.cases import (
 )
 from tests.ops.compare import assert_close
 from tests.ops.emulated import EMULATED, load, short_way, use_emulated
+from tests.ops.kl_cases import kl_case
 from tests.ops.pairs import taken_logprobs
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="the emulated kernels are not built")
@@ -203,6 +204,9 @@ def test_no_races() -> None:
             offset = logits_case(3, 70)
             moved = replace(offset, floats={"logits": offset.floats["logits"] + 1e4})
             gradients(moved, suder_ext.logprob_stats, upstream_for(moved))
+            if name == "emulated-tiles":  # the others go the same way
+                for case in (kl_case(18, 40, 8, 1030, softcap=3.0), kl_case(3, 16, 8, 2000)):
+                    gradients(case, suder_ext.linear_kl, upstream_for(case, outputs=("logprob",)))
             _losses_and_sequences()
             _tokens()
 
