@@ -23,7 +23,7 @@ class Groups:
     Attributes:
         inputs: G prompts, or pictures uint8 `[H, W, 3]`.
         candidates: G lists of N captions, or of pictures.
-        reward: float `[G, N]`, what training would use; NaN: none.
+        reward: float `[G, N]`, what training would use; NaN: none, or a caption that was cut off.
         other: float `[G, N]`, the other direction's reward of the same picture and text.
         judge: float `[G, N]`, the model's own yes to them; None where it cannot be asked.
         length: float `[G, N]`, tokens of captions; 0 of pictures.
@@ -65,11 +65,12 @@ def make_groups(
     Args:
         advance: called after each input.
     """
-    model, n = scorer.model, candidates
+    model: Any = scorer.model
+    n = candidates
     rows: list[list[np.ndarray]] = []
     drawn: list[list[Any]] = []
     for place, given in enumerate(inputs):
-        how = {"temperature": temperature, "seed": seed, "first": place}
+        how: dict[str, Any] = {"temperature": temperature, "seed": seed, "first": place}
         if direction == "generation":
             tokens = sample(model, direction, [given], n, guidance=guidance, **how).tokens
             pictures = list(model.decode(tokens).cpu().numpy())
@@ -80,12 +81,13 @@ def make_groups(
         else:
             pixels = model.pixels([given])
             how["max_new_tokens"] = max_new_tokens
-            ids = sample(model, direction, pixels, n, **how).tokens
-            texts = model.detokenize(ids)
+            written = sample(model, direction, pixels, n, **how)
+            texts = model.detokenize(written.tokens)
             pictures, found = [given] * n, texts
             reward = scorer.understanding(model.encode(pixels), texts, group=n)
+            reward[~written.finished.to(reward.device)] = torch.nan  # no candidate of a run, either
             other = scorer.generation(texts, pictures)
-            lengths = np.array([len(one) for one in ids], float)
+            lengths = np.array([len(one) for one in written.tokens], float)
         parts = [reward, other] if judge is None else [reward, other, judge(pictures, texts)]
         rows.append([*(part.double().cpu().numpy() for part in parts), lengths])
         drawn.append(found)

@@ -121,7 +121,8 @@ def audit(
         partners = score_partners(scorer, pictures, captions, shuffles, done)
         prompts = list(material.prompts) or list(dict.fromkeys(filter(str.strip, captions)))
         groups: dict[Direction, Groups] = {}
-        for direction, inputs in zip(DIRECTIONS, (pictures, prompts), strict=True):
+        given: dict[Direction, list[Any]] = {"understanding": pictures, "generation": prompts}
+        for direction, inputs in given.items():
             how: dict[str, Any] = {"temperature": temperature, "seed": seed}
             if direction == "generation":
                 how["guidance"] = guidance
@@ -163,15 +164,13 @@ def _of_reward(partners: Partners, groups: Groups) -> OfReward:
     )
 
 
-def _captions(
-    model: UnifiedModel, pictures: list[Any], max_new_tokens: int | None, seed: int
-) -> list[str]:
+def _captions(model: Any, pictures: list[Any], max_new_tokens: int | None, seed: int) -> list[str]:
     """The model's own, greedily."""
     pixels = model.pixels(pictures)
     drawn = sample(
         model, "understanding", pixels, greedy=True, max_new_tokens=max_new_tokens, seed=seed
     )
-    return model.detokenize(drawn.tokens)
+    return list(model.detokenize(drawn.tokens))
 
 
 def _counter(step: Step, what: str, total: int) -> Callable[[], None]:

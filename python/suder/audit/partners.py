@@ -56,7 +56,8 @@ def score_partners(
     tokens = np.array([len(ids) for ids in model.tokenize(list(captions))], float)
     found: dict[Direction, Partners] = {}
     n = len(pictures)
-    others = [(np.arange(n) + turn) % n for turn in range(min(shuffles, n - 1) + 1)]
+    turns = range(min(shuffles, n - 1) + 1)
+    others = [[(i + turn) % n for i in range(n)] for turn in turns]
     for direction in DIRECTIONS:
         rows = []
         for other in others:

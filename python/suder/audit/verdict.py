@@ -56,8 +56,8 @@ def judge_reward(
     for name, found in (("the other direction", agreement), ("the model's own yes", own_answer)):
         if found is not None and found.groups > 1 and found.mean < -TELLS * found.error:
             said.append(("at odds", f"ranks candidates against {name} ({found.mean:+.2f})"))
-    worst = max((word for word, _ in said), key=WORDS.index, default="fine")
-    return Verdict(worst, tuple(why for _, why in said))
+    words: list[Word] = [word for word, _ in said]
+    return Verdict(max(words, key=WORDS.index, default="fine"), tuple(why for _, why in said))
 
 
 def tells(found: Preference) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from suder.cli.common import add_command, add_prompt_options, new_file, prompts_of
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found.verdict == "flat" else 0
 
 
-def _tell(found: object) -> None:
+def _tell(found: Any) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -54,9 +54,9 @@ def is_ours(path: Path, marks: Sequence[str] = _MARKS) -> bool:
     return any(mark in head for mark in marks)
 
 
-def render(name: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """A page from the template of that name beside this file."""
-    return _template(name).render(**values)
+    return _template(template).render(**values)
 
 
 @lru_cache

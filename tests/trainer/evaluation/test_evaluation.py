@@ -31,7 +31,7 @@ from suder.evaluation.task import (
     shapes_task,
 )
 from suder.evaluation.worlds import task_of
-from suder.models import Janus
+from suder.models import Janus, load_model
 from suder.world.drawing import draw
 from suder.world.scenes import all_scenes, prompts, scenes
 from suder.world.splits import split_of
@@ -144,6 +144,19 @@ def test_greedy_draws_a_repeated_prompt_once(scripted: tuple[Scripted, np.ndarra
     assert model.calls[0][:2] == ("generation", 2)
     for item, prompt in enumerate(twice.prompts):
         np.testing.assert_array_equal(drawn[item], model.pictures[prompt])
+
+
+def test_nearly_greedy_drawings_are_one_for_each_item(
+    scripted: tuple[Scripted, np.ndarray], task: Task
+):
+    model, _ = scripted
+    few = Task(**{**vars(task), "prompts": [task.prompts[1]] * 60, "nearly_greedy": 0.1})
+    found = evaluate(model, task=few, progress=False)
+    direction, count, how = model.calls[0]
+    assert (direction, count, how["temperature"]) == ("generation", 60, 0.1)
+    assert [how["greedy"] for direction, _, how in model.calls if direction == "understanding"]
+    assert found.settings["nearly_greedy"] == 0.1
+    assert "nearly_greedy" not in settings_of(model, few, greedy=False)
 
 
 def test_a_random_model_gives_the_same_answers_twice_and_round_the_disk(
@@ -367,14 +380,13 @@ def test_command(shared_janus: Janus, tmp_path: Path, capsys: pytest.CaptureFixt
     shared_janus.save(folder)
     model = ["evaluate", str(folder), "--n", "6"]
     assert main([*model, "--sampled", "--out", str(tmp_path / "items.npz")]) == 0
-    assert re.search(r"0\.0% │ 0\.0 to [3-9]\d\.\d%", capsys.readouterr().out), (
-        "six items say little"
-    )
+    said = capsys.readouterr().out
+    assert re.search(r"0\.0% │ 0\.0 to [3-9]\d\.\d%", said), "six items say little"
     saved = load_evaluation(tmp_path / "items.npz")
     assert saved.settings == {
         "task": "shapes/test", "inputs": shapes_task("test", 6, 0).digest(), "seed": 0,
         "greedy": False, "temperature": 1.0, "guidance": 1.0, "max_new_tokens": 32,
-        **shared_janus.asks, **about_model(shared_janus),
+        **shared_janus.asks, **about_model(load_model(folder)),
     }  # fmt: skip
     capsys.readouterr()
     mine = tmp_path / "prompts.txt"
