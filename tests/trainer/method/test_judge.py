@@ -10,7 +10,7 @@ from PIL import Image
 
 import suder
 from suder.method import judge as judging
-from suder.method.judge import SelfJudge, answers_of
+from suder.method.judge import Answers, SelfJudge, answers_of
 from suder.models import load_model
 from suder.settings.config import Prompts
 from tests.tolerances import TOLERANCES
@@ -67,11 +67,29 @@ def test_the_answer_is_that_of_all_logits(judging_model, pictures):
     assert ours[~ours.isnan()].std() > 0.02
 
 
+@torch.no_grad()
+def test_words_in_pieces_are_read_up_to_where_they_differ(judging_model, pictures):
+    """Of both words that begin with one piece: p of each whole word, by teacher forcing."""
+    model, judge = judging_model, SelfJudge(judging_model)
+    first, yes, no = (int(model.tokenize([word])[0][0]) for word in ("red", "yes", "no"))
+    judge.answers = Answers([first], [yes], [no])
+    asked = [judge.question("a red circle")] * 4
+    both = []
+    for word in (yes, no):
+        targets = [torch.tensor([first, word])] * 4
+        found = model("understanding", model.pixels(pictures), targets, questions=asked)
+        logits = found.hidden.double() @ found.weight.double().T
+        both.append(logits.log_softmax(-1).gather(1, found.target[:, None]).view(4, 2).sum(1).exp())
+    expected = both[0] / (both[0] + both[1])
+    ours = judge(pictures, ["a red circle"] * 4)
+    torch.testing.assert_close(ours.double(), expected, **JUDGED)
+
+
 @pytest.mark.parametrize("limit", [{}, {"batch_size": 3}, {"tokens_per_batch": 1}])
 def test_every_form_in_every_batch_gives_the_same(judging_model, pictures, drawn, limit):
     judge = SelfJudge(judging_model, **limit)
     texts = TEXTS[:5]
-    shared = SelfJudge(judging_model)(pictures[:2], texts[:4] * 1, group=2)
+    shared = SelfJudge(judging_model)(pictures[:2], texts[:4], group=2)
     alone = torch.cat(
         [judge(pictures[i // 2 : i // 2 + 1], [text]) for i, text in enumerate(texts[:4])]
     )
