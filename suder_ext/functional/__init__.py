@@ -9,6 +9,7 @@ from suder_ext.functional.logprobs import (
     logprob,
     logprob_stats,
 )
+from suder_ext.functional.padded import pack_padded
 from suder_ext.functional.pair_weights import wpo_weight
 from suder_ext.functional.peers import selective_log_softmax
 from suder_ext.functional.policy import policy_loss
@@ -35,6 +36,7 @@ __all__ = [
     "linear_sequence_logprob",
     "logprob",
     "logprob_stats",
+    "pack_padded",
     "policy_loss",
     "preference_loss",
     "sample_token",

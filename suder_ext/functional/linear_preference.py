@@ -6,6 +6,7 @@ from torch import Tensor
 
 from suder_ext import _checks
 from suder_ext.functional.logprobs import linear_logprob
+from suder_ext.functional.padded import packed
 from suder_ext.functional.pairs import Weights, losses_of, mean_loss_of, of_whole_pairs
 from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, TAKES_LENGTH, check_preference_options
 from suder_ext.reference.pair_weights import check_ld_alpha
@@ -56,7 +57,8 @@ def linear_preference_loss(
         target: an integer dtype, `[T]`.
         cu_seqlens: int64 or int32 `[2P + 1]`, sorted from 0 to T, on the device of hidden. With
             reduction "mean" it may be on the CPU instead. It is copied without waiting; while a
-            CUDA graph is captured it must be on the device.
+            CUDA graph is captured it must be on the device. Or a mask `[2P, T]` of a padded batch,
+            beside hidden `[2P, T, D]` and target `[2P, T]`: `pack_padded`.
         ref_logprob: float `[2P]`, the reference model's sums in the same order, or None; not taken
             by simpo, cpo and orpo.
         loss_type, beta, label_smoothing, margin, f_divergence, f_alpha, discopop_tau,
@@ -77,6 +79,7 @@ def linear_preference_loss(
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob` and `preference_loss`.
     """
+    cu_seqlens, hidden, target = packed(cu_seqlens, hidden=hidden, target=target)
     _checks.choice("reduction", reduction, ("none", "mean"))
     offsets = cu_seqlens
     if reduction == "mean" and isinstance(cu_seqlens, Tensor) and cu_seqlens.device.type == "cpu":

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suder_ext import _checks
 from suder_ext.functional.logprobs import linear_logprob_stats
+from suder_ext.functional.padded import packed
 from suder_ext.functional.sequences import sequence_reduce
 
 
@@ -30,7 +31,8 @@ def wpo_weight(
 
     Args:
         hidden, weight, target, bias, ignore_index, temperature, softcap: as in `linear_logprob`.
-        cu_seqlens: int64 or int32 `[2P + 1]`, sequences 2i and 2i+1 being a pair.
+        cu_seqlens: int64 or int32 `[2P + 1]`, sequences 2i and 2i+1 being a pair; or a mask
+            `[2P, T]`, beside hidden `[2P, T, D]` and target `[2P, T]`.
 
     Returns:
         float32 `[P]` (float64 if an input is), without gradient; NaN where a sequence has no scored
@@ -39,6 +41,7 @@ def wpo_weight(
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob`.
     """
+    cu_seqlens, hidden, target = packed(cu_seqlens, hidden=hidden, target=target)
     _checks.cu_seqlens(cu_seqlens, "hidden", hidden)
     _checks.pairs(cu_seqlens)
     with torch.no_grad():

@@ -9,6 +9,7 @@ from torch import Tensor
 from suder_ext import _checks, _ops
 from suder_ext._load import has_kernel
 from suder_ext._ops import eager
+from suder_ext.functional.padded import packed
 from suder_ext.functional.sequences import sequence_reduce
 from suder_ext.policy_options import policy_options
 from suder_ext.reference import policy as by_reference
@@ -150,7 +151,9 @@ def policy_loss(
         logprob: float `[T]`, of the policy being trained.
         old_logprob: float `[T]`, of the policy that drew the tokens.
         advantage: float `[B]`, or `[T]`: each token's own. With B = T it is taken as `[B]`.
-        cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T. Pack scored tokens only.
+        cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T. Pack scored tokens only. Or a mask
+            `[B, T]` of a padded batch (bool or integer, 0 where no token is scored), beside
+            `[B, T]` wherever `[T]` stands here: `pack_padded`.
         ref_logprob: float `[T]`, of the reference policy; given if and only if kl_coef is not 0.
         clip: in `[0, 1)`.
         clip_high: at least 0; None takes `clip`.
@@ -185,6 +188,19 @@ def policy_loss(
     Raises:
         TypeError, ValueError: an argument that is not taken, naming it.
     """
+    if isinstance(cu_seqlens, Tensor) and cu_seqlens.dim() == 2:
+        if isinstance(advantage, Tensor) and advantage.dim() == 2:
+            _, advantage = packed(cu_seqlens, advantage=advantage)
+        cu_seqlens, logprob, old_logprob, *others = packed(
+            cu_seqlens,
+            logprob=logprob,
+            old_logprob=old_logprob,
+            ref_logprob=ref_logprob,
+            token_weight=token_weight,
+            sampling_logprob=sampling_logprob,
+            entropy=entropy,
+        )
+        ref_logprob, token_weight, sampling_logprob, entropy = others
     tensors = logprob, old_logprob, ref_logprob, advantage, token_weight
     direct = _is_plain(*tensors, sampling_logprob, cu_seqlens)
     if not direct:

@@ -11,6 +11,7 @@ from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
 from suder_ext._ops import eager
 from suder_ext.functional.logprobs import linear_logprob
+from suder_ext.functional.padded import packed
 from suder_ext.types import Normalization, Rewards, SequenceReduction
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def linear_sequence_logprob(
         weight, bias, ignore_index, temperature, softcap, group: as in `linear_logprob`.
         target: an integer dtype, `[T]`.
         cu_seqlens: int64 or int32 `[B + 1]`, sorted from 0 to T; sequence b is the tokens from
-            `cu_seqlens[b]` up to `cu_seqlens[b + 1]`.
+            `cu_seqlens[b]` up to `cu_seqlens[b + 1]`. Or a mask `[B, T]` of a padded batch (bool or
+            integer, 0 where there is no token), beside hidden `[B, T, D]` and target `[B, T]`:
+            `pack_padded`.
         reduction: "mean" or "sum".
 
     Returns:
@@ -52,6 +55,7 @@ def linear_sequence_logprob(
         TypeError, ValueError, IndexError: as `linear_logprob`; ValueError also for a cu_seqlens
             that is not sorted from 0 to T.
     """
+    cu_seqlens, hidden, target = packed(cu_seqlens, hidden=hidden, target=target)
     _checks.choice("reduction", reduction, ("mean", "sum"))
     check_packed("hidden", hidden, target, cu_seqlens)
     per_token = linear_logprob(
@@ -90,6 +94,7 @@ def sequence_reduce(
     Raises:
         TypeError, ValueError: a dtype, shape, device or cu_seqlens that is not taken.
     """
+    cu_seqlens, logprob, target = packed(cu_seqlens, logprob=logprob, target=target)
     if _reduces_directly(logprob, target, cu_seqlens):
         return eager.call("sequence_reduce", logprob, target, cu_seqlens, mean, ignore_index)
     _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
@@ -165,6 +170,7 @@ def dual_reward(
     Raises:
         TypeError, ValueError, IndexError: as `linear_sequence_logprob` and `group_advantage`.
     """
+    cu_seqlens, hidden, target = packed(cu_seqlens, hidden=hidden, target=target)
     _checks.cu_seqlens(cu_seqlens, "hidden", hidden)
     _divides(group_size, cu_seqlens.shape[0] - 1)
     reward = linear_sequence_logprob(

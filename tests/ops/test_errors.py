@@ -93,7 +93,8 @@ VALUE_ERRORS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (from_logits, {"logits": LOGITS[:, :0]}, r"logits takes shape \[..., V\] with V >= 1"),
     (from_logits, {"target": TARGET[None]}, r"target takes shape \[6\] .*, got \[1, 6\]"),
     (sequence, {"cu_seqlens": CU[:0]}, r"cu_seqlens takes shape \[B\+1\]"),
-    (sequence, {"cu_seqlens": CU[None]}, r"cu_seqlens takes 1 dimension\(s\)"),
+    (sequence, {"cu_seqlens": CU[None, None]}, r"cu_seqlens takes 1 dimension\(s\)"),
+    (sequence, {"cu_seqlens": CU[None]}, r"hidden takes shape \[B, T, ...\] beside a mask"),
     (sequence, {"reduction": "max"}, "reduction takes one of 'mean', 'sum', got 'max'"),
     (
         sequence,
