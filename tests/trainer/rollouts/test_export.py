@@ -20,6 +20,7 @@ from suder.models import load_model
 from suder.rollouts.files import find_files, read_table, write_table
 from suder.rollouts.schema import COLUMNS
 from suder.run.trainer import Trainer
+from suder.settings.config_file import load_config
 from suder.storage.files import read_tensors, seed_of
 
 
@@ -131,3 +132,19 @@ def test_the_document_tells_every_column() -> None:
     text = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \|", text, re.MULTILINE)
     assert told == [(name, kind) for name, kind, _ in COLUMNS]
+
+
+def test_samples_that_only_hold_a_direction_are_no_candidates(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    settings = load_config(finished_run / "config.yaml").model_dump(mode="json")
+    run, out = tmp_path / "one", tmp_path / "out"
+    config = load_config(settings, [f"output={run}", "rounds=1", "directions=understanding"])
+    Trainer(config, quiet=True).run()
+    held = [
+        one.direction for one in load_rollouts(run / "rounds" / "000001" / "sample.safetensors")
+    ]
+    assert sorted(held) == ["generation", "understanding"]
+    assert main(["rollouts", str(run), "--output", str(out)]) == 0
+    assert set(read_table(find_files(out))["direction"].to_pylist()) == {"understanding"}
+    assert read_table(find_files(out)) == read_table(find_files(run / "rollouts"))

@@ -314,6 +314,8 @@ def test_who_only_fills_a_group_up_is_no_part_of_its_rewards(
         assert int(other.isnan().sum()) == missing
         for here in torch.arange(12).split(4):
             mine = here[(dual[here] + other[here]).isfinite()]
+            if len(mine) < 2:  # an empty caption beside one alone: no deviation
+                continue
             parts = (scores[f"{direction}/{part}"][mine].double() for part in ("dual", "external"))
             standing = [(one - one.mean()) / (one.std() + 1e-4) for one in parts]
             expected = (standing[0] + 2 * standing[1]).float()
