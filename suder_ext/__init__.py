@@ -10,6 +10,7 @@ from suder_ext._build_info import __version__, build_info
 from suder_ext._workspace import set_workspace
 from suder_ext.functional import *  # noqa: F403
 from suder_ext.types import (
+    KtoLoss,
     LogprobStats,
     PolicyLoss,
     PolicyMetrics,
@@ -20,6 +21,7 @@ from suder_ext.types import (
 
 __all__ = [
     *functional.__all__,
+    "KtoLoss",
     "LogprobStats",
     "PolicyLoss",
     "PolicyMetrics",

@@ -143,6 +143,24 @@ def cu_seqlens(cu_seqlens: Tensor, other_name: str, other: Tensor) -> None:
     same_device("cu_seqlens", cu_seqlens, other_name, other)
 
 
+def pairs(cu_seqlens: Tensor) -> None:
+    """Offsets of pairs: an even number of sequences."""
+    if cu_seqlens.shape[0] % 2 == 0:
+        raise ValueError(
+            f"cu_seqlens takes shape [2P+1] (chosen and rejected of each pair), "
+            f"got {list(cu_seqlens.shape)}"
+        )
+
+
+def pair_weight(value: Tensor | None, like_name: str, like: Tensor, pairs: int) -> None:
+    """A weight a pair, or none."""
+    if value is None:
+        return
+    tensor("pair_weight", value, 1, FLOATS)
+    shape("pair_weight", value, (pairs,), "one a pair")
+    same_device("pair_weight", value, like_name, like)
+
+
 def like(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
     """A float tensor in the shape and on the device of another."""
     tensor(name, value, -1, FLOATS)

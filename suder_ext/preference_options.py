@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 from suder_ext.types import FDivergence, LossType
@@ -26,8 +27,11 @@ TAKES_LABEL_SMOOTHING = frozenset(
     {"sigmoid", "sigmoid_norm", "exo_pair", "robust", "aot", "aot_unpaired", "simpo", "cpo"}
 )
 
+TAKES_LIKELIHOOD_WEIGHT = frozenset({"cpo", "orpo"})
+
 ALPHA = 0.5  # of alpha_divergence: TRL's default f_alpha_divergence_coef
 DISCOPOP_TAU = 0.05  # the DiscoPOP paper's value
+NO_ORDER = 1e-6  # an alpha so near 1 is 1, where the divergence is the reverse KL
 MAX_EXPONENT = 88.0  # an f-divergence's exp() stays finite in float32
 MAX_MEAN_LOGPROB = -(2.0**-126)  # so do orpo's odds, p / (1 - p), where p is 1
 
@@ -39,6 +43,9 @@ def check_preference_options(
     label_smoothing: float,
     margin: float,
     f_divergence: str,
+    f_alpha: float,
+    discopop_tau: float,
+    likelihood_weight: float,
     lengths: dict[str, bool],
     reference: dict[str, bool],
 ) -> None:
@@ -70,12 +77,25 @@ def check_preference_options(
         ("label_smoothing", label_smoothing, 0, TAKES_LABEL_SMOOTHING),
         ("margin", margin, 0, TAKES_MARGIN),
         ("f_divergence", f_divergence, "reverse_kl", TAKES_F_DIVERGENCE),
+        ("discopop_tau", discopop_tau, DISCOPOP_TAU, frozenset({"discopop"})),
+        ("likelihood_weight", likelihood_weight, 1, TAKES_LIKELIHOOD_WEIGHT),
     ):
         if value != default and loss_type not in takes:
             raise ValueError(
                 f"{name} is {value!r}; loss_type={loss_type!r} does not use it, so it must be "
                 f"{default!r} (losses that do: {', '.join(sorted(takes))})"
             )
+    if f_alpha != ALPHA and f_divergence != "alpha_divergence":
+        raise ValueError(
+            f"f_alpha is {f_alpha}; f_divergence={f_divergence!r} does not use it, so it must be "
+            f"{ALPHA} (divergence that does: 'alpha_divergence')"
+        )
+    if not math.isfinite(f_alpha):
+        raise ValueError(f"f_alpha is {f_alpha}; it must be a number")
+    if not discopop_tau > 0:
+        raise ValueError(f"discopop_tau is {discopop_tau}; it must be above 0")
+    if not likelihood_weight >= 0:
+        raise ValueError(f"likelihood_weight is {likelihood_weight}; it must be at least 0")
     for given, takes in (
         (lengths, TAKES_LENGTH),
         (reference, frozenset(LOSS_TYPES) - REFERENCE_FREE),

@@ -35,6 +35,7 @@ PolicyLevel = Literal["token", "sequence"]
 PolicyLossType = Literal[
     "grpo", "bnpo", "dapo", "dr_grpo", "luspo", "cispo", "sapo", "vespo", "gmpo", "gpg"
 ]
+KtoLossType = Literal["kto", "apo_zero_unpaired"]
 KlEstimator = Literal["k1", "k2", "k3"]
 SamplingMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
@@ -103,3 +104,10 @@ class PolicyLoss(NamedTuple):
 
     loss: Tensor
     metrics: PolicyMetrics
+
+
+class KtoLoss(NamedTuple):
+    """Loss and implicit reward of B sequences that are each good or bad, each `[B]`."""
+
+    loss: Tensor
+    reward: Tensor

@@ -86,8 +86,7 @@ TOLERANCES: dict[tuple[str, str, torch.dtype], dict[str, float]] = {
         for kind in ("logprob", "lse", "entropy")
         for dtype in (torch.float32, torch.bfloat16, torch.float16)
     },
-    # Of two such heads: a mean of differences of logits, from which that of their log-sum-exps is
-    # taken.
+    # Of two such heads: the mean of a difference, from which that of their log-sum-exps is taken.
     **{
         ("kl", device, dtype): {"rtol": 1e-5, "atol": 2e-6}
         for device in ("cpu", "cuda")

@@ -21,15 +21,19 @@ using Int = std::int64_t;
 
 void forward(Address chosen, Address rejected, Address ref_chosen, Address ref_rejected, Int pairs,
              int loss_type, int f_divergence, double beta, double label_smoothing, double margin,
-             Address chosen_length, Address rejected_length, int threads, Address loss,
-             Address chosen_reward, Address rejected_reward, Address chosen_slope,
-             Address rejected_slope, Address partner) {
+             double f_alpha, double discopop_tau, double likelihood_weight, Address chosen_length,
+             Address rejected_length, int threads, Address loss, Address chosen_reward,
+             Address rejected_reward, Address chosen_slope, Address rejected_slope,
+             Address partner) {
   PreferenceLoss p;
   p.type = static_cast<PreferenceLossType>(loss_type);
   p.f_divergence = static_cast<FDivergence>(f_divergence);
   p.beta = beta;
   p.label_smoothing = label_smoothing;
   p.margin = margin;
+  p.f_alpha = f_alpha;
+  p.discopop_tau = discopop_tau;
+  p.likelihood_weight = likelihood_weight;
   p.pairs = pairs;
   p.chosen = pointer<const float>(chosen);
   p.rejected = pointer<const float>(rejected);
@@ -76,7 +80,8 @@ const Binding binding([](py::module_& module) {
   module.def("preference_loss", &forward, py::arg("chosen"), py::arg("rejected"),
              py::arg("ref_chosen"), py::arg("ref_rejected"), py::arg("pairs"), py::arg("loss_type"),
              py::arg("f_divergence"), py::arg("beta"), py::arg("label_smoothing"),
-             py::arg("margin"), py::arg("chosen_length"), py::arg("rejected_length"),
+             py::arg("margin"), py::arg("f_alpha"), py::arg("discopop_tau"),
+             py::arg("likelihood_weight"), py::arg("chosen_length"), py::arg("rejected_length"),
              py::arg("threads"), py::arg("loss"), py::arg("chosen_reward"),
              py::arg("rejected_reward"), py::arg("chosen_slope"), py::arg("rejected_slope"),
              py::arg("partner"));

@@ -107,7 +107,7 @@ def _preference(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
         need[2] or need[3],
     )
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:4], strict=True))
-    return *wanted, *(None,) * 7
+    return *wanted, *(None,) * 10
 
 
 def _linear_preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -118,7 +118,7 @@ def _linear_preference_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Te
 
 def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
     if loss is None:
-        return (None,) * 18
+        return (None,) * 21
     if _transforms.active():  # of the upstream gradient alone: the slopes are from before
         slopes = ctx.saved_tensors[3:]
         grads = tuple((loss * slope).to(ctx.saved_tensors[0].dtype) for slope in slopes)
@@ -126,7 +126,7 @@ def _linear_preference(ctx: Any, loss: Grad, *rest: Grad) -> tuple[Any, ...]:
         grads = torch.ops.suder.linear_preference_loss_backward.default(loss, *ctx.saved_tensors)
     need = ctx.needs_input_grad
     wanted = (grad if needed else None for grad, needed in zip(grads, need[:3], strict=True))
-    return *wanted, *(None,) * 15
+    return *wanted, *(None,) * 18
 
 
 def _policy_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

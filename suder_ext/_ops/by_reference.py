@@ -130,6 +130,9 @@ def _preference_loss(
     beta: float,
     label_smoothing: float,
     margin: float,
+    f_alpha: float,
+    discopop_tau: float,
+    likelihood_weight: float,
 ) -> Sequence[Tensor]:
     return reference.preference_loss(
         chosen,
@@ -141,6 +144,9 @@ def _preference_loss(
         beta=beta,
         label_smoothing=label_smoothing,
         margin=margin,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         chosen_length=chosen_length,
         rejected_length=rejected_length,
     )

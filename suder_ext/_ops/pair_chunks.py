@@ -70,6 +70,9 @@ def linear_preference_loss(
     beta: float,
     label_smoothing: float,
     margin: float,
+    f_alpha: float,
+    discopop_tau: float,
+    likelihood_weight: float,
     ignore_index: int,
     temperature: float,
     softcap: float | None,
@@ -108,6 +111,9 @@ def linear_preference_loss(
             beta,
             label_smoothing,
             margin,
+            f_alpha,
+            discopop_tau,
+            likelihood_weight,
         )
         slopes = _ops.preference_loss_backward.default(
             mean_over(missing, results[0])[1],

@@ -80,7 +80,8 @@ SCHEMAS = {
     "preference_loss": (
         "(Tensor chosen, Tensor rejected, Tensor? ref_chosen, Tensor? ref_rejected, "
         "Tensor? chosen_length, Tensor? rejected_length, str loss_type, str f_divergence, "
-        "float beta, float label_smoothing, float margin) -> (Tensor loss, Tensor chosen_reward, "
+        "float beta, float label_smoothing, float margin, float f_alpha, float discopop_tau, "
+        "float likelihood_weight) -> (Tensor loss, Tensor chosen_reward, "
         "Tensor rejected_reward, Tensor chosen_slope, Tensor rejected_slope, Tensor partner)"
     ),
     "preference_loss_backward": (
@@ -96,7 +97,8 @@ SCHEMAS = {
     "linear_preference_loss": (
         "(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor cu_seqlens, "
         "Tensor count, Tensor? ref_logprob, str loss_type, str f_divergence, float beta, "
-        "float label_smoothing, float margin, int ignore_index, float temperature, "
+        "float label_smoothing, float margin, float f_alpha, float discopop_tau, "
+        "float likelihood_weight, int ignore_index, float temperature, "
         "float? softcap, bool need_hidden, bool need_weight, bool need_bias) -> (Tensor loss, "
         "Tensor chosen_reward, Tensor rejected_reward, Tensor hidden_slope, Tensor weight_slope, "
         "Tensor bias_slope)"

@@ -1,5 +1,6 @@
 """The public functions: check the arguments, flatten them, call a kernel or the reference."""
 
+from suder_ext.functional.cross_entropy import linear_cross_entropy
 from suder_ext.functional.divergence import linear_kl
 from suder_ext.functional.linear_preference import linear_preference_loss
 from suder_ext.functional.logprobs import (
@@ -8,7 +9,8 @@ from suder_ext.functional.logprobs import (
     logprob,
     logprob_stats,
 )
-from suder_ext.functional.peers import linear_cross_entropy, selective_log_softmax
+from suder_ext.functional.pair_weights import wpo_weight
+from suder_ext.functional.peers import selective_log_softmax
 from suder_ext.functional.policy import policy_loss
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sampling import linear_sample_token, sample_token
@@ -18,10 +20,12 @@ from suder_ext.functional.sequences import (
     linear_sequence_logprob,
     sequence_reduce,
 )
+from suder_ext.functional.unpaired import kto_loss
 
 __all__ = [
     "dual_reward",
     "group_advantage",
+    "kto_loss",
     "linear_cross_entropy",
     "linear_kl",
     "linear_logprob",
@@ -36,4 +40,5 @@ __all__ = [
     "sample_token",
     "selective_log_softmax",
     "sequence_reduce",
+    "wpo_weight",
 ]

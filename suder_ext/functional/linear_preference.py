@@ -6,8 +6,9 @@ from torch import Tensor
 
 from suder_ext import _checks
 from suder_ext.functional.logprobs import linear_logprob
-from suder_ext.functional.pairs import losses_of, mean_loss_of, of_whole_pairs
-from suder_ext.preference_options import TAKES_LENGTH, check_preference_options
+from suder_ext.functional.pairs import Weights, losses_of, mean_loss_of, of_whole_pairs
+from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, TAKES_LENGTH, check_preference_options
+from suder_ext.reference.pair_weights import check_ld_alpha
 from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
 
 
@@ -24,6 +25,11 @@ def linear_preference_loss(
     label_smoothing: float = 0.0,
     margin: float = 0.0,
     f_divergence: FDivergence = "reverse_kl",
+    f_alpha: float = ALPHA,
+    discopop_tau: float = DISCOPOP_TAU,
+    likelihood_weight: float = 1.0,
+    ld_alpha: float | None = None,
+    pair_weight: Tensor | None = None,
     reduction: PairReduction = "none",
     ignore_index: int = -100,
     temperature: float = 1.0,
@@ -53,7 +59,12 @@ def linear_preference_loss(
             CUDA graph is captured it must be on the device.
         ref_logprob: float `[2P]`, the reference model's sums in the same order, or None; not taken
             by simpo, cpo and orpo.
-        loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.
+        loss_type, beta, label_smoothing, margin, f_divergence, f_alpha, discopop_tau,
+            likelihood_weight: as in `preference_loss`.
+        ld_alpha: in [0, 1]; log p of a sequence's scored tokens beyond the length of its partner
+            counts so much (LD-DPO, arXiv 2409.06411). ref_logprob must be made likewise.
+        pair_weight: float `[P]`, times each loss, as WPO's (`wpo_weight`); a constant. With either
+            of the two, reduction "mean" does not go in chunks.
         reduction: "none", or "mean": over the pairs both of whose sequences have a scored token.
 
     Returns:
@@ -77,12 +88,19 @@ def linear_preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         lengths={"cu_seqlens": loss_type in TAKES_LENGTH},
         reference={"ref_logprob": ref_logprob is not None},
     )
+    check_ld_alpha(ld_alpha)
+    _checks.pair_weight(pair_weight, "hidden", hidden, (cu_seqlens.shape[0] - 1) // 2)
     _checks.tensor("target", target, 1, _checks.CLASSES)
     target = target.long()
-    loss = loss_type, f_divergence, beta, label_smoothing, margin
+    numbers = beta, label_smoothing, margin, f_alpha, discopop_tau, likelihood_weight
+    loss = loss_type, f_divergence, *numbers
+    weights = Weights(ld_alpha, pair_weight)
     if reduction == "none":
         logprob = linear_logprob(
             hidden,
@@ -93,21 +111,17 @@ def linear_preference_loss(
             temperature=temperature,
             softcap=softcap,
         )
-        return losses_of(logprob, target, cu_seqlens, ref_logprob, ignore_index, loss)
+        return losses_of(logprob, target, cu_seqlens, ref_logprob, ignore_index, loss, weights)
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     softmax = ignore_index, temperature, softcap
     return mean_loss_of(
-        hidden, weight, bias, target, cu_seqlens, offsets, ref_logprob, loss, softmax
+        hidden, weight, bias, target, cu_seqlens, offsets, ref_logprob, loss, softmax, weights
     )
 
 
 def _check(hidden: Tensor, cu_seqlens: Tensor, ref_logprob: Tensor | None) -> None:
     _checks.cu_seqlens(cu_seqlens, "hidden", hidden)
-    if cu_seqlens.shape[0] % 2 == 0:
-        raise ValueError(
-            f"cu_seqlens takes shape [2P+1] (chosen and rejected of each pair), "
-            f"got {list(cu_seqlens.shape)}"
-        )
+    _checks.pairs(cu_seqlens)
     if ref_logprob is not None:
         _checks.tensor("ref_logprob", ref_logprob, 1, _checks.FLOATS)
         _checks.shape(

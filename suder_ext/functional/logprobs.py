@@ -177,10 +177,17 @@ def logprob_stats(
 
 
 def linear_logprob_and_lse(
-    hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, *, ignore_index: int
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    *,
+    ignore_index: int,
+    temperature: float = 1.0,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log p(target) and log-sum-exp, without the pass over the logits that an entropy takes."""
-    options = ignore_index, 1.0, None
+    options = ignore_index, temperature, softcap
     logprob, lse = _linear_stats(hidden, weight, target, bias, *options, with_entropy=False)
     return logprob, lse
 

@@ -4,6 +4,8 @@ gradients of their own, chunk by chunk.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,16 +16,23 @@ from suder_ext.functional.logprobs import linear_logprob, room_for_logits
 from suder_ext.functional.preference import preference_loss
 from suder_ext.functional.sequences import sequence_reduce
 from suder_ext.preference_options import TAKES_LENGTH
+from suder_ext.reference.pair_weights import tail_weight
 from suder_ext.types import FDivergence, LossType, PreferenceLoss
 
 # So many tokens' logits computed again on the CPU cost less than float32 sums of the weight's
 # gradient, which are memory to clear, to read and to round (benchmarks/README.md).
 FEW_TOKENS = 256
 
-Loss = tuple[LossType, FDivergence, float, float, float]
-"""loss_type, f_divergence, beta, label_smoothing, margin"""
+Loss = tuple[LossType, FDivergence, float, float, float, float, float, float]
+"""loss_type, f_divergence, beta, label_smoothing, margin, f_alpha, discopop_tau and
+likelihood_weight"""
 Softmax = tuple[int, float, float | None]
 """ignore_index, temperature, softcap"""
+
+
+class Weights(NamedTuple):
+    ld_alpha: float | None
+    pair_weight: Tensor | None
 
 
 def losses_of(
@@ -33,15 +42,24 @@ def losses_of(
     ref_logprob: Tensor | None,
     ignore_index: int,
     loss: Loss,
+    weights: Weights,
 ) -> PreferenceLoss:
     """The losses of all pairs, from log p of their tokens."""
+    if weights.ld_alpha is not None:
+        per_token = per_token * tail_weight(
+            target, cu_seqlens, ignore_index, weights.ld_alpha, per_token.dtype
+        )
     total, count = sequence_reduce(
         per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
     )
     # The NaN of a sequence without tokens goes around the loss: a pair that is left out of the mean
     # (upstream gradient 0) must not turn its partner's gradient into 0 * NaN.
     total = total.masked_fill(count == 0, 0.0)
-    loss_type, f_divergence, beta, label_smoothing, margin = loss
+    missing, pair_weight = missing_of(count), weights.pair_weight
+    if pair_weight is not None:  # wpo_weight of such a pair is NaN
+        pair_weight = pair_weight.detach().masked_fill(missing, 0.0)
+    loss_type, f_divergence, beta, label_smoothing, margin, *others = loss
+    f_alpha, discopop_tau, likelihood_weight = others
     takes_length = loss_type in TAKES_LENGTH
     result = preference_loss(
         total[0::2],
@@ -53,10 +71,13 @@ def losses_of(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         chosen_length=count[0::2] if takes_length else None,
         rejected_length=count[1::2] if takes_length else None,
+        pair_weight=pair_weight,
     )
-    missing = missing_of(count)
     return PreferenceLoss(*(value.masked_fill(missing, torch.nan) for value in result))
 
 
@@ -70,12 +91,17 @@ def mean_loss_of(
     ref_logprob: Tensor | None,
     loss: Loss,
     softmax: Softmax,
+    weights: Weights,
 ) -> PreferenceLoss:
     """The mean over whole pairs, from checked arguments; `offsets`: cu_seqlens, where it came."""
     ignore_index = softmax[0]
     ref_logprob = None if ref_logprob is None else ref_logprob.detach()
     scored, count = of_whole_pairs(target, cu_seqlens, ignore_index)
-    if _goes_in_chunks(hidden, weight, bias, ref_logprob, offsets):
+    if (
+        weights.ld_alpha is None
+        and weights.pair_weight is None
+        and _goes_in_chunks(hidden, weight, bias, ref_logprob, offsets)
+    ):
         results = _ops.linear_preference_loss(
             hidden,
             weight,
@@ -90,7 +116,7 @@ def mean_loss_of(
         )
         return PreferenceLoss(*results[:3])
     per_token = _logprob_with_room(hidden, weight, scored, bias, softmax)
-    result = losses_of(per_token, target, cu_seqlens, ref_logprob, ignore_index, loss)
+    result = losses_of(per_token, target, cu_seqlens, ref_logprob, ignore_index, loss, weights)
     ends = torch.arange(2, device=hidden.device) * result.loss.shape[0]
     missing = missing_of(count).long()
     mean, _ = sequence_reduce(result.loss, missing, ends, mean=True, ignore_index=1)

@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suder_ext import _checks, reference
-from suder_ext._load import has_kernel
-from suder_ext.functional.logprobs import (
-    linear_logprob,
-    linear_logprob_and_lse,
-    logprob,
-    logprob_and_lse,
-)
-from suder_ext.reference.logprobs import without_ignored, wrong_targets
+from suder_ext import _checks
+from suder_ext.functional.logprobs import logprob, logprob_and_lse
+from suder_ext.reference.logprobs import wrong_targets
 
 IGNORED = -(2**63)  # no index: nobody's target is ignored by chance
 
@@ -85,84 +79,3 @@ def _several_a_row(logits: Tensor, index: Tensor, masked: Tensor, temperature: f
         first + (chosen - highest) / temperature,
     )
     return picked.masked_fill(wrong, torch.nan).masked_fill(masked, 0.0)
-
-
-def linear_cross_entropy(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    *,
-    linear_bias: Tensor | None = None,
-    reduction: str = "mean",
-    ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Cross-entropy of a linear head, as `torch.nn.functional.linear_cross_entropy` (torch 2.13).
-
-    `-(1 - s) * log p(target) - s / V * sum_v log p(v)` with s = label_smoothing; the second term is
-    `s * (lse - mean logit)`, and the mean logit is a product with the mean weight row, so that no
-    `[tokens, V]` tensor is held.
-
-    Args:
-        input: float `[D]` or `[N, D]`.
-        linear_weight: `[V, D]`, linear_bias: `[V]`; dtypes that differ as in `linear_logprob`.
-        target: an integer dtype, `[]` or `[N]`: class indices.
-        reduction: "none", "mean" (over the rows not ignored; NaN if there is none) or "sum".
-        ignore_index: rows with this target cost 0 and give no gradient, whatever their input holds;
-            None means -100.
-        label_smoothing: in `[0, 1]`.
-
-    Returns:
-        float32 `[N]` or scalar (float64 if the inputs are), differentiable in input, weight, bias.
-
-    Raises:
-        TypeError, ValueError, IndexError: as `linear_logprob`. Class probabilities and class
-            weights, which torch's function also takes, are not supported.
-    """
-    _checks.choice("reduction", reduction, ("none", "mean", "sum"))
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing takes a number in [0, 1], got {label_smoothing}")
-    ignored_target = -100 if ignore_index is None else ignore_index
-    _checks.tensor("target", target, -1, _checks.CLASSES)
-    target = target.to(torch.int64)
-    hidden, weight, bias = _checks.linear(
-        input, linear_weight, target, linear_bias, names=("input", "linear_weight", "linear_bias")
-    )
-    if not has_kernel("linear_logprob", hidden):
-        return reference.linear_cross_entropy(
-            hidden,
-            weight,
-            target,
-            linear_bias=bias,
-            reduction=reduction,
-            ignore_index=ignored_target,
-            label_smoothing=label_smoothing,
-        )
-    ignored = target == ignored_target
-    if label_smoothing == 0.0:
-        loss = -linear_logprob(hidden, weight, target, bias, ignore_index=ignored_target)
-    else:
-        logprob, lse = linear_logprob_and_lse(
-            hidden, weight, target, bias, ignore_index=ignored_target
-        )
-        uniform = (lse - _mean_logit(hidden, weight, bias, ignored)).masked_fill(ignored, 0.0)
-        loss = label_smoothing * uniform
-        if label_smoothing < 1:  # 0 times an infinite loss would be NaN
-            loss = loss - (1 - label_smoothing) * logprob
-        else:  # but a target that does not exist still costs its row
-            loss = loss.masked_fill(logprob.isnan(), torch.nan)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    return loss.sum() / (~ignored).sum()
-
-
-def _mean_logit(hidden: Tensor, weight: Tensor, bias: Tensor | None, ignored: Tensor) -> Tensor:
-    """The mean of each row's logits, 0 where it is ignored: in a product with the gradient 0 of
-    such a row, what it holds would reach the weight's gradient.
-    """
-    with torch.autocast(hidden.device.type, enabled=False):  # it would round both operands
-        rows = without_ignored(hidden, ignored)
-        mean = rows.float() @ weight.mean(0, dtype=torch.float32)
-        return mean if bias is None else mean + bias.mean(dtype=torch.float32)

@@ -7,7 +7,7 @@ from torch import Tensor
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
 from suder_ext._ops import eager
-from suder_ext.preference_options import check_preference_options
+from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, check_preference_options
 from suder_ext.types import FDivergence, LossType, PreferenceLoss
 
 
@@ -22,8 +22,12 @@ def preference_loss(
     label_smoothing: float = 0.0,
     margin: float = 0.0,
     f_divergence: FDivergence = "reverse_kl",
+    f_alpha: float = ALPHA,
+    discopop_tau: float = DISCOPOP_TAU,
+    likelihood_weight: float = 1.0,
     chosen_length: Tensor | None = None,
     rejected_length: Tensor | None = None,
+    pair_weight: Tensor | None = None,
 ) -> PreferenceLoss:
     """Loss and implicit rewards of B preference pairs.
 
@@ -46,18 +50,23 @@ def preference_loss(
             discopop, simpo and cpo.
         f_divergence: of f-DPO (arXiv 2309.16240), for the losses on score differences: sigmoid,
             sigmoid_norm, hinge, ipo, exo_pair, robust and discopop. Its exponents stop at 88.
+        f_alpha: the order of "alpha_divergence", 1 being its limit, the reverse KL.
+        discopop_tau: above 0, the temperature of discopop's blend (arXiv 2406.08414, eq. 5).
+        likelihood_weight: at least 0, of the likelihood term of cpo (TRL's cpo_alpha) and of orpo.
         chosen_length, rejected_length: int64 or int32 `[B]`, scored tokens of each sequence, both
             or neither; an empty sequence counts as one token. Needed by ipo, sigmoid_norm, simpo
             and orpo, which average over tokens. Given to sft, cpo or orpo, the mean of their
             likelihood term over the pairs without an empty sequence is the mean over these pairs'
             tokens, as in TRL. Given to aot or aot_unpaired, pairs with an empty sequence take no
             rank among the others.
+        pair_weight: float `[B]`, times each loss, as WPO's (`wpo_weight`).
 
     Returns:
         PreferenceLoss(loss `[B]`, chosen_reward `[B]`, rejected_reward `[B]`), float32 (float64 if
-        an input is), each differentiable in the four log-probabilities. The rewards are
-        `beta * (logprob - ref_logprob)`, for simpo and orpo `beta * logprob / length`. Loss i is
-        that of pair i, also for aot and aot_unpaired, which compare pairs of equal rank.
+        an input is), each differentiable in the four log-probabilities, the loss in pair_weight.
+        The rewards are `beta * (logprob - ref_logprob)`, for simpo and orpo
+        `beta * logprob / length`. Loss i is that of pair i, also for aot and aot_unpaired, which
+        compare pairs of equal rank.
 
     Raises:
         TypeError, ValueError: an argument that is not taken, or settings that make no loss.
@@ -73,7 +82,8 @@ def preference_loss(
     direct = _are_plain(*tensors)
     if not direct:
         _check(*tensors)
-    if not direct and not has_kernel("preference_loss", *tensors[:4]):
+    _checks.pair_weight(pair_weight, "chosen_logprob", chosen_logprob, chosen_logprob.shape[0])
+    if not direct and not has_kernel("preference_loss", *tensors[:4], pair_weight):
         return reference.preference_loss(
             chosen_logprob,
             rejected_logprob,
@@ -84,8 +94,12 @@ def preference_loss(
             label_smoothing=label_smoothing,
             margin=margin,
             f_divergence=f_divergence,
+            f_alpha=f_alpha,
+            discopop_tau=discopop_tau,
+            likelihood_weight=likelihood_weight,
             chosen_length=chosen_length,
             rejected_length=rejected_length,
+            pair_weight=pair_weight,
         )
     check_preference_options(
         loss_type,
@@ -93,6 +107,9 @@ def preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         lengths={
             "chosen_length": chosen_length is not None,
             "rejected_length": rejected_length is not None,
@@ -102,13 +119,18 @@ def preference_loss(
             "ref_rejected_logprob": ref_rejected_logprob is not None,
         },
     )
-    options = loss_type, f_divergence, beta, label_smoothing, margin
+    options = (
+        *(loss_type, f_divergence, beta, label_smoothing, margin),
+        *(f_alpha, discopop_tau, likelihood_weight),
+    )
     if direct:
         results = eager.call("preference_loss", *tensors, *options)
     else:
         logprobs = (None if t is None else t.float() for t in tensors[:4])
         lengths = (None if t is None else t.long() for t in tensors[4:])
         results = _ops.preference_loss(*logprobs, *lengths, *options)
+    if pair_weight is not None:
+        return PreferenceLoss(results[0] * pair_weight.float(), *results[1:3])
     return PreferenceLoss(*results[:3])
 
 

@@ -233,10 +233,11 @@ def _estimate(options: PolicyOptions, d: Tensor, log_ratio: Tensor, both: Tensor
     # As one exponent: of two that are far apart neither factor alone is a number.
     far = d > 1
     apart, near = d.where(far, 2.0), d.where(~far, 0.0)
-    product = exp_of(both.where(far, 0.0), MAX_FACTOR)
+    # The ratio's own limit is lower: where both stop, the difference stays above 0.
+    rest = (1 + apart) * exp_of(log_ratio.where(far, 0.0), MAX_FACTOR - 10)
     return torch.where(
         far,
-        product * (1 - (1 + apart) * (-apart).exp()),
+        exp_of(both.where(far, 0.0), MAX_FACTOR) - rest,
         _rest_of_exp(near) * exp_of(log_ratio, MAX_FACTOR),
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suder_ext.preference_options import TAKES_LENGTH, check_preference_options
+from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, TAKES_LENGTH, check_preference_options
 from suder_ext.reference.logprobs import linear_logprob, widen
+from suder_ext.reference.pair_weights import check_ld_alpha, tail_weight
 from suder_ext.reference.preference_formulas import LOSSES, Pairs, score
 from suder_ext.reference.sequences import sequence_reduce
 from suder_ext.types import FDivergence, LossType, PairReduction, PreferenceLoss
@@ -23,8 +24,12 @@ def preference_loss(
     label_smoothing: float = 0.0,
     margin: float = 0.0,
     f_divergence: FDivergence = "reverse_kl",
+    f_alpha: float = ALPHA,
+    discopop_tau: float = DISCOPOP_TAU,
+    likelihood_weight: float = 1.0,
     chosen_length: Tensor | None = None,
     rejected_length: Tensor | None = None,
+    pair_weight: Tensor | None = None,
 ) -> PreferenceLoss:
     """See `suder_ext.preference_loss`."""
     check_preference_options(
@@ -33,6 +38,9 @@ def preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         lengths={
             "chosen_length": chosen_length is not None,
             "rejected_length": rejected_length is not None,
@@ -55,8 +63,8 @@ def preference_loss(
     pairs = Pairs(
         chosen,
         rejected,
-        score(chosen, f_divergence),
-        score(rejected, f_divergence),
+        score(chosen, f_divergence, f_alpha),
+        score(rejected, f_divergence, f_alpha),
         policy - other,
         ref_policy - ref_other,
         chosen_length,
@@ -64,9 +72,13 @@ def preference_loss(
         beta,
         label_smoothing,
         margin,
+        discopop_tau,
+        likelihood_weight,
     )
     # `sft` is a likelihood of the policy alone; its rewards still tell the ratio to the reference.
     loss = LOSSES[loss_type](pairs._replace(chosen=policy) if loss_type == "sft" else pairs)
+    if pair_weight is not None:
+        loss = loss * pair_weight
     if loss_type in ("simpo", "orpo"):
         chosen, rejected = pairs.averages(chosen, rejected)
     return PreferenceLoss(*(x.to(dtype) for x in (loss, beta * chosen, beta * rejected)))
@@ -85,6 +97,11 @@ def linear_preference_loss(
     label_smoothing: float = 0.0,
     margin: float = 0.0,
     f_divergence: FDivergence = "reverse_kl",
+    f_alpha: float = ALPHA,
+    discopop_tau: float = DISCOPOP_TAU,
+    likelihood_weight: float = 1.0,
+    ld_alpha: float | None = None,
+    pair_weight: Tensor | None = None,
     reduction: PairReduction = "none",
     ignore_index: int = -100,
     temperature: float = 1.0,
@@ -99,6 +116,9 @@ def linear_preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         lengths={"cu_seqlens": loss_type in TAKES_LENGTH},
         reference={"ref_logprob": ref_logprob is not None},
     )
@@ -111,10 +131,17 @@ def linear_preference_loss(
         temperature=temperature,
         softcap=softcap,
     )
+    check_ld_alpha(ld_alpha)
+    if ld_alpha is not None:
+        per_token = per_token * tail_weight(
+            target, cu_seqlens, ignore_index, ld_alpha, per_token.dtype
+        )
     total, count = sequence_reduce(
         per_token, target, cu_seqlens, mean=False, ignore_index=ignore_index
     )
     missing = (count == 0).view(-1, 2).any(1)
+    if pair_weight is not None:
+        pair_weight = pair_weight.detach().masked_fill(missing, 0.0)
     if reduction == "mean":
         total = total.masked_fill(missing.repeat_interleave(2), 0.0)
     lengths = {}
@@ -130,7 +157,11 @@ def linear_preference_loss(
         label_smoothing=label_smoothing,
         margin=margin,
         f_divergence=f_divergence,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         **lengths,
+        pair_weight=pair_weight,
     )
     if reduction == "none":
         return result

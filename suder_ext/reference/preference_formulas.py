@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, MAX_EXPONENT, MAX_MEAN_LOGPROB
+from suder_ext.preference_options import ALPHA, MAX_EXPONENT, MAX_MEAN_LOGPROB, NO_ORDER
 
 
 class Pairs(NamedTuple):
@@ -31,6 +31,8 @@ class Pairs(NamedTuple):
     beta: float
     smoothing: float
     margin: float
+    discopop_tau: float
+    likelihood_weight: float
 
     @property
     def x(self) -> Tensor:
@@ -183,7 +185,7 @@ def _apo_down(p: Pairs) -> Tensor:
 
 def _discopop(p: Pairs) -> Tensor:
     """DiscoPOP, arXiv 2406.08414 eq. 5; exp(-x) * sigmoid(x/tau) as one exponent: no overflow."""
-    scaled = p.x / DISCOPOP_TAU
+    scaled = p.x / p.discopop_tau
     return -logsigmoid(p.x) * _sigmoid_of(-scaled) + torch.exp(logsigmoid(scaled) - p.x)
 
 
@@ -200,7 +202,7 @@ def _sigmoid_norm(p: Pairs) -> Tensor:
 
 def _cpo(p: Pairs) -> Tensor:
     """CPO, arXiv 2401.08417 eq. 5: logistic without a reference, plus the chosen's likelihood."""
-    return _logistic(p.x, p.smoothing) + p.nll
+    return _logistic(p.x, p.smoothing) + p.likelihood_weight * p.nll
 
 
 def _log1mexp(x: Tensor) -> Tensor:
@@ -216,7 +218,7 @@ def _orpo(p: Pairs) -> Tensor:
     means = p.averages(p.chosen, p.rejected)
     chosen, rejected = (mean.clamp(max=MAX_MEAN_LOGPROB) for mean in means)
     log_odds_ratio = (chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected))
-    return p.nll - p.beta * logsigmoid(log_odds_ratio)
+    return p.likelihood_weight * p.nll - p.beta * logsigmoid(log_odds_ratio)
 
 
 LOSSES: dict[str, Callable[[Pairs], Tensor]] = {
@@ -247,7 +249,7 @@ def _expm1(x: Tensor) -> Tensor:
     return torch.where(near, x.where(near, 0.0).expm1(), x.exp() - 1)
 
 
-def score(log_ratio: Tensor, f_divergence: str) -> Tensor:
+def score(log_ratio: Tensor, f_divergence: str, alpha: float = ALPHA) -> Tensor:
     """f'(pi/pi_ref) up to a constant that cancels (f-DPO, arXiv 2309.16240, table 1)."""
     if f_divergence == "forward_kl":
         return -_expm1((-log_ratio).clamp(max=MAX_EXPONENT))
@@ -256,7 +258,7 @@ def score(log_ratio: Tensor, f_divergence: str) -> Tensor:
         small = log_ratio.where(near, 0.0)
         far = math.log(2) + logsigmoid(log_ratio)
         return torch.where(near, -((-small).expm1() / 2).log1p(), far)
-    if f_divergence == "alpha_divergence":
-        power = ((ALPHA - 1) * log_ratio).clamp(max=MAX_EXPONENT)
-        return _expm1(power) / (ALPHA - 1)
+    if f_divergence == "alpha_divergence" and abs(alpha - 1) >= NO_ORDER:
+        power = ((alpha - 1) * log_ratio).clamp(max=MAX_EXPONENT)
+        return _expm1(power) / (alpha - 1)
     return log_ratio

@@ -52,7 +52,7 @@ def calls(
         "linear_kl": lambda: library.linear_kl(
             *heads, t["bias"], t["ref_bias"], target, temperature=0.5
         ),
-        "linear_kl softcap": lambda: library.linear_kl(*heads, softcap=5.0),
+        "linear_kl softcap": lambda: library.linear_kl(*heads, target=target, softcap=5.0),
         "linear_kl sequences": lambda: library.linear_kl(
             *heads, t["bias"], target=target, cu_seqlens=cu
         ),

@@ -41,7 +41,7 @@ def _pair(t: dict[str, Tensor]) -> tuple[Tensor, ...]:
 CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
     "preference_loss": (
         lambda t: suder_ext.preference_loss(*_pair(t)),
-        lambda t: (*_pair(t), None, None, "sigmoid", "reverse_kl", 0.1, 0.0, 0.0),
+        lambda t: (*_pair(t), None, None, "sigmoid", "reverse_kl", 0.1, 0.0, 0.0, 0.5, 0.05, 1.0),
     ),
     "policy_loss": (
         lambda t: (

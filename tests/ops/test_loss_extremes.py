@@ -195,37 +195,88 @@ def compare(got: Tensor, oracle: Tensor) -> None:
     torch.testing.assert_close(got.double(), oracle.float().double(), **CLOSE)
 
 
-@pytest.mark.parametrize("level", ["token", "sequence"])
+def policy_term(loss_type: str, a: float, held: mpf) -> Callable[[mpf], mpf]:
+    """A token's first term with old log p 0; `held` is log p where the ratio is a constant."""
+    clip, delta, x0 = mpf(CLIP), mpf(DELTA), held
+    if loss_type == "cispo":
+        return lambda x: -min(mpmath.exp(x0), mpf(CLIP)) * a * x
+    if loss_type == "gpg":
+        return lambda x: -a * x
+    if loss_type == "vespo":
+        k, lam = (2, 3) if a >= 0 else (3, 2)
+        log_w = min(max(x0, mpmath.log(mpf(10) ** -8)), mpf(20))
+        return lambda x: -mpmath.exp(lam + k * log_w - lam * mpmath.exp(log_w)) * a * x
+    if loss_type == "sapo":
+        t = mpf(1) if a > 0 else mpf(1.05)
+        return lambda x: -4 / t * sigmoid(t * (mpmath.exp(x) - 1)) * a
+    if loss_type == "gmpo":
+        return lambda x: -mpmath.exp(min(x, clip) if a > 0 else max(x, -clip) if a < 0 else 0) * a
+
+    def clipped(x: mpf) -> mpf:
+        ratio = mpmath.exp(x)
+        kept = min(ratio, delta) if loss_type == "delta" else ratio
+        return -min(kept * a, min(max(ratio, 1 - clip), 1 + clip) * a)
+
+    return clipped
+
+
+def kl_of(estimator: str, corrected: bool, x: mpf, ref: mpf) -> tuple[mpf, mpf]:
+    """A KL estimate and its derivative by log p, which also moves the ratio exp(x)."""
+    d = ref - x
+    value, slope, through_both = {
+        "k1": lambda: (-d, mpf(1), 1 - d),
+        "k2": lambda: (d**2 / 2, -d, d**2 / 2 - d),
+        "k3": lambda: (mpmath.exp(d) - 1 - d, 1 - mpmath.exp(d), -d),
+    }[estimator]()
+    return (mpmath.exp(x) * value, mpmath.exp(x) * through_both) if corrected else (value, slope)
+
+
+CLIP, DELTA = 0.25, 2.0
+ESTIMATES = [(None, False), *itertools.product(("k1", "k2", "k3"), (False, True))]
+POLICIES = [
+    *(("grpo", "token", estimate) for estimate in ESTIMATES),
+    ("grpo", "sequence", (None, False)),
+    *(
+        (name, "token", (None, False))
+        for name in ("delta", "cispo", "vespo", "sapo", "gmpo", "gpg")
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss_type", "level", "estimate"), POLICIES)
 @pytest.mark.parametrize("advantage", [-1.0, 0.0, 1.0])
-def test_policy_loss(advantage: float, level: str, backend: str) -> None:
+def test_policy_loss(
+    advantage: float, loss_type: str, level: str, estimate: tuple[str | None, bool], backend: str
+) -> None:
     """Tokens one by one: a surrogate or a KL estimate alone, as a sum hides the smaller."""
-    many, clip = 60, 0.25
+    many, (estimator, corrected) = 60, estimate
     log_ratio = signs(many, 1) * magnitudes(many, -12.0, 3.2, 2)
     distance = signs(many, 3) * magnitudes(many, -12.0, 3.2, 4)
+    options: dict[str, Any] = {"loss_type": "grpo" if loss_type == "delta" else loss_type}
+    options |= {"clip": CLIP, "level": level, "reduction": "sequence"}
+    if loss_type == "delta":
+        options["delta"] = DELTA
+    if loss_type == "cispo":
+        options["clip_high"] = CLIP
+    if estimator:
+        options |= {"kl_coef": 0.5, "kl_estimator": estimator, "kl_bias_correction": corrected}
     rows: list[list[float]] = []
     got: list[list[Tensor]] = []
-    tokens = zip(log_ratio, distance, strict=True)
-    for kl_coef, (ratio, apart) in itertools.product((0.0, 0.5), tokens):
+    for ratio, apart in zip(log_ratio, distance, strict=True):
         new, zero = ratio[None].clone().requires_grad_(), torch.zeros(1)
-        reference = None if kl_coef == 0 else (new + apart).detach()
+        reference = (new + apart).detach() if estimator else None
         loss = policy_loss(
-            new, zero, torch.tensor([advantage]), torch.tensor([0, 1]), reference,
-            clip=clip, level=level, kl_coef=kl_coef,
-        )  # fmt: skip
+            new, zero, torch.tensor([advantage]), torch.tensor([0, 1]), reference, **options
+        )
         got.append([loss.detach(), torch.autograd.grad(loss, new)[0][0]])
         with mpmath.workdps(DIGITS):
-
-            def oracle(x: mpf, other: Any = reference, weight: float = kl_coef) -> mpf:
-                ratio = mpmath.exp(x)
-                clipped = min(max(ratio, mpf(1 - clip)), mpf(1 + clip))
-                surrogate = -min(ratio * advantage, clipped * advantage)
-                if other is None:
-                    return surrogate
-                d = mpf(float(other)) - x
-                return surrogate + weight * (mpmath.exp(d) - 1 - d)
-
             at = [mpf(float(ratio))]
-            rows.append([float(oracle(*at)), float(derivative(oracle, at, 0))])
+            term = policy_term(loss_type, advantage, at[0])
+            value, slope = term(*at), derivative(term, at, 0)
+            if estimator and reference is not None:
+                kl = kl_of(estimator, corrected, at[0], mpf(float(reference)))
+                value, slope = value + kl[0] / 2, slope + kl[1] / 2
+            rows.append([float(value), float(slope)])
     for ours, right in zip(zip(*got, strict=True), zip(*rows, strict=True), strict=True):
         compare(torch.stack(ours), torch.tensor(right, dtype=torch.float64))
 

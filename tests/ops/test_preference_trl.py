@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from suder_ext import preference_loss
+from suder_ext import preference_loss, reference
 from suder_ext.preference_options import ALPHA, DISCOPOP_TAU, F_DIVERGENCES, TAKES_F_DIVERGENCE
+from suder_ext.reference.pair_weights import tail_weight
 from tests.ops.pairs import taken, taken_logprobs
 from tests.tolerances import TOLERANCES
 
@@ -54,6 +55,7 @@ class Batch:
         self.mask = ((torch.arange(TOKENS) >= 1) & (torch.arange(TOKENS) <= lengths)).long()
         per_token = -2 * torch.rand(2 * PAIRS, TOKENS, generator=generator)
         self.per_token = (per_token * self.mask)[:, 1:]
+        self.log_sum_sq = -torch.rand(self.per_token.shape, generator=generator)
         self.reference = self.per_token.sum(1) + torch.randn(2 * PAIRS, generator=generator)
 
     def ours(self, **options: Any) -> Tensor:
@@ -67,7 +69,9 @@ class Batch:
         ).loss.mean()
 
 
-def trl_dpo_loss(batch: Batch, loss_type: str, f_divergence: str, smoothing: float) -> Tensor:
+def trl_dpo_loss(
+    batch: Batch, loss_type: str, f_divergence: str, smoothing: float, **settings: Any
+) -> Tensor:
     from trl.trainer.dpo_trainer import DPOTrainer
 
     shape = batch.per_token.shape
@@ -75,6 +79,7 @@ def trl_dpo_loss(batch: Batch, loss_type: str, f_divergence: str, smoothing: flo
         log_probs=batch.per_token,
         entropy=torch.zeros(shape),
         mean_logits=torch.zeros(shape),
+        log_sum_sq_probs=batch.log_sum_sq,
         is_top1=torch.zeros(shape, dtype=torch.bool),
     )
     trainer = SimpleNamespace(
@@ -83,16 +88,16 @@ def trl_dpo_loss(batch: Batch, loss_type: str, f_divergence: str, smoothing: flo
             device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x
         ),
         aux_loss_enabled=False,
-        ld_alpha=None,
+        ld_alpha=settings.get("ld_alpha"),
         precompute_ref_logps=True,
-        use_weighting=False,
+        use_weighting=settings.get("wpo", False),
         beta=BETA,
         label_smoothing=smoothing,
         loss_types=[loss_type],
         loss_weights=[1.0],
         f_divergence_type=f_divergence,
-        f_alpha_divergence_coef=ALPHA,
-        args=SimpleNamespace(discopop_tau=DISCOPOP_TAU),
+        f_alpha_divergence_coef=settings.get("alpha", ALPHA),
+        args=SimpleNamespace(discopop_tau=settings.get("tau", DISCOPOP_TAU)),
         _metrics={"eval": defaultdict(list)},
         _total_train_tokens=0,
     )
@@ -114,6 +119,46 @@ def test_dpo_trainer(loss_type: str, f_divergence: str) -> None:
     torch.testing.assert_close(
         ours, trl_dpo_loss(batch, loss_type, f_divergence, smoothing), **CLOSE
     )
+
+
+@pytest.mark.parametrize("alpha", [-0.7, 0.2, 1.0, 2.5])
+def test_dpo_trainer_alpha(alpha: float) -> None:
+    batch = Batch()
+    ours = batch.ours(loss_type="sigmoid", f_divergence="alpha_divergence", f_alpha=alpha)
+    theirs = trl_dpo_loss(batch, "sigmoid", "alpha_divergence", 0.0, alpha=alpha)
+    torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_dpo_trainer_discopop_tau() -> None:
+    batch = Batch()
+    ours = batch.ours(loss_type="discopop", discopop_tau=0.4)
+    theirs = trl_dpo_loss(batch, "discopop", "reverse_kl", 0.0, tau=0.4)
+    torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_dpo_trainer_wpo() -> None:
+    batch = Batch()
+    aligned = (batch.per_token - batch.log_sum_sq) * batch.mask[:, 1:]
+    weights = (aligned.sum(1) / batch.mask.sum(1)).exp().chunk(2)
+    ours = batch.ours(loss_type="sigmoid", pair_weight=weights[0] * weights[1])
+    theirs = trl_dpo_loss(batch, "sigmoid", "reverse_kl", 0.0, wpo=True)
+    torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_dpo_trainer_ld() -> None:
+    """Our sequences are packed, chosen and rejected of a pair beside each other."""
+    batch, alpha = Batch(), 0.3
+    order = torch.arange(2 * PAIRS).view(2, PAIRS).T.reshape(-1)
+    mask = batch.mask[order, 1:].bool()
+    offsets = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0))
+    packed = batch.per_token[order][mask]
+    target = torch.zeros(len(packed), dtype=torch.int64)
+    weight = tail_weight(target, offsets, -100, alpha, torch.float32)
+    total = reference.sequence_reduce(packed * weight, target, offsets, mean=False)[0]
+    ref = batch.reference.chunk(2)
+    ours = preference_loss(total[0::2], total[1::2], *ref, beta=BETA).loss.mean()
+    theirs = trl_dpo_loss(batch, "sigmoid", "reverse_kl", 0.0, ld_alpha=alpha)
+    torch.testing.assert_close(ours, theirs, **CLOSE)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -146,7 +146,7 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "group_advantage", (plain["chosen"], 2, "std")
     for loss_type in ("sigmoid", "simpo", "aot_unpaired"):
         chosen, rejected = t["chosen"], t["rejected"]
-        options = loss_type, "reverse_kl", 0.1, 0.0, 0.0
+        options = loss_type, "reverse_kl", 0.1, 0.0, 0.0, 0.5, 0.05, 1.0
         refs = none if loss_type == "simpo" else (t["advantage"], plain["chosen"])
         yield "preference_loss", (chosen, rejected, *refs, lengths, lengths, *options)
     yield (
@@ -155,7 +155,7 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
     )
     for bias, need, ref in ((t["bias"], True, pairs), (None, False, None)):
         weight = t["weight"] if need else plain["weight"]
-        settings = "sigmoid", "reverse_kl", 0.1, 0.0, 0.0, -100, 1.0, None
+        settings = "sigmoid", "reverse_kl", 0.1, 0.0, 0.0, 0.5, 0.05, 1.0, -100, 1.0, None
         arguments = t["hidden"], weight, bias, TARGET, full, torch.full((4,), 2), ref
         yield "linear_preference_loss", (*arguments, *settings, True, need, need)
     slopes = torch.randn(8, 5), torch.randn(7, 5), n[:0]

@@ -10,8 +10,9 @@ using py::arg;
 
 void preference(Address chosen, Address rejected, Address ref_chosen, Address ref_rejected,
                 Int pairs, int loss_type, int f_divergence, double beta, double label_smoothing,
-                double margin, Address chosen_length, Address rejected_length, Address ranks,
-                Address loss, Address chosen_reward, Address rejected_reward, Address chosen_slope,
+                double margin, double f_alpha, double discopop_tau, double likelihood_weight,
+                Address chosen_length, Address rejected_length, Address ranks, Address loss,
+                Address chosen_reward, Address rejected_reward, Address chosen_slope,
                 Address rejected_slope, Address partner, Stream stream) {
   PreferenceLoss p;
   p.type = static_cast<PreferenceLossType>(loss_type);
@@ -19,6 +20,9 @@ void preference(Address chosen, Address rejected, Address ref_chosen, Address re
   p.beta = beta;
   p.label_smoothing = label_smoothing;
   p.margin = margin;
+  p.f_alpha = f_alpha;
+  p.discopop_tau = discopop_tau;
+  p.likelihood_weight = likelihood_weight;
   p.pairs = pairs;
   p.chosen = pointer<const float>(chosen);
   p.rejected = pointer<const float>(rejected);
@@ -68,9 +72,10 @@ void bind_losses(py::module_& module) {
   module.def("preference_loss", &preference, py::kw_only(), arg("chosen"), arg("rejected"),
              arg("ref_chosen"), arg("ref_rejected"), arg("pairs"), arg("loss_type"),
              arg("f_divergence"), arg("beta"), arg("label_smoothing"), arg("margin"),
-             arg("chosen_length"), arg("rejected_length"), arg("ranks"), arg("loss"),
-             arg("chosen_reward"), arg("rejected_reward"), arg("chosen_slope"),
-             arg("rejected_slope"), arg("partner"), arg("stream"));
+             arg("f_alpha"), arg("discopop_tau"), arg("likelihood_weight"), arg("chosen_length"),
+             arg("rejected_length"), arg("ranks"), arg("loss"), arg("chosen_reward"),
+             arg("rejected_reward"), arg("chosen_slope"), arg("rejected_slope"), arg("partner"),
+             arg("stream"));
   module.def("preference_loss_backward", &preference_backward, py::kw_only(), arg("grad_loss"),
              arg("grad_chosen_reward"), arg("grad_rejected_reward"), arg("pairs"), arg("loss_type"),
              arg("beta"), arg("chosen_length"), arg("rejected_length"), arg("chosen_slope"),

@@ -38,6 +38,9 @@ struct PreferenceLossOptions {
   double beta = 0.1;
   double label_smoothing = 0.0;
   double margin = 0.0;
+  double f_alpha = 0.5;            // of kAlphaDivergence; 1: its limit, kReverseKl
+  double discopop_tau = 0.05;      // of kDiscopop
+  double likelihood_weight = 1.0;  // of the likelihood term of kCpo and kOrpo
 };
 
 // The sorting losses (kAot, kAotUnpaired) compare pair i with pair partner[i], a permutation; for

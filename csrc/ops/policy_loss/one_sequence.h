@@ -81,6 +81,30 @@ SUDER_LANES double log_ratio_of(const PolicyLoss& p, const Sequence& s, const La
   return shared_log_ratio(p, lanes.sum(sum), static_cast<double>(s.end - s.begin));
 }
 
+// In a loop of their own: beside the slopes there are no registers left.
+template <class Lanes>
+SUDER_LANES void add_metrics(const PolicyLoss& p, const Sequence& s, const Lanes& lanes,
+                             double shared, PolicyTotals& totals) {
+  const bool by_sequence = p.level == PolicyLevel::kSequence;
+  double low = 0.0, high = 0.0, kl = 0.0, ratios = 0.0;
+  for (std::int64_t t = s.begin + lanes.first(); t < s.end; t += lanes.step()) {
+    const Token token = token_at(p, s, t);
+    const double of_level = by_sequence ? shared : token.log_ratio;
+    const double ratio = exp_of(of_level, kMaxLogRatio);
+    const Clipped stopped = clipped(p, ratio, token.log_ratio, token.advantage);
+    low += stopped.low ? 1.0 : 0.0;
+    high += stopped.high ? 1.0 : 0.0;
+    kl += kl_at(p, t, of_level).value;
+    ratios += ratio;
+  }
+  // Where a sequence has one ratio, it counts once.
+  const double count = by_sequence ? static_cast<double>(s.end - s.begin) : 1.0;
+  totals.metrics[0] = lanes.sum(low) / count;
+  totals.metrics[1] = lanes.sum(high) / count;
+  totals.metrics[2] = lanes.sum(kl);
+  totals.metrics[3] = lanes.sum(ratios) / count;
+}
+
 // Of a sequence that is not empty.
 template <class Lanes>
 SUDER_LANES PolicyTotals one_sequence(const PolicyLoss& p, const Sequence& s, const Lanes& lanes) {
@@ -99,14 +123,6 @@ SUDER_LANES PolicyTotals one_sequence(const PolicyLoss& p, const Sequence& s, co
     kl_sum += kl.value;
     kl_ratio_slope += kl.ratio_slope;
     if (!shares) write_slopes(p, s, t, term, token.weight, kl, token.weight * term.ratio_slope);
-    if (p.metrics) {
-      const double ratio = exp_of(of_level, kMaxLogRatio);
-      const Clipped stopped = clipped(p, ratio, token.log_ratio, token.advantage);
-      totals.metrics[0] += stopped.low ? 1.0 : 0.0;
-      totals.metrics[1] += stopped.high ? 1.0 : 0.0;
-      totals.metrics[2] += kl.value;
-      totals.metrics[3] += ratio;
-    }
   }
   const double length = static_cast<double>(s.end - s.begin);
   if (shares) {
@@ -130,11 +146,7 @@ SUDER_LANES PolicyTotals one_sequence(const PolicyLoss& p, const Sequence& s, co
   value = lanes.sum(value);
   if (p.ref_logprob != nullptr) value += p.kl_coef * lanes.sum(kl_sum);
   totals.loss = s.scale * value;
-  for (int i = 0; p.metrics && i < 4; ++i) {
-    totals.metrics[i] = lanes.sum(totals.metrics[i]);
-    // Where a sequence has one ratio, it counts once.
-    if (by_sequence && i != 2) totals.metrics[i] /= length;
-  }
+  if (p.metrics) add_metrics(p, s, lanes, shared, totals);
   return totals;
 }
 

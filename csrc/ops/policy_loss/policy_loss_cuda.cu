@@ -27,7 +27,8 @@ __device__ std::int64_t longest_sequence(const PolicyLoss& p) {
   return longest;
 }
 
-__global__ void __launch_bounds__(kSequenceThreads)
+// Five blocks a multiprocessor: left alone, ptxas makes room for more and spills.
+__global__ void __launch_bounds__(kSequenceThreads, 5)
     policy_loss_kernel(const __grid_constant__ PolicyLoss p, PolicyTotals* totals) {
   const std::int64_t i = blockIdx.x;
   const TokenRange range = sequence_range(p.cu_seqlens, i, p.tokens);

@@ -20,8 +20,7 @@ namespace suder {
 inline namespace SUDER_ISA {
 namespace preference {
 
-constexpr double kAlpha = 0.5;                 // of the alpha divergence
-constexpr double kTau = 0.05;                  // of DiscoPOP
+constexpr double kNoOrder = 1e-6;              // an alpha so near 1 is 1
 constexpr double kMaxExponent = 88.0;          // an f-divergence's exp() stays finite in float32
 constexpr double kMaxMeanLogprob = -0x1p-126;  // so do ORPO's odds, p / (1 - p), where p is 1
 constexpr double kLog2 = 0.69314718055994530942;
@@ -31,7 +30,7 @@ struct Pair {
   double inverse_chosen_length;  // 1 where the loss sums over tokens
   double inverse_rejected_length;
   double likelihood;        // log p(chosen) of the policy alone
-  double likelihood_scale;  // 1 / (mean length of chosen), or 1
+  double likelihood_scale;  // 1 / (mean length of chosen), or 1; times the term's weight
 };
 
 struct PairLoss {
@@ -83,18 +82,18 @@ SUDER_FORMULA Curve robust(double x, double e) {
   return {-log_sigmoid(x) - tilt * x, -sigmoid(-x) - tilt};
 }
 
-SUDER_FORMULA Curve discopop(double x) {
-  const double m = sigmoid(x / kTau), other = sigmoid(-x / kTau);
+SUDER_FORMULA Curve discopop(double x, double tau) {
+  const double m = sigmoid(x / tau), other = sigmoid(-x / tau);
   // exp(-x) * m as one exponent: for x far below 0 the first factor alone overflows.
-  const double exponential = exp(log_sigmoid(x / kTau) - x);
-  return {-log_sigmoid(x) * other + exponential, -sigmoid(-x) * other +
-                                                     log_sigmoid(x) * m * other / kTau +
-                                                     exponential * (other / kTau - 1.0)};
+  const double exponential = exp(log_sigmoid(x / tau) - x);
+  return {
+      -log_sigmoid(x) * other + exponential,
+      -sigmoid(-x) * other + log_sigmoid(x) * m * other / tau + exponential * (other / tau - 1.0)};
 }
 
 // f'(pi / pi_ref) as a function of the log-ratio.
-SUDER_FORMULA Curve score(double log_ratio, FDivergence divergence) {
-  switch (divergence) {
+SUDER_FORMULA Curve score(const PreferenceLossOptions& o, double log_ratio) {
+  switch (o.f_divergence) {
     case FDivergence::kForwardKl: {
       if (-log_ratio > kMaxExponent) return {-expm1(kMaxExponent), 0.0};
       return {-expm1(-log_ratio), exp(-log_ratio)};
@@ -103,9 +102,10 @@ SUDER_FORMULA Curve score(double log_ratio, FDivergence divergence) {
       return {log_ratio > -1.0 ? -log1p(0.5 * expm1(-log_ratio)) : kLog2 + log_sigmoid(log_ratio),
               sigmoid(-log_ratio)};
     case FDivergence::kAlphaDivergence: {
-      const double power = (kAlpha - 1.0) * log_ratio;
-      if (power > kMaxExponent) return {expm1(kMaxExponent) / (kAlpha - 1.0), 0.0};
-      return {expm1(power) / (kAlpha - 1.0), exp(power)};
+      const double order = o.f_alpha - 1.0, power = order * log_ratio;
+      if (fabs(order) < kNoOrder) break;
+      if (power > kMaxExponent) return {expm1(kMaxExponent) / order, 0.0};
+      return {expm1(power) / order, exp(power)};
     }
     case FDivergence::kReverseKl:
       break;
@@ -132,7 +132,7 @@ SUDER_FORMULA Curve difference_loss(const PreferenceLossOptions& o, double d) {
       c = robust(x, o.label_smoothing);
       break;
     case PreferenceLossType::kDiscopop:
-      c = discopop(x);
+      c = discopop(x, o.discopop_tau);
       break;
     default:
       c = logistic(x, o.label_smoothing);
@@ -205,8 +205,7 @@ SUDER_FORMULA PairLoss pair_loss(const PreferenceLossOptions& o, const Pair& p) 
     default:
       break;
   }
-  const Curve chosen = score(p.chosen, o.f_divergence),
-              rejected = score(p.rejected, o.f_divergence);
+  const Curve chosen = score(o, p.chosen), rejected = score(o, p.rejected);
   const Curve c = difference_loss(
       o, chosen.value * p.inverse_chosen_length - rejected.value * p.inverse_rejected_length);
   PairLoss loss{c.value, c.slope * chosen.slope * p.inverse_chosen_length,

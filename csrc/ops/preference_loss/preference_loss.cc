@@ -68,7 +68,7 @@ double likelihood_scale(const PreferenceLoss& p) {
 void preference_loss_forward(const PreferenceLoss& params) {
   check(params);
   if (preference::sorts(params.type)) match_ranks(params);
-  const double scale = likelihood_scale(params);
+  const double scale = likelihood_scale(params) * params.likelihood_weight;
   SUDER_CALL_ISA(preference_loss_forward_cpu, params, scale);
 }
 

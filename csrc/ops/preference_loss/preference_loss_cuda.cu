@@ -83,7 +83,8 @@ __device__ Pair make_pair(const PreferenceLoss& p, std::int64_t i, std::int64_t 
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const __grid_constant__ PreferenceLoss p, const std::int64_t* own_rank,
                    const std::int64_t* other_at_rank) {
-  const double scale = likelihood_scale(p);  // has barriers: before any thread leaves
+  const double scale =
+      likelihood_scale(p) * p.likelihood_weight;  // has barriers: before any thread leaves
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= p.pairs) return;
   const std::int64_t partner = sorts(p.type) ? other_at_rank[own_rank[i]] : i;

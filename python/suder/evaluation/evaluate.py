@@ -41,7 +41,8 @@ def evaluate(
         n: prompts, and pictures.
         seed: of the inputs and of sampling; two models with one seed are judged on the same inputs
             with the same random numbers, so their items can be paired.
-        greedy: the most likely token always; otherwise sample at `temperature`.
+        greedy: the most likely token always (pictures: at `task.nearly_greedy` where the task has
+            one); otherwise sample at `temperature`.
         guidance: classifier-free guidance scale while drawing.
         max_new_tokens: longest caption; None for the model's own.
         task: other inputs and judges than the shapes world (`split` and `n` then have no use).
@@ -58,7 +59,12 @@ def evaluate(
         def advance(count: int) -> None:
             bar.advance(bar_id, count)
 
-        generation = _draw(model, task, {**how, "guidance": guidance}, seed, batch_size, advance)
+        drawing = dict(how)
+        if greedy and task.nearly_greedy is not None:
+            drawing = {"temperature": task.nearly_greedy}
+        generation = _draw(
+            model, task, {**drawing, "guidance": guidance}, seed, batch_size, advance
+        )
         how["max_new_tokens"] = max_new_tokens
         captions = _caption(model, task, how, seed, batch_size, advance)
     settings = settings_of(
@@ -86,12 +92,14 @@ def settings_of(
     about: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """All that decides an evaluation's result, as it is kept with it; arguments of `evaluate`."""
+    nearly = greedy and task.nearly_greedy is not None
     return {
         "task": task.name,
         "inputs": task.digest(),
         "seed": seed,
         "greedy": greedy,
         "temperature": temperature,
+        **({"nearly_greedy": task.nearly_greedy} if nearly else {}),
         "guidance": guidance,
         "max_new_tokens": max_new_tokens or model.max_new_tokens,
         **model.asks,

@@ -32,6 +32,8 @@ class Task:
     inputs of those numbers and return bool `[len(items)]` under "correct" and, if the judge sees
     more, under other names ("shapes", "binding").
     `references` are true captions of the pictures, shown in reports and never compared with.
+    `nearly_greedy` is the temperature that stands for greedy drawing where prompts are so few that
+    their greedy pictures would be a handful of coin flips; None where they are many.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Task:
     references: Sequence[str]
     judge_pictures: PictureJudge
     judge_captions: CaptionJudge
+    nearly_greedy: float | None = None
 
     def digest(self) -> str:
         """SHA-256 of all inputs, in their order, with their categories and clusters."""

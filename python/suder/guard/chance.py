@@ -3,13 +3,19 @@
 Looks are many and all at the same inputs, so their errors are alike: they are no new sample each,
 and neither one look's bound nor a sequential test of independent ones holds. The bounds here hold
 whatever looks have in common: the chances of all that a run has planned add up to the level
-(Bonferroni). A late look gets more of a keeping level than an early one, for gains grow.
+(Bonferroni). A late look gets more of a keeping level than an early one, for gains grow. A run
+that is made longer (`suder train --resume RUN rounds=N`) has spent some of its level twice.
+
+Changes are taken to be symmetric where there is no gain, as differences of two draws of one thing
+are; of heavy tails (Student's t with 3 degrees of freedom) fewer are called gains than the level
+says, of a long tail below (an exponential's) more: 18% of 12 independent looks.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+
+from scipy.special import ndtri, stdtr
 
 from suder.guard.look import Change
 
@@ -17,15 +23,12 @@ from suder.guard.look import Change
 def score(one: Change) -> float:
     """A change in standard errors, as a normal's: few inputs estimate their error badly.
 
-    Student's t with count - 1 degrees of freedom, by Wallace's approximation (Annals of
-    Mathematical Statistics 30, 1959), which errs on the side of less. Without any spread only the
-    sign is known.
+    By Student's t with count - 1 degrees of freedom. Without any spread only the sign is known.
     """
     if one.error <= 0:
         return math.copysign(math.inf, one.change) if one.change else 0.0
-    t, freedom = one.change / one.error, max(1, one.count - 1)
-    size = math.sqrt(freedom * math.log1p(t * t / freedom))
-    return math.copysign(size * (8 * freedom + 1) / (8 * freedom + 3), t)
+    below = stdtr(max(1, one.count - 1), -abs(one.change / one.error))
+    return math.copysign(float(-ndtri(below)), one.change)
 
 
 def planned(rounds: int, every: int) -> int:
@@ -49,4 +52,4 @@ def stop_bound(level: float, tests: int, looks: int) -> float:
 
 
 def _bound(chance: float) -> float:
-    return NormalDist().inv_cdf(1 - chance) if 0 < chance < 1 else math.inf * (0.5 - chance)
+    return float(-ndtri(chance))

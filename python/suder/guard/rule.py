@@ -54,7 +54,7 @@ class Guard:
         self.settings = settings
         self.trained = tuple(trained)
         self.planned = planned(rounds, settings.every)
-        self.looks: list[Look] = []
+        self.start: Look | None = None
         self.best = 0
         self.declines = 0
         self.rollbacks = 0
@@ -62,11 +62,10 @@ class Guard:
 
     def judge(self, look: Look) -> Verdict:
         """Takes in a look (the first is the start's) and says what to do; `note` says why."""
-        self.looks.append(look)
-        if len(self.looks) == 1:
-            self.note = "start"
+        if self.start is None:
+            self.start, self.note = look, "start"
             return "keep"
-        collapse = self._collapse(look)
+        collapse = self._collapse(look, self.start)
         decline = collapse or self._decline(look)
         if not decline:
             self.declines = 0
@@ -96,8 +95,7 @@ class Guard:
             return "rollback"
         return "stop"
 
-    def _collapse(self, look: Look) -> str:
-        start = self.looks[0]
+    def _collapse(self, look: Look, start: Look) -> str:
         for direction, reward in look.reward.items():
             numbers = [look.kl[direction], look.entropy[direction]]
             if math.isfinite(start.reward[direction].mean):  # all captions may be cut off
@@ -145,9 +143,9 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in ("best", "declines", "rollbacks", "note")}
-        return kept | {"looks": [look.state() for look in self.looks]}
+        return kept | {"start": self.start and self.start.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         for key in ("best", "declines", "rollbacks", "note"):
             setattr(self, key, state[key])
-        self.looks = [Look.load(look) for look in state["looks"]]
+        self.start = state["start"] and Look.load(state["start"])

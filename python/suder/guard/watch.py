@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from suder import ranks
 from suder.engine.sampling import AT_ONCE
 from suder.guard.candidates import of_candidates
 from suder.guard.distance import logprob_of, truncates
@@ -115,7 +116,8 @@ class Watch:
                 entropy[direction] = float(-rollouts.logprob.mean())
                 reward[direction] = self._reward(rollouts)
                 statistics |= self._statistics(rollouts)
-                strip = strip_of(strip, rollouts, self.start)
+                with ranks.each():
+                    strip = strip_of(strip, rollouts, self.start)
             except NotFinite:
                 if direction not in self.first:
                     raise

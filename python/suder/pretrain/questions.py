@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
-from suder.models.janus.layout import caption_ids, understanding_ids
+from suder.models.janus.layout import JUDGE, caption_ids, understanding_ids
 
-QUESTION = "Does this picture show {text}? Answer yes or no."
 IGNORE = -100
 
 
@@ -76,7 +75,7 @@ class Partners:
 def answers(processor: JanusProcessor, texts: Sequence[str], truth: Sequence[bool]) -> Asked:
     """The questions about the texts as the family lays them out, and what is right to say."""
     said = {one: caption_ids(processor, "yes" if one else "no") for one in (True, False)}
-    questions = [understanding_ids(processor, QUESTION.format(text=text)) for text in texts]
+    questions = [understanding_ids(processor, JUDGE.format(text=text)) for text in texts]
     return Asked(questions, [said[one] for one in truth])
 
 

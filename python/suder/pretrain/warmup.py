@@ -20,13 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.janus.layout import caption_ids, generation_ids, null_ids, understanding_ids
-from suder.pretrain.questions import Partners, answers, judging_loss
+from suder.pretrain.questions import IGNORE, Partners, answers, judging_loss
 from suder.pretrain.schedule import up_then_cosine
 from suder.pretrain.vq import encode, to_pixels
 from suder.settings.config import Fraction, Positive, Section
 
 Log = Callable[[dict[str, float]], None]
-IGNORE = -100
 
 
 class WarmupSettings(Section):

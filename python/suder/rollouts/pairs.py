@@ -13,21 +13,22 @@ Rule = Literal["best-worst", "margin", "top-k"]
 def pair_rows(table: Any, rule: Rule, margin: float = 0.0, k: int = 1) -> list[tuple[int, int]]:
     """Rows of a table of candidates, (chosen, rejected), group by group.
 
-    Only valid candidates of different rewards and different tokens are a pair.
+    Only valid candidates of different rewards are a pair; of equal candidates one counts.
 
     Args:
         rule: "best-worst": one a group. "margin": every two whose rewards differ by more than
             `margin`. "top-k": the best and the worst, the second best and the second worst, ...,
             k at most, and none of them twice.
     """
-    rewards, tokens = table["reward"].to_pylist(), table["tokens"].to_pylist()
+    rewards, tokens, valid = (table[name].to_pylist() for name in ("reward", "tokens", "valid"))
     found = []
     for rows in groups_of(table).values():
-        usable = [row for row in rows if rewards[row] is not None and table["valid"][row].as_py()]
-        usable.sort(key=lambda row: (-rewards[row], row))
-        for one, other in _by_rule(usable, rule, k):
-            least = margin if rule == "margin" else 0.0
-            if rewards[one] - rewards[other] > least and tokens[one] != tokens[other]:
+        usable = [row for row in rows if rewards[row] is not None and valid[row]]
+        distinct = {tuple(tokens[row]): row for row in reversed(usable)}  # the first of equal ones
+        ranked = sorted(distinct.values(), key=lambda row: (-rewards[row], row))
+        least = margin if rule == "margin" else 0.0
+        for one, other in _by_rule(ranked, rule, k):
+            if rewards[one] - rewards[other] > least:
                 found.append((one, other))
     return found
 

@@ -21,9 +21,11 @@ from suder.rollouts.files import read_table, write_table
 from suder.rollouts.rows import candidate_rows, to_table
 from suder.rollouts.schema import arrow
 from suder.run.folder import PHASES, Origin, numbered, read_origin
-from suder.run.rounds import sampling_seed, selection_of
-from suder.settings.config import TrainConfig
+from suder.run.rounds import selection_of
+from suder.run.sampled import sampling_seed
+from suder.settings.config import Reward, TrainConfig
 from suder.settings.config_file import load_config
+from suder.settings.reward import base_of
 from suder.storage.files import DamagedFile, json_text, read_tensors
 
 Judged = tuple[Rollouts, Any, Selection]  # candidates, rewards, what is made of those
@@ -60,7 +62,7 @@ def round_table(
             digests, config.sampling,
             run=origin["run"], round=index, model=config.model,
             model_digest=digest_of_model(origin["start"]),
-            scorer=config.reward.model or config.reward.scorer,
+            scorer=scorer_of(config.reward),
             seed=sampling_seed(config, index, one.direction),
             question=asked.get("question"), system_prompt=asked.get("system_prompt"),
         )  # fmt: skip
@@ -72,6 +74,18 @@ def digest_of_model(start: Mapping[str, str]) -> str:
     """One hash of a model's fingerprint, without that of another that only scores."""
     own = {part: value for part, value in start.items() if not part.startswith("reward.model")}
     return hashlib.sha256(json_text(dict(sorted(own.items()))).encode()).hexdigest()
+
+
+def scorer_of(reward: Reward) -> str:
+    """Who gave the rewards, in a word or two: "live", "live, judge gate", "external clip:score"."""
+    said = []
+    if base_of(reward) == "dual":
+        said.append(reward.model or reward.scorer)
+    if reward.judge != "off":
+        said.append(f"judge {reward.judge}")
+    if reward.external is not None:
+        said.append(f"external {reward.external}")
+    return ", ".join(said)
 
 
 def export(run: Path, output: Path) -> Exported:
@@ -118,6 +132,7 @@ def _phases(folder: Path) -> list[Judged]:
     return [
         (one, rewards[one.direction], selection_of(chosen, one.direction))
         for one in load_rollouts(sample)
+        if one.direction in rewards  # samples of a direction that is held have none
     ]
 
 

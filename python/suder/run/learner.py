@@ -25,7 +25,8 @@ from suder.models.lora import saved_adapters
 from suder.run.batches import Batches
 from suder.run.origin import fingerprint
 from suder.run.reward_model import load_reward_model
-from suder.run.rounds import Anchor, Scored
+from suder.run.rounds import Scored
+from suder.run.sampled import Anchor
 from suder.settings.config import TrainConfig
 from suder.storage.files import seed_of
 

@@ -10,7 +10,7 @@ from suder.method.directions import active
 from suder.method.rollouts import read_conditions
 from suder.models.base import Condition, UnifiedModel
 from suder.rollouts.offline import Offline
-from suder.run.rounds import (
+from suder.run.sampled import (
     Sampled,
     held_candidates,
     keep_candidates,

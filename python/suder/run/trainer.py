@@ -37,21 +37,11 @@ from suder.run.learner import Learner
 from suder.run.leftovers import drop_checkpoints, drop_rounds, forget, tidy
 from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
+from suder.run.phases import drop_damaged
 from suder.run.replay import Replay
-from suder.run.rounds import (
-    Anchor,
-    Sampled,
-    Scored,
-    all_cut,
-    drop_damaged,
-    dropped_rows,
-    lost_rows,
-    parts_of,
-    round_numbers,
-    sample_phase,
-    score_phase,
-    select_phase,
-)
+from suder.run.rounds import Scored, parts_of, score_phase, select_phase
+from suder.run.said import all_cut, dropped_rows, lost_rows, round_numbers
+from suder.run.sampled import Anchor, Sampled, sample_phase
 from suder.run.stopping import Stopped, Stopping
 from suder.run.taken import taken_phase
 from suder.run.trackers import check_trackers
@@ -109,7 +99,8 @@ class Trainer:
                 deletes all that the run made before.
             rounds: go on until so many, also with a finished run. The weights are those of a run
                 that was asked for as many, if the guard looked at the last round anyhow
-                (`guard.every`) or is off.
+                (`guard.every`) or is off; but what it kept was judged by the bounds of the looks
+                that were planned then.
         """
         folder = Path(folder)
         origin = read_origin(folder)

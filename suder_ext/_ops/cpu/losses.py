@@ -40,6 +40,9 @@ def preference_loss(
     beta: float,
     label_smoothing: float,
     margin: float,
+    f_alpha: float,
+    discopop_tau: float,
+    likelihood_weight: float,
     for_backward: bool = True,
 ) -> tuple[Tensor | None, ...]:
     chosen, rejected = chosen.contiguous(), rejected.contiguous()
@@ -66,6 +69,9 @@ def preference_loss(
         beta,
         label_smoothing,
         margin,
+        f_alpha,
+        discopop_tau,
+        likelihood_weight,
         address(chosen_length),
         address(rejected_length),
         torch.get_num_threads(),

@@ -32,6 +32,9 @@ def preference_loss(
     beta: float,
     label_smoothing: float,
     margin: float,
+    f_alpha: float,
+    discopop_tau: float,
+    likelihood_weight: float,
 ) -> tuple[Tensor, ...]:
     pairs = chosen.shape[0]
     loss, chosen_reward, rejected_reward, chosen_slope, rejected_slope = (
@@ -52,6 +55,9 @@ def preference_loss(
         beta=beta,
         label_smoothing=label_smoothing,
         margin=margin,
+        f_alpha=f_alpha,
+        discopop_tau=discopop_tau,
+        likelihood_weight=likelihood_weight,
         chosen_length=vector(chosen_length),
         rejected_length=vector(rejected_length),
         ranks=integers(chosen, 2 * pairs) if sorts else None,

@@ -84,7 +84,11 @@ def test_damage_is_of_every_kind_and_destroys(emoji_world):
         assert distance.min() > 1e-3, list(DAMAGES)[at % len(DAMAGES)]
 
 
-def test_the_classifier_learns_what_it_is_shown_and_that_damage_is_nothing(emoji_world):
+def test_the_classifier_learns_what_it_is_shown_and_that_damage_is_nothing(
+    emoji_world, monkeypatch
+):
+    monkeypatch.setattr(emoji_classifier, "_BATCH", 32)
+    monkeypatch.setattr(emoji_classifier, "_SPOILT", 14)
     kinds = [Kind(thing, style) for thing in ("apple", "car") for style in emoji.STYLES]
     steps = []
     trained = train_classifier(kinds, 70, lambda: steps.append(1))

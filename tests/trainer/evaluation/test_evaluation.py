@@ -146,6 +146,19 @@ def test_greedy_draws_a_repeated_prompt_once(scripted: tuple[Scripted, np.ndarra
         np.testing.assert_array_equal(drawn[item], model.pictures[prompt])
 
 
+def test_nearly_greedy_drawings_are_one_for_each_item(
+    scripted: tuple[Scripted, np.ndarray], task: Task
+):
+    model, _ = scripted
+    few = Task(**{**vars(task), "prompts": [task.prompts[1]] * 60, "nearly_greedy": 0.1})
+    found = evaluate(model, task=few, progress=False)
+    direction, count, how = model.calls[0]
+    assert (direction, count, how["temperature"]) == ("generation", 60, 0.1)
+    assert [how["greedy"] for direction, _, how in model.calls if direction == "understanding"]
+    assert found.settings["nearly_greedy"] == 0.1
+    assert "nearly_greedy" not in settings_of(model, few, greedy=False)
+
+
 def test_a_random_model_gives_the_same_answers_twice_and_round_the_disk(
     shared_janus: Janus, tmp_path: Path
 ):

@@ -213,6 +213,15 @@ def test_changes_on_the_command_line():
         read_change("a")
 
 
+def test_the_emoji_recipe_has_its_arms_and_controls():
+    plan = read_plan(RECIPE.with_name("emoji.yaml"))
+    assert plan.measures.world == "emoji"
+    assert plan.seeds == [1, 2, 3]
+    assert list(plan.arms) == ["start", "grpo", "simpo", "grpo-judge", "grpo-random"]
+    for cell in plan.cells():
+        cell.check()
+
+
 def test_inputs_of_emoji_are_of_the_unlabelled_split(emoji_world, tmp_path, monkeypatch):
     drawn: list[emoji.Kind] = []
     draw = emoji.draw

@@ -135,9 +135,13 @@ def test_every_family_has_a_codebook(shared_model) -> None:
 
 @pytest.mark.parametrize("direction", ["understanding", "generation"])
 def test_the_entropy_reward_is_that_of_all_logits(
-    random_model_folder: Path, inputs_folder: Path, make_config: Make, direction: str
+    random_model_folder: Path,
+    lively_model_folder: Path,
+    inputs_folder: Path,
+    make_config: Make,
+    direction: str,
 ) -> None:
-    policy, start = load_model(random_model_folder), another(random_model_folder)
+    policy, start = load_model(lively_model_folder), load_model(random_model_folder)
     config = make_config("sampling.temperature=0.7", "optimizer.tokens_per_batch=60")
     rollouts = rollouts_of(policy, direction, inputs_folder, config)
     condition = read_conditions(policy, direction, rollouts.inputs).values
@@ -160,7 +164,7 @@ def test_the_entropy_reward_is_that_of_all_logits(
     reward = entropy_reward(policy, start, rollouts, condition, config)
     wanted = 1 / (1 + (expected[1] - expected[0]) ** 2)
     torch.testing.assert_close(reward.double(), wanted, **ENTROPY)
-    assert wanted.std() > 1e-5
+    assert wanted.std() > 1e-3
 
 
 def test_the_anchor_is_added_beside_the_groups_mean() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,8 @@ def test_datasets_alone_reads_every_number_of_a_round(
             lengths = one.cu_seqlens.diff().tolist()
             logprob = [row.tolist() for row in one.logprob.split(lengths)]
             assert [row["logprob"] for row in here] == logprob
-            said = torch.tensor(
-                [float("nan") if (r := row["reward"]) is None else r for row in here]
-            )
-            assert torch.equal(said.nan_to_num(9.0), rewards[name].nan_to_num(9.0))
+            said = [torch.nan if row["reward"] is None else row["reward"] for row in here]
+            assert torch.equal(torch.tensor(said).nan_to_num(7), rewards[name].nan_to_num(7))
             assert [row["advantage"] for row in here] == chosen[f"{name}/advantage"].tolist()
             assert [row["valid"] for row in here] == chosen[f"{name}/valid"].tolist()
             assert [row["finished"] for row in here] == one.finished.tolist()
@@ -126,3 +125,9 @@ def test_no_parquet_at_all(tmp_path: Path) -> None:
         read_table(find_files(tmp_path))
     with pytest.raises(DataError, match=r"no \*\.parquet in"):
         find_files(tmp_path / "empty")
+
+
+def test_the_document_tells_every_column() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \| ([\w<>]+) \|", text, re.MULTILINE)
+    assert told == [(name, kind) for name, kind, _ in COLUMNS]

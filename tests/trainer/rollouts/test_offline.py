@@ -273,6 +273,8 @@ def test_captions_alone(first: Path, offline: Offline, tmp_path: Path, inputs_fo
     ("change", "said"),
     [
         ("reward.scorer=random", "has nothing to score"),
+        ("reward.judge=gate", "reward.judge gate has nothing to score"),
+        ("objective.entropy_anchor=1.0", "entropy_anchor 1.0 has nothing to score"),
         ("data.rollouts=null", r"`data\.images` is missing"),
     ],
 )
@@ -288,3 +290,32 @@ def test_the_command(first: Path, lively_model_folder: Path, tmp_path: Path, cap
     said = capfd.readouterr().err
     assert "groups to learn from: 3 of understanding, 3 of generation" in " ".join(said.split())
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_who_only_fills_a_group_up_is_no_part_of_its_rewards(
+    first: Path, offline: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewards of several parts are sums of standings inside the group, of its own candidates."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "for_fill.py").write_text(
+        "def score(*, direction, inputs, images, texts, group):\n"
+        "    return [float(i * i % 7) for i in range(len(texts))]\n"
+    )
+    table = read_table([first])
+    keep = [i for i in range(len(table)) if i not in (0, 1, 6, 13)]
+    write_table(tmp_path / "fewer.parquet", table.take(keep))
+    changes = ("reward.rescore=true", "reward.external=for_fill:score", "reward.external_weight=2")
+    config = offline(*changes, rollouts=tmp_path / "fewer.parquet")
+    Trainer(config, quiet=True).run()
+    folder = Path(config.output) / "rounds" / "000001"
+    scores = read_tensors(folder / "score.safetensors")[0]
+    for direction, missing in (("understanding", 3), ("generation", 1)):
+        dual, other = (scores[f"{direction}/{part}"] for part in ("dual", "external"))
+        assert int(other.isnan().sum()) == missing
+        for here in torch.arange(12).split(4):
+            mine = here[(dual[here] + other[here]).isfinite()]
+            parts = (scores[f"{direction}/{part}"][mine].double() for part in ("dual", "external"))
+            standing = [(one - one.mean()) / (one.std() + 1e-4) for one in parts]
+            expected = (standing[0] + 2 * standing[1]).float()
+            limits = TOLERANCES["advantage", "cpu", torch.float32]
+            torch.testing.assert_close(scores[direction][mine], expected, **limits)

@@ -80,6 +80,10 @@ def test_candidates_left_out_or_alike_are_no_pair() -> None:
     place = table.column_names.index("tokens")
     alike = table.set_column(place, "tokens", pa.array([[4], [4]], pa.list_(pa.int32())))
     assert pair_rows(alike, "best-worst") == []
+    table = candidates([[1.0, 1.0, 0.0, 0.0]])  # two answers, each of them twice
+    twice = table.set_column(place, "tokens", pa.array([[4], [4], [5], [5]], pa.list_(pa.int32())))
+    assert pair_rows(table, "margin") == [(0, 2), (0, 3), (1, 2), (1, 3)]
+    assert pair_rows(twice, "margin") == pair_rows(twice, "top-k", k=2) == [(0, 2)]
 
 
 @pytest.fixture

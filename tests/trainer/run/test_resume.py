@@ -12,6 +12,7 @@ import pytest
 
 import suder.run.learner
 import suder.run.rounds
+import suder.run.sampled
 import suder.storage.files
 from suder.guard.rule import Guard
 from suder.run.folder import RunError
@@ -105,7 +106,7 @@ def test_phases_on_disk_are_not_done_again(
         with pytest.raises(Crash):
             Trainer(config, quiet=True).run()
     trainer = Trainer.resume(config.output, quiet=True)
-    monkeypatch.setattr(suder.run.rounds, "sample_rollouts", dying)
+    monkeypatch.setattr(suder.run.sampled, "sample_rollouts", dying)
     monkeypatch.setattr(suder.run.rounds, "reward_of", dying)
     monkeypatch.setattr(suder.run.rounds, "select", dying)
     assert trainer.run()["rounds"] == 1

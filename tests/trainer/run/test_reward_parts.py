@@ -155,6 +155,29 @@ def test_a_reward_of_the_users_own_and_a_run_that_goes_on(
     assert finals[0] == finals[1]
 
 
+def test_the_entropys_anchor_is_part_of_the_reward(
+    make_config: Make, lively_model_folder: Path
+) -> None:
+    """In the first round policy and start are one, and all are as near as can be."""
+    config = make_config(
+        f"model={lively_model_folder}", "objective.entropy_anchor=50.0", "rounds=2",
+        "guard.enabled=false", "optimizer.lr=0.02",
+    )  # fmt: skip
+    Trainer(config, quiet=True).run()
+    first, second = scores(config), scores(config, 2)
+    for direction in ("understanding", "generation"):
+        near = first[f"{direction}/entropy"]
+        torch.testing.assert_close(near, torch.ones_like(near))
+        dual, near = (second[f"{direction}/{name}"].double() for name in ("dual", "entropy"))
+        assert near.min() < 1.0 - 1e-4
+        there = dual.view(-1, 4).isfinite()
+        mean = (near.view(-1, 4) * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
+        expected = dual.view(-1, 4) + 50.0 * (near.view(-1, 4) - mean)
+        torch.testing.assert_close(
+            second[direction].double(), expected.flatten(), **BATCH, equal_nan=True
+        )
+
+
 def test_one_that_fails_says_where_and_leaves_a_run_that_goes_on(
     make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

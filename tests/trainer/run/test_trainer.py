@@ -92,7 +92,6 @@ def test_two_runs_are_equal_and_another_seed_is_not(make_config: Make, model_fol
         "reward.scorer=random",
         "objective.token_weight=critical",
         "objective.token_weight=siblings",
-        "objective.entropy_anchor=1.0",
         "optimizer.steps=2",
         "optimizer.tokens_per_batch=40",
         "optimizer.balance=false",

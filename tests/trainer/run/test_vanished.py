@@ -13,6 +13,7 @@ from PIL import Image
 
 import suder.method.rollouts
 import suder.run.rounds
+import suder.run.sampled
 from suder.inputs.files import DataError
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
@@ -20,7 +21,7 @@ from suder.storage.files import read_json, read_jsonl, read_tensors
 
 Make = Callable[..., TrainConfig]
 DIES_IN = {
-    "sample": ("suder.run.rounds.sample_rollouts", False),
+    "sample": ("suder.run.sampled.sample_rollouts", False),
     "score": ("suder.run.rounds.reward_of", True),
     "select": ("suder.run.rounds.select", True),
     "optimise": ("suder.run.learner.Updater.step", True),
