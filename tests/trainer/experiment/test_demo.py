@@ -129,6 +129,25 @@ def test_an_evaluation_of_other_inputs_is_not_reused(
     assert kept["n"] == N, "the run's evaluation stays"
 
 
+def test_an_evaluation_of_other_weights_is_not_reused(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_janus: Callable[..., Janus]
+):
+    """Of other weights under the same name, such as a model that was trained again."""
+    out = tmp_path / "demo"
+    run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+    make_janus(1).save(out / "model")
+    made: list[str] = []
+    real = side_by_side.evaluate
+    monkeypatch.setattr(
+        side_by_side,
+        "evaluate",
+        lambda *a, **k: (made.append(k["about"]["weights"]), real(*a, **k))[1],
+    )
+    run_demo(out, model=small, rounds=1, quick=True, say=lambda _: None)
+    assert len(made) == 2, "the start model's two evaluations stay"
+    assert len(set(made)) == 1
+
+
 def test_a_second_evaluation_and_a_resume_leave_the_runs_own(
     small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
