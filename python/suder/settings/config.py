@@ -15,8 +15,8 @@ from suder.settings.reward import check_reward, what_is_computed
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
-# Of single directions, where objective.anchor is null: as objective.kl. At 1.0 most of a step is the
-# noise of few samples, and the direction that it holds moves as far as without it.
+# Of single directions, where objective.anchor is null: as objective.kl. At 1.0 most of a step is
+# the noise of few samples, and the direction that it holds moves as far as without it.
 ANCHOR = 0.1
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
