@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint setup sanitize emulated fuzz chaos clean
+.PHONY: demo test lint setup sanitize emulated gates fuzz chaos clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -34,6 +34,10 @@ sanitize: setup
 # The CUDA kernels for the tests of a machine without a GPU; `make test` runs those it finds built.
 emulated: setup
 	bash .ci/emulated build
+
+# The CUDA kernels compiled for every card: no warning, no spill (CI does it for two; minutes).
+gates: setup
+	$(BIN)/python .ci/cuda_gates.py $(foreach arch,80 86 89 90a 100 120,--arch $(arch))
 
 # Damaged pictures; FUZZ=count, and FUZZ_SEED for others. libtiff's own messages are many.
 FUZZ ?= 1000000

@@ -1,6 +1,6 @@
 """Build gates of the CUDA kernels, for machines with nvcc and no GPU.
 
-    python .ci/cuda_gates.py [--arch 80 --arch 90a]
+    python .ci/cuda_gates.py [--arch 80 --arch 90a]     CI's two; `make gates` for all six
 
 Compiles every kernel with warnings as errors and reads what ptxas says: no spills, no stack, and no
 more registers and shared memory than the budget below allows. The machine code must hold the
@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +34,8 @@ BUDGETS = {
     "logits_stats_kernel": (64, 128),
     "logits_grad_kernel": (64, 32),
     "column_sum_kernel": (40, 1024),
+    "kl_stats_kernel": (64, 128),
+    "kl_grad_kernel": (64, 0),
     "merge_row_states_kernel": (80, 4096),
     "sequence_reduce_kernel": (64, 64),
     "sequence_reduce_backward_kernel": (40, 0),
@@ -74,6 +78,8 @@ INSTRUCTIONS = {
     "logits_stats_cuda.cu": (r"LDG.E.128", "MUFU.EX2"),
     "sample_token_cuda.cu": ("LDG.E.128", "MUFU.EX2"),
     "logits_grad_cuda.cu": (r"LDG.E.128", r"STG.E.128"),
+    "kl_stats_cuda.cu": ("LDG.E.128", "MUFU.EX2"),
+    "kl_grad_cuda.cu": ("LDG.E.128", "STG.E.128"),
 }
 # file -> instructions that its machine code may contain so many times. Fences of the whole GPU: in
 # each of two kernels one for each of two cluster barriers, and none where stages go round.
@@ -153,12 +159,12 @@ def main() -> None:
     architectures = parser.parse_args().arch or ["80", "90a"]
     problems = []
     sources = sorted([*(ROOT / "csrc/cuda").glob("*.cu"), *(ROOT / "csrc/ops").glob("*/*.cu")])
-    with tempfile.TemporaryDirectory() as folder:
-        for source in sources:
-            for arch in architectures:
-                report, cubin = compile_kernels(source, arch, Path(folder))
-                problems += check_report(report, arch)
-                problems += check_instructions(source, cubin, arch)
+    jobs = list(product(sources, architectures))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = pool.map(lambda job: compile_kernels(*job, Path(folder)), jobs)
+        for (source, arch), (report, cubin) in zip(jobs, compiled, strict=True):
+            problems += check_report(report, arch)
+            problems += check_instructions(source, cubin, arch)
     if problems:
         sys.exit("\n".join(problems))
 

@@ -20,6 +20,7 @@ from suder_ext import _transforms
 CHOICES = ("auto", "compiled", "reference")
 OPERATORS = (
     "linear_logprob",
+    "linear_kl",
     "logprob",
     "sequence_reduce",
     "group_advantage",

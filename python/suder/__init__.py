@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from suder.engine.sampling import Samples, sample
+    from suder.method.judge import SelfJudge
     from suder.method.rewards import DualReward
     from suder.models import Janus, load_model
     from suder.run.trainer import Trainer
@@ -28,6 +29,7 @@ __all__ = [
     "DualReward",
     "Janus",
     "Samples",
+    "SelfJudge",
     "TrainConfig",
     "Trainer",
     "__version__",
@@ -40,6 +42,7 @@ _HOME = {
     "DualReward": "suder.method.rewards",
     "Janus": "suder.models",
     "Samples": "suder.engine.sampling",
+    "SelfJudge": "suder.method.judge",
     "TrainConfig": "suder.settings.config",
     "Trainer": "suder.run.trainer",
     "load_config": "suder.settings.config_file",

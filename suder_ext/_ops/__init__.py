@@ -8,6 +8,7 @@ import torch
 from suder_ext._ops import autograd, composite, cpu, cuda, fakes, schemas  # noqa: F401
 
 linear_logprob = torch.ops.suder.linear_logprob.default
+linear_kl = torch.ops.suder.linear_kl.default
 logprob = torch.ops.suder.logprob.default
 sequence_reduce = torch.ops.suder.sequence_reduce.default
 group_advantage = torch.ops.suder.group_advantage.default

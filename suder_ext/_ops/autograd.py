@@ -37,6 +37,23 @@ def _linear_logprob(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     return hidden, weight, bias, *(None,) * 6
 
 
+def _linear_kl_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs[:7], *output)
+    ctx.options = inputs[7:]
+
+
+def _linear_kl(ctx: Any, kl: Grad, *rest: Grad) -> tuple[Any, ...]:
+    if kl is None:
+        return (None,) * 11
+    need = ctx.needs_input_grad[:6]
+    arguments = kl, *ctx.saved_tensors, *ctx.options[:3], list(need)
+    grads = eager.call_backward("linear_kl_backward", *arguments)
+    wanted = (grad if needed else None for grad, needed in zip(grads, need, strict=True))
+    return *wanted, *(None,) * 5
+
+
 def _logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:2], output[1], output[2])
@@ -185,6 +202,7 @@ _no_second_order("linear_preference_loss")
 # tensors: how many come before the options, all of them saved; results: all but the slopes.
 for _name, _backward, _setup, _tensors, _results in (
     ("linear_logprob", _linear_logprob, _linear_logprob_setup, 4, 3),
+    ("linear_kl", _linear_kl, _linear_kl_setup, 7, 1),
     ("logprob", _logprob, _logprob_setup, 2, 3),
     ("sequence_reduce", _sequence_reduce, _sequence_reduce_setup, 3, 2),
     ("preference_loss", _preference, _preference_setup, 6, 3),

@@ -69,6 +69,34 @@ def _linear_logprob(
     )
 
 
+def _linear_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    *unused: Any,
+) -> Sequence[Tensor]:
+    kl = reference.linear_kl(
+        hidden,
+        weight,
+        ref_hidden,
+        ref_weight,
+        bias,
+        ref_bias,
+        target,
+        ignore_index=ignore_index,
+        temperature=temperature,
+        softcap=softcap,
+    )
+    return (kl,)
+
+
 def _logprob(
     logits: Tensor,
     target: Tensor,
@@ -127,6 +155,7 @@ def _preference_loss(
 # Each takes the arguments of its operator and gives those of its results that have a gradient.
 OPERATORS: dict[str, Callable[..., Sequence[Tensor]]] = {
     "linear_logprob": _linear_logprob,
+    "linear_kl": _linear_kl,
     "logprob": _logprob,
     "sequence_reduce": _sequence_reduce,
     "preference_loss": _preference_loss,

@@ -32,6 +32,7 @@ cuda_without_grad: dict[str, Callable[..., Any]] = {}
 # How many of an operator's first arguments take a gradient.
 DIFFERENTIABLE = {
     "linear_logprob": 3,
+    "linear_kl": 6,
     "logprob": 1,
     "sequence_reduce": 1,
     "group_advantage": 0,

@@ -58,6 +58,49 @@ def _linear_logprob_backward(
     )
 
 
+@torch.library.register_fake("suder::linear_kl", lib=library)
+def _linear_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    target: Tensor,
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    for rows, head in ((hidden, weight), (ref_hidden, ref_weight)):
+        torch._check(rows.dim() == 2 and head.dim() == 2 and target.dim() == 1)
+        torch._check(rows.shape[1] == head.shape[1])
+        torch._check(rows.shape[0] == target.shape[0])
+        torch._check(rows.dtype == head.dtype == hidden.dtype)
+    torch._check(weight.shape[0] == ref_weight.shape[0])
+    n = hidden.shape[0]
+    return _floats(hidden, n), _floats(hidden, n, 4), _floats(hidden, 2 * options[-1])
+
+
+@torch.library.register_fake("suder::linear_kl_backward", lib=library)
+def _linear_kl_backward(
+    grad_kl: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    ref_bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    vocab = weight.shape[:1]
+    shapes = (
+        *(hidden.shape, weight.shape, vocab),
+        *(ref_hidden.shape, ref_weight.shape, vocab),
+    )
+    return tuple(
+        hidden.new_empty(shape if need else (0,))
+        for shape, need in zip(shapes, rest[-1], strict=True)
+    )
+
+
 @torch.library.register_fake("suder::logprob", lib=library)
 def _logprob(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
     torch._check(logits.dim() == 2 and target.dim() == 1)

@@ -31,6 +31,20 @@ SCHEMAS = {
         "bool need_bias) "
         "-> (Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)"
     ),
+    # needs: which of the six gradients. state: the log-sum-exps of both sides, in the backend's own
+    # layout; logits: what keep_logits floats a side hold, as above.
+    "linear_kl": (
+        "(Tensor hidden, Tensor weight, Tensor? bias, Tensor ref_hidden, Tensor ref_weight, "
+        "Tensor? ref_bias, Tensor target, int ignore_index, float temperature, float? softcap, "
+        "int keep_logits) -> (Tensor kl, Tensor state, Tensor logits)"
+    ),
+    "linear_kl_backward": (
+        "(Tensor grad_kl, Tensor hidden, Tensor weight, Tensor? bias, Tensor ref_hidden, "
+        "Tensor ref_weight, Tensor? ref_bias, Tensor target, Tensor kl, Tensor state, "
+        "Tensor logits, int ignore_index, float temperature, float? softcap, bool[] needs) -> "
+        "(Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias, Tensor grad_ref_hidden, "
+        "Tensor grad_ref_weight, Tensor grad_ref_bias)"
+    ),
     "logprob": (
         "(Tensor logits, Tensor target, int ignore_index, float temperature, float? softcap, "
         "bool with_entropy) -> (Tensor logprob, Tensor lse, Tensor entropy)"

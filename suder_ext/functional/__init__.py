@@ -1,6 +1,7 @@
 """The public functions: check the arguments, flatten them, call a kernel or the reference."""
 
 from suder_ext.functional.cross_entropy import linear_cross_entropy
+from suder_ext.functional.divergence import linear_kl
 from suder_ext.functional.linear_preference import linear_preference_loss
 from suder_ext.functional.logprobs import (
     linear_logprob,
@@ -27,6 +28,7 @@ __all__ = [
     "group_advantage",
     "kto_loss",
     "linear_cross_entropy",
+    "linear_kl",
     "linear_logprob",
     "linear_logprob_stats",
     "linear_preference_loss",

@@ -217,7 +217,7 @@ def _linear_stats(
     if group is not None:
         from suder_ext.functional import vocabulary_parallel
 
-        rows, index = _rows(hidden, target)
+        rows, index = flattened(hidden, target)
         kernel = has_kernel("linear_logprob", hidden)
         keep = room_for_logits(rows, weight, bias, LOGITS_KEPT) if kernel else 0
         settings = ignore_index, temperature, softcap, with_entropy, keep
@@ -236,7 +236,7 @@ def _linear_stats(
             entropy=with_entropy,
         )
         return list(results[: 2 + with_entropy])
-    rows, index = _rows(hidden, target)
+    rows, index = flattened(hidden, target)
     keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
     results = _ops.linear_logprob(
         rows, weight, bias, index, ignore_index, temperature, softcap, with_entropy, keep
@@ -266,7 +266,7 @@ def _stats(
             entropy=with_entropy,
         )
         return list(results[: 2 + with_entropy])
-    rows, index = _rows(logits, target)
+    rows, index = flattened(logits, target)
     results = _ops.logprob(rows, index, ignore_index, temperature, softcap, with_entropy)
     wanted = list(results[: 2 + with_entropy])
     return wanted if target.dim() == 1 else [result.view(target.shape) for result in wanted]
@@ -304,7 +304,7 @@ def _is_plain_linear(hidden: Tensor, weight: Tensor, target: Tensor, bias: Tenso
     )
 
 
-def _rows(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def flattened(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """values[..., C] as [N, C] and target[...] as int64 [N]; a view where the strides allow one."""
     if values.dim() != 2:
         values = values.reshape(target.numel(), values.shape[-1])

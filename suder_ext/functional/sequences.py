@@ -57,7 +57,7 @@ def linear_sequence_logprob(
     """
     cu_seqlens, hidden, target = packed(cu_seqlens, hidden=hidden, target=target)
     _checks.choice("reduction", reduction, ("mean", "sum"))
-    _packed("hidden", hidden, target, cu_seqlens)
+    check_packed("hidden", hidden, target, cu_seqlens)
     per_token = linear_logprob(
         hidden,
         weight,
@@ -68,7 +68,7 @@ def linear_sequence_logprob(
         softcap=softcap,
         group=group,
     )
-    return _reduce(per_token, target, cu_seqlens, reduction == "mean", ignore_index)[0]
+    return reduced(per_token, target, cu_seqlens, reduction == "mean", ignore_index)[0]
 
 
 def sequence_reduce(
@@ -99,8 +99,8 @@ def sequence_reduce(
         return eager.call("sequence_reduce", logprob, target, cu_seqlens, mean, ignore_index)
     _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
     _checks.tensor("target", target, 1, _checks.CLASSES)
-    _packed("logprob", logprob, target, cu_seqlens)
-    return _reduce(logprob, target, cu_seqlens, mean, ignore_index)
+    check_packed("logprob", logprob, target, cu_seqlens)
+    return reduced(logprob, target, cu_seqlens, mean, ignore_index)
 
 
 def group_advantage(
@@ -188,7 +188,7 @@ def dual_reward(
     return Rewards(reward, *group_advantage(reward, group_size, normalize))
 
 
-def _packed(name: str, values: Tensor, target: Tensor, cu_seqlens: Tensor) -> None:
+def check_packed(name: str, values: Tensor, target: Tensor, cu_seqlens: Tensor) -> None:
     """`values` and `target` are packed along one dimension of T tokens, cut by cu_seqlens."""
     _checks.cu_seqlens(cu_seqlens, name, values)
     if target.dim() != 1:
@@ -215,7 +215,7 @@ def _reduces_directly(logprob: Tensor, target: Tensor, cu_seqlens: Tensor) -> bo
     )
 
 
-def _reduce(
+def reduced(
     per_token: Tensor, target: Tensor, cu_seqlens: Tensor, mean: bool, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     if not has_kernel("sequence_reduce", per_token):

@@ -5,6 +5,7 @@ else in float32. Logits are held in memory whole; the compiled operators never d
 """
 
 from suder_ext.reference.cross_entropy import linear_cross_entropy
+from suder_ext.reference.divergence import linear_kl
 from suder_ext.reference.logprobs import (
     linear_logprob,
     linear_logprob_stats,
@@ -29,6 +30,7 @@ __all__ = [
     "group_advantage",
     "kto_loss",
     "linear_cross_entropy",
+    "linear_kl",
     "linear_logprob",
     "linear_logprob_stats",
     "linear_preference_loss",

@@ -26,6 +26,9 @@ def inputs(dtype: torch.dtype = torch.float32, grad: bool = True) -> dict[str, T
         "chosen": (4,),
         "rejected": (4,),
         "advantage": (4,),
+        "ref_hidden": (8, 3),
+        "ref_weight": (7, 3),
+        "ref_bias": (7,),
     }
     return {
         name: torch.randn(shape, generator=generator).to(dtype).requires_grad_(grad)
@@ -41,10 +44,18 @@ def calls(
 ) -> dict[str, Any]:
     """Every differentiable function of a library, as a call without arguments."""
     head = t["hidden"], t["weight"], target
+    heads = t["hidden"], t["weight"], t["ref_hidden"], t["ref_weight"]
     lengths = {"chosen_length": cu.diff() + 1, "rejected_length": cu.diff() + 2}
     return {
         "linear_logprob": lambda: library.linear_logprob(*head, t["bias"]),
         "linear_logprob_stats": lambda: library.linear_logprob_stats(*head, softcap=5.0),
+        "linear_kl": lambda: library.linear_kl(
+            *heads, t["bias"], t["ref_bias"], target, temperature=0.5
+        ),
+        "linear_kl softcap": lambda: library.linear_kl(*heads, target=target, softcap=5.0),
+        "linear_kl sequences": lambda: library.linear_kl(
+            *heads, t["bias"], target=target, cu_seqlens=cu
+        ),
         "logprob": lambda: library.logprob(t["logits"], target, temperature=0.5),
         "logprob_stats": lambda: library.logprob_stats(t["logits"], target, softcap=5.0),
         "linear_sequence_logprob": lambda: library.linear_sequence_logprob(*head, cu, t["bias"]),

@@ -49,6 +49,7 @@ def _threads() -> Iterator[None]:
 NOT_EMULATED = {
     "compares instruction sets and numbers of threads": (
         "test_determinism.py::test_any_number_of_threads",
+        "test_linear_kl.py::test_any_number_of_threads_and_of_kept_logits",
         "test_linear_preference.py::test_same_bits_for_any_number_of_threads",
         "test_logprob_traps.py::test_same_bits_for_any_number_of_threads",
         "test_logprob_traps.py::test_instruction_sets_agree",
@@ -69,6 +70,7 @@ NOT_EMULATED = {
         "test_linear_preference.py::test_a_loss_scale_comes_before_the_rounding",
     ),
     "the emulator's matrix products are torch's, which look at the layout": (
+        "test_linear_kl.py::test_layouts_give_the_same_bits",
         "test_linear_logprob.py::test_layouts_give_the_same_bits",
     ),
 }

@@ -21,8 +21,8 @@ from tests.ops.emulated import short_way, use_emulated
 
 CU = torch.tensor([0, 3, 5, 8, 12])
 TARGET = torch.arange(12) % 5
-NAMES = ("a", "b", "c", "d", "token", "old", "logits", "hidden", "weight", "bias")
-SHAPES = ((4,),) * 4 + ((12,), (12,), (12, 5), (12, 3), (5, 3), (5,))
+NAMES = ("a", "b", "c", "d", "token", "old", "logits", "hidden", "weight", "bias", "ref", "head")
+SHAPES = ((4,),) * 4 + ((12,), (12,), (12, 5), (12, 3), (5, 3), (5,), (12, 2), (5, 2))
 
 
 def _tensors(grad: bool = False) -> dict[str, Tensor]:
@@ -68,6 +68,17 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
     "linear_logprob": (
         lambda t: suder_ext.linear_logprob_stats(t["hidden"], t["weight"], TARGET, t["bias"]),
         lambda t: (t["hidden"], t["weight"], t["bias"], TARGET, -100, 1.0, None, True, 0),
+    ),
+    "linear_kl": (
+        lambda t: (
+            suder_ext.linear_kl(
+                t["hidden"], t["weight"], t["ref"], t["head"], t["bias"], None, TARGET
+            ),
+        ),
+        lambda t: (
+            *(t["hidden"], t["weight"], t["bias"], t["ref"], t["head"], None, TARGET),
+            *(-100, 1.0, None, 0),
+        ),
     ),
 }
 

@@ -32,9 +32,11 @@ def inputs(dtype: torch.dtype, garbage: bool) -> dict[str, Tensor]:
         "bias": (VOCAB,),
         "logits": (TOKENS, VOCAB),
         "token": (TOKENS, 1),
+        "ref_hidden": (TOKENS, FEATURES),
+        "ref_weight": (VOCAB, FEATURES),
     }
     values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    for name in ("hidden", "logits", "token"):
+    for name in ("hidden", "logits", "token", "ref_hidden"):
         if garbage:
             values[name][IGNORED] = GARBAGE
     return {name: t.to(dtype).requires_grad_() for name, t in values.items()}
@@ -63,6 +65,12 @@ def _calls() -> dict[str, Call]:
 
         return call
 
+    def kl(cu: Tensor | None, **options: Any) -> Call:
+        heads = "hidden", "weight", "ref_hidden", "ref_weight", "bias"
+        return lambda t: suder_ext.linear_kl(
+            *(t[name] for name in heads), target=TARGET, cu_seqlens=cu, **options
+        )
+
     def logits(name: str, **options: Any) -> Call:
         return lambda t: getattr(suder_ext, name)(t["logits"], TARGET, **options)
 
@@ -77,6 +85,8 @@ def _calls() -> dict[str, Call]:
             calls[name.removeprefix("linear_") + f" {options}"] = logits(
                 name.removeprefix("linear_"), **options
             )
+        calls[f"linear_kl {options}"] = kl(None, **options)
+        calls[f"linear_kl sequences {options}"] = kl(CU, **options)
         for reduction in ("mean", "sum"):
             calls[f"linear_sequence_logprob {reduction} {options}"] = head(
                 "linear_sequence_logprob", CU, reduction=reduction, **options
@@ -169,6 +179,6 @@ def test_garbage_in_ignored_rows_under_transforms(fastest: str, name: str, trans
     call, leaves = function(name, torch.float32)
     clean = TRANSFORMS[transform][0](call, leaves)
     for argument, leaf in zip(arguments_of(name), leaves, strict=True):
-        if argument in ("hidden", "logits", "token"):
+        if argument in ("hidden", "ref_hidden", "logits", "token"):
             leaf[2], leaf[7] = math.nan, math.inf  # ignored in tests/ops/calls.py
     torch.testing.assert_close(TRANSFORMS[transform][0](call, leaves), clean, rtol=0, atol=0)

@@ -25,6 +25,8 @@ def run(hidden, weight, target):
             ends = torch.arange(0, len(target) + 1, min(512, len(target) // 2))
             arguments = hidden, weight, target, ends
             result = suder_ext.linear_preference_loss(*arguments, reduction="mean").loss
+        elif sys.argv[4] == "divergence":
+            result = suder_ext.linear_kl(hidden, weight, hidden.detach(), weight.detach() * 0.9)
         else:
             result = suder_ext.linear_logprob(hidden, weight, target)
     if backward:
@@ -79,6 +81,12 @@ def test_forward_holds_no_logits(tokens: int, vocab: int) -> None:
 def test_backward_holds_no_logits() -> None:
     """156 MiB of logits; the gradients take 1.4 MiB and are made anew before they are added."""
     assert extra_mib(2048, 20000, "backward") < 48
+
+
+def test_divergence_holds_no_logits() -> None:
+    """Twice 156 MiB of them; beside 1.2 MiB of another weight, two workspaces and what is kept."""
+    assert extra_mib(2048, 20000, "forward", "divergence") < 48
+    assert extra_mib(2048, 20000, "backward", "divergence") < 24 + 48
 
 
 @pytest.mark.parametrize(("tokens", "vocab"), [(8192, 20000), (16384, 20000), (4096, 60000)])

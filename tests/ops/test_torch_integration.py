@@ -124,6 +124,16 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
         "linear_logprob_backward",
         (n, *none, *head, None, TARGET, saved[0], n[:0], n[:0], -100, 1.0, 2.0, True, False, False),
     )
+    names = "hidden", "weight", "bias", "ref_hidden", "ref_weight", "ref_bias"
+    yield "linear_kl", (*(t[name] for name in names), TARGET, -100, 0.5, None, 4)
+    yield (
+        "linear_kl",
+        (*head, None, t["ref_hidden"], plain["ref_weight"], None, TARGET, 2, 1.0, 3.0, 0),
+    )
+    for needs in ([True] * 6, [True, False, False, False, True, False]):
+        heads = (plain[name] for name in names)
+        saved_kl = n, *heads, TARGET, n.abs(), torch.ones(8, 4), n[:0]
+        yield "linear_kl_backward", (*saved_kl, -100, 1.0, 2.0, needs)
     yield "logprob", (t["logits"], TARGET, -100, 1.0, None, True)
     yield "logprob", (t["logits"], TARGET, -100, 0.5, 3.0, False)
     yield (

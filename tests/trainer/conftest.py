@@ -6,7 +6,7 @@ The textbook runs transformers' own forward on one sequence at a time, with full
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from suder.models.janus.layout import caption_ids, generation_ids, understanding
 from suder.pretrain.architecture import Sizes, build_janus
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
-from tests.trainer.families import small_emu3, small_liquid
+from suder.world import emoji
+from tests.trainer.families import JUDGING, small_emu3, small_liquid
+from tests.trainer.icons import write_packages
 
 WORDS = ("a", "red", "blue", "green", "circle", "square", "and", "two")
 PROMPTS = ("a red circle", "a blue square", "two green circle", "a red square and a blue circle")
@@ -130,9 +132,9 @@ JANUS_SIZES = Sizes(
 )
 
 
-def random_janus(seed: int = 0, **options: Any) -> Janus:
+def random_janus(seed: int = 0, words: tuple[str, ...] = (), **options: Any) -> Janus:
     """A new model with weights large enough that its distributions are far from uniform."""
-    model, processor = build_janus(JANUS_WORDS, seed=seed, sizes=JANUS_SIZES)
+    model, processor = build_janus((*JANUS_WORDS, *words), seed=seed, sizes=JANUS_SIZES)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if "vqmodel" in name or weight.ndim != 2:
@@ -162,6 +164,12 @@ def shared_model(request: pytest.FixtureRequest) -> Any:
         if request.param == "janus"
         else MAKE[request.param]()
     )
+
+
+@pytest.fixture(scope="session", params=list(MAKE))
+def judging_model(request: pytest.FixtureRequest) -> Any:
+    """One of each family whose vocabulary has the judge's words; its answers are as random."""
+    return MAKE[request.param](words=JUDGING)
 
 
 @pytest.fixture(params=list(MAKE))
@@ -263,3 +271,18 @@ def textbook(shared_janus: Janus) -> Textbook:
 @pytest.fixture
 def textbook_of() -> Callable[[Janus], Textbook]:
     return lambda janus: Textbook(janus, copy.deepcopy(janus.core).double())
+
+
+@pytest.fixture(scope="session")
+def icons_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_packages(tmp_path_factory.mktemp("icons"))
+
+
+@pytest.fixture
+def emoji_world(icons_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The emoji world of icons drawn here; the folder is shared, its drawings are kept in it."""
+    pytest.importorskip("resvg_py")
+    monkeypatch.setenv("SUDER_EMOJI", str(icons_folder))
+    emoji.drawings.cache_clear()
+    yield icons_folder
+    emoji.drawings.cache_clear()

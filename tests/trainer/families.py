@@ -26,6 +26,21 @@ from suder.models.one_vocabulary.taming import TamingVQ
 
 CODES, SIDE, LAYERS = 48, 32, 2
 WORDS = ("a", "an", "and", "red", "green", "blue", "circle", "square", "triangle", "two")
+# That the judge's question takes besides.
+JUDGING = (
+    "Does",
+    "this",
+    "picture",
+    "image",
+    "show",
+    "?",
+    "Answer",
+    "Please",
+    "answer",
+    "The",
+    "is",
+)
+JUDGING += ("yes", "or", "no", "Yes", "No", ":", ".")
 WORDS += ("left", "right", "of", "above", "below", "circles", "unconditional")
 # What transformers' conversion of Emu3 writes, in one line.
 EMU3_TEMPLATE = (
@@ -47,10 +62,14 @@ EMU3_NAMES = {
 EMU3_FRAME = "You are a helpful assistant. USER: Describe the image. ASSISTANT: 4*4 2*2"
 
 
-def small_liquid(seed: int = 0, **options: Any) -> Liquid:
+def small_liquid(seed: int = 0, words: tuple[str, ...] = (), **options: Any) -> Liquid:
     """16 tokens a picture; width and heads disagree, as in the published one."""
     tokenizer = _tokenizer(
-        ["<pad>", "<eos>", "<bos>", "<unk>", "<boi>", "<eoi>"], f"{QUESTION} {DRAW}", (), bos=True
+        ["<pad>", "<eos>", "<bos>", "<unk>", "<boi>", "<eoi>"],
+        f"{QUESTION} {DRAW}",
+        words,
+        (),
+        bos=True,
     )
     config = GemmaConfig(
         vocab_size=len(tokenizer) + CODES,
@@ -73,12 +92,13 @@ def small_liquid(seed: int = 0, **options: Any) -> Liquid:
     return Liquid(model, tokenizer, TamingVQ(taming_state(seed)), **options)
 
 
-def small_emu3(seed: int = 0, **options: Any) -> Emu3:
+def small_emu3(seed: int = 0, words: tuple[str, ...] = (), **options: Any) -> Emu3:
     """16 tokens a picture, in rows of four."""
     visual = tuple(f"<|visual token {code:06d}|>" for code in range(CODES))
     tokenizer = _tokenizer(
         ["<pad>", "<eos>", "<bos>", "<unk>", ROW_END, *EMU3_NAMES.values()],
         EMU3_FRAME,
+        words,
         visual,
         extra_special_tokens=EMU3_NAMES,
     )
@@ -143,14 +163,21 @@ def taming_state(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def _tokenizer(
-    special: list[str], text: str, visual: tuple[str, ...], bos: bool = False, **named: Any
+    special: list[str],
+    text: str,
+    more: tuple[str, ...],
+    visual: tuple[str, ...],
+    bos: bool = False,
+    **named: Any,
 ) -> PreTrainedTokenizerFast:
     words = pre_tokenizers.Whitespace().pre_tokenize_str(text)
     split = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
     )
     words = split.pre_tokenize_str(text)
-    vocabulary = list(dict.fromkeys([*special, *(word for word, _ in words), *WORDS, *visual]))
+    vocabulary = list(
+        dict.fromkeys([*special, *(word for word, _ in words), *WORDS, *more, *visual])
+    )
     backend = Tokenizer(WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>"))
     backend.pre_tokenizer = split
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)

@@ -24,8 +24,8 @@ FLOORS = (
     ("experiment",),
     ("report",),
     ("evaluation", "doctor"),
-    ("run",),
-    ("guard",),
+    ("run", "audit"),
+    ("guard", "rollouts"),
     ("method", "testing"),
     ("engine",),
     ("pretrain",),
@@ -38,7 +38,7 @@ FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # what does, modules added later included.
 EVALUATORS = ("suder.evaluation", "suder.report", "suder.experiment")
 EVALUATING_COMMANDS = tuple(
-    f"suder.cli.{name}" for name in ("evaluate", "report", "demo", "experiment")
+    f"suder.cli.{name}" for name in ("evaluate", "report", "demo", "experiment", "audit")
 )
 
 # Imports the one command that the user asked for by its name, so its strings are no imports: a

@@ -9,6 +9,7 @@ PYBIND11_MODULE(SUDER_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.attr("architectures") = SUDER_CUDA_ARCHITECTURES;
   module.attr("hopper") = suder::cuda::hopper_compiled();
   suder::cuda::bind_logits(module);
+  suder::cuda::bind_kl(module);
   suder::cuda::bind_fused_forward(module);
   suder::cuda::bind_fused_grad(module);
   suder::cuda::bind_kept_grad(module);

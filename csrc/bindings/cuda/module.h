@@ -19,6 +19,7 @@ T* pointer(Address address) {
 }
 
 void bind_logits(py::module_& module);
+void bind_kl(py::module_& module);
 void bind_fused_forward(py::module_& module);
 void bind_fused_grad(py::module_& module);
 void bind_kept_grad(py::module_& module);

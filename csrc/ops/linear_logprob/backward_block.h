@@ -16,15 +16,15 @@ struct BackwardBlock {
   // Sizes that keep the workspace under 32 MiB; what they cut depends on nothing but D and the
   // type.
   template <class T>
-  static BackwardBlock of(const LinearLogprobBackward& p) {
-    const std::int64_t row_bytes = larger(1, p.hidden.cols) * 4;
-    const std::int64_t token_bytes = larger(1, units<UnitsOf<T>>(p.hidden.cols)) * 4;
+  static BackwardBlock of(std::int64_t tokens, std::int64_t features, std::int64_t vocab) {
+    const std::int64_t row_bytes = larger(1, features) * 4;
+    const std::int64_t token_bytes = larger(1, units<UnitsOf<T>>(features)) * 4;
     const std::int64_t row_tiles = larger(1, smaller(8, (8 << 20) / (row_bytes * kTileRows)));
     const std::int64_t token_tiles = larger(1, smaller(4, (6 << 20) / (token_bytes * kTileTokens)));
     const std::int64_t max_tokens =
-        smaller(token_tiles * kTileTokens, round_up(p.hidden.rows, kTileTokens));
-    return {smaller(row_tiles * kTileRows, round_up(p.weight.rows, kTileRows)), max_tokens,
-            p.hidden.rows <= max_tokens};
+        smaller(token_tiles * kTileTokens, round_up(tokens, kTileTokens));
+    return {smaller(row_tiles * kTileRows, round_up(vocab, kTileRows)), max_tokens,
+            tokens <= max_tokens};
   }
 };
 

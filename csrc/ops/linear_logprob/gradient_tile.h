@@ -1,16 +1,10 @@
 // From a tile of logits to the tile of their gradients.
 #pragma once
 
-#include <type_traits>
-
-#include "ops/linear_logprob/logits_tile.h"
+#include "ops/linear_logprob/gradient_matrix.h"
 
 namespace suder {
 inline namespace SUDER_ISA {
-
-// Gradients of logits are kept in bfloat16 where the processor multiplies it, else in float.
-template <class T>
-using GradientOf = std::conditional_t<UnitsOf<T>::kElements == 2, BFloat16, float>;
 
 // What a vector of tokens contributes to the gradient of its logits. With d = z - lse = log p:
 //   dz = p * (g_lse - g_logprob - g_entropy * (d + entropy)) + [v is the target] * g_logprob

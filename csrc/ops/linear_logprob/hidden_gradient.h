@@ -3,8 +3,8 @@
 #pragma once
 
 #include "cpu/workspace.h"
+#include "ops/linear_logprob/gradient_matrix.h"
 #include "ops/linear_logprob/gradient_product.h"
-#include "ops/linear_logprob/logit_gradient.h"
 
 namespace suder {
 inline namespace SUDER_ISA {
@@ -28,8 +28,8 @@ class HiddenGradient {
 
   // The left operand, one panel a task.
   std::int64_t pack_tasks() const { return wanted() ? ceil_div(block_.tokens, kRows) : 0; }
-  void pack(const LogitGradient<T>& gradient, std::int64_t panel) {
-    pack_a_transposed(gradient.data() + panel * kRows, gradient.stride(), block_.rows,
+  void pack(const GradientMatrix<T>& gradient, std::int64_t panel) {
+    pack_a_transposed(gradient.data + panel * kRows, gradient.stride, block_.rows,
                       gradients_.data() + panel * a_panel_size(units<Units>(block_.rows)));
   }
 

@@ -16,7 +16,7 @@ class Backward {
   explicit Backward(const LinearLogprobBackward& params)
       : p_(params),
         threads_(static_cast<int>(larger(1, params.threads))),
-        block_(BackwardBlock::of<T>(params)),
+        block_(BackwardBlock::of<T>(params.hidden.rows, params.hidden.cols, params.weight.rows)),
         gradient_(params, block_),
         hidden_(params, block_),
         weight_(params, block_),
@@ -41,9 +41,9 @@ void Backward<T>::run_block() {
   gradient_.make(threads_, scratch_.data());
   const std::int64_t panels = ceil_div(block_.rows, kRows);
   cpu::parallel_for(threads_, panels + hidden_.pack_tasks(), [&](std::int64_t task, int) {
-    if (task >= panels) return hidden_.pack(gradient_, task - panels);
-    if (p_.grad_bias != nullptr) gradient_.sum_bias(task);
-    weight_.pack(gradient_, task);
+    if (task >= panels) return hidden_.pack(gradient_.matrix(), task - panels);
+    if (p_.grad_bias != nullptr) gradient_.bias().sum(task);
+    weight_.pack(gradient_.matrix(), task);
   });
   const std::int64_t hidden_tasks = hidden_.tasks();
   cpu::parallel_for(threads_, hidden_tasks + weight_.tasks(), [&](std::int64_t task, int thread) {

@@ -9,14 +9,6 @@
 namespace suder::SUDER_ISA {
 namespace {
 
-// The vocabulary is cut into at most this many parts, by its own size alone: the order in which a
-// token's sum is built must not depend on the batch or the number of threads.
-constexpr std::int64_t kMaxParts = 32;
-
-std::int64_t part_rows(std::int64_t vocab) {
-  return round_up(ceil_div(vocab, kMaxParts), kTileRows);
-}
-
 template <class T>
 class Forward {
  public:
@@ -30,11 +22,6 @@ class Forward {
   void run();
 
  private:
-  // Tokens packed at a time: about 8 MiB of them.
-  std::int64_t chunk_tokens() const {
-    const std::int64_t row = larger(1, units<UnitsOf<T>>(p_.hidden.cols)) * 4;
-    return larger(1, (8 << 20) / (row * kTilePanels * kColumns)) * kTilePanels * kColumns;
-  }
   void run_tile(std::int64_t part, std::int64_t first_panel, float* scratch);
   void reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
                    std::int64_t panels, const float* bias, float* logits, VectorLse* states,
@@ -119,7 +106,8 @@ void Forward<T>::finish(std::int64_t token) {
 
 template <class T>
 void Forward<T>::run() {
-  const std::int64_t chunk = smaller(chunk_tokens(), round_up(p_.hidden.rows, kColumns));
+  const std::int64_t chunk =
+      smaller(chunk_tokens<T>(p_.hidden.cols), round_up(p_.hidden.rows, kColumns));
   packed_ = {p_.hidden.cols, chunk, nullptr};
   const int threads = static_cast<int>(larger(1, p_.threads));
   const cpu::Workspace packed(packed_.size());

@@ -1,10 +1,10 @@
 // Step 1 of the backward pass: the logits of a block again, and from them their gradient
-// G [vocabulary, tokens] with its sums over the tokens, which are the gradient of the bias.
+// G [vocabulary, tokens] and its sums over the tokens of each tile.
 #pragma once
 
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
-#include "ops/linear_logprob/backward_block.h"
+#include "ops/linear_logprob/bias_gradient.h"
 #include "ops/linear_logprob/gradient_tile.h"
 #include "ops/linear_logprob/logit_products.h"
 
@@ -25,18 +25,17 @@ class LogitGradient {
         packed_{params.hidden.cols, block.max_tokens, nullptr},
         packed_memory_(packed_.size()),
         gradients_(block.max_rows * stride_),
-        bias_parts_(ceil_div(block.max_tokens, kTileTokens) * block.max_rows),
-        bias_sums_(block.max_rows) {
+        bias_(params, block) {
     packed_.data = packed_memory_.data();
   }
 
-  // Row i of G is at data() + i * stride(); a vector past the last token may be read.
-  const Gradient* data() const { return reinterpret_cast<const Gradient*>(gradients_.data()); }
-  std::int64_t stride() const { return stride_; }
+  GradientMatrix<T> matrix() const {
+    return {reinterpret_cast<const Gradient*>(gradients_.data()), stride_};
+  }
+  BiasGradient<T>& bias() { return bias_; }
 
   void pack_tokens(int threads);
   void make(int threads, float* scratch);  // TileScratch::kSize floats a thread
-  void sum_bias(std::int64_t panel);
 
  private:
   std::int64_t token_tiles() const { return ceil_div(packed_.panels(), kTilePanels); }
@@ -51,7 +50,8 @@ class LogitGradient {
   const KeptLogits kept_;
   const std::int64_t stride_;
   PackedTokens<T> packed_;
-  const cpu::Workspace packed_memory_, gradients_, bias_parts_, bias_sums_;
+  const cpu::Workspace packed_memory_, gradients_;
+  BiasGradient<T> bias_;
 };
 
 template <class T>
@@ -89,7 +89,6 @@ template <class T>
 template <bool kFinal>
 void LogitGradient<T>::differentiate(std::int64_t tile_row, std::int64_t token_tile,
                                      const float* bias, const float* logits) {
-  const bool with_bias = p_.grad_bias != nullptr;
   Vec row_sums[kTileRows] = {};
   const auto column = map_.softcap > 0.0f ? differentiate_column<Gradient, true, kFinal>
                                           : differentiate_column<Gradient, false, kFinal>;
@@ -101,31 +100,9 @@ void LogitGradient<T>::differentiate(std::int64_t tile_row, std::int64_t token_t
     const TokenTerms terms =
         TokenTerms::of(p_, map_, block_.first_token + first + t, block_.first_row + tile_row);
     column(map_, terms, p_.grad_entropy != nullptr, bias, rows, column_of(logits, t), gradient + t,
-           stride_, with_bias ? row_sums : nullptr);
+           stride_, bias_.wanted() ? row_sums : nullptr);
   }
-  if (!with_bias) return;
-  float* parts = bias_parts_.data() + token_tile * block_.max_rows + tile_row;
-  for (std::int64_t i = 0; i < rows; ++i) parts[i] = horizontal_sum(row_sums[i]);
-}
-
-// Adds this chunk's part of the bias gradient for the rows of one panel.
-template <class T>
-void LogitGradient<T>::sum_bias(std::int64_t panel) {
-  const std::int64_t end = smaller(block_.rows, (panel + 1) * kRows);
-  for (std::int64_t i = panel * kRows; i < end; ++i) {
-    const std::int64_t v = block_.first_row + i;
-    const float before = p_.add ? static_cast<float*>(p_.grad_bias)[v] : 0.0f;
-    float sum = block_.first_token == 0 ? before : bias_sums_.data()[i];
-    for (std::int64_t tile = 0; tile < token_tiles(); ++tile) {
-      sum += bias_parts_.data()[tile * block_.max_rows + i];
-    }
-    bias_sums_.data()[i] = sum;
-    if (p_.float32_gradients) {
-      static_cast<float*>(p_.grad_bias)[v] = sum;
-    } else {
-      static_cast<T*>(p_.grad_bias)[v] = from_float<T>(sum);
-    }
-  }
+  if (bias_.wanted()) bias_.add_tile(tile_row, token_tile, row_sums, rows);
 }
 
 }  // namespace SUDER_ISA

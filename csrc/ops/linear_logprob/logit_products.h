@@ -44,6 +44,13 @@ struct PackedTokens {
   }
 };
 
+// Tokens packed at a time: about 8 MiB of them.
+template <class T>
+std::int64_t chunk_tokens(std::int64_t features) {
+  const std::int64_t row = larger(1, units<UnitsOf<T>>(features)) * 4;
+  return larger(1, (8 << 20) / (row * kTilePanels * kColumns)) * kTilePanels * kColumns;
+}
+
 // Panel j of `panels` fetches its share of the weight rows that will be packed after this product.
 template <class T>
 Ahead fetch_share(const LinearLogprob& p, std::int64_t row, std::int64_t element, std::int64_t j,

@@ -18,6 +18,14 @@ inline namespace SUDER_ISA {
 inline constexpr std::int64_t kTileRows = 8 * kRows;         // vocabulary entries of a tile
 inline constexpr std::int64_t kTilePanels = 192 / kColumns;  // and panels of tokens
 
+// The vocabulary is cut into at most this many parts, by its own size alone: the order in which a
+// token's sum is built must not depend on the batch or the number of threads.
+inline constexpr std::int64_t kMaxParts = 32;
+
+inline std::int64_t part_rows(std::int64_t vocab) {
+  return round_up(ceil_div(vocab, kMaxParts), kTileRows);
+}
+
 template <class T>
 const T* row_of(const ConstMatrix& m, std::int64_t row) {
   return static_cast<const T*>(m.data) + row * m.stride;

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "cpu/workspace.h"
+#include "ops/linear_logprob/gradient_matrix.h"
 #include "ops/linear_logprob/gradient_product.h"
-#include "ops/linear_logprob/logit_gradient.h"
 
 namespace suder {
 inline namespace SUDER_ISA {
@@ -33,10 +33,10 @@ class WeightGradient {
   }
 
   // The left operand, one panel.
-  void pack(const LogitGradient<T>& gradient, std::int64_t panel) {
+  void pack(const GradientMatrix<T>& gradient, std::int64_t panel) {
     if (!wanted()) return;
     const std::int64_t row = panel * kRows;
-    pack_a(gradient.data() + row * gradient.stride(), gradient.stride(),
+    pack_a(gradient.data + row * gradient.stride, gradient.stride,
            smaller(kRows, block_.rows - row), block_.tokens,
            gradients_.data() + panel * a_panel_size(units<Units>(block_.tokens)));
   }

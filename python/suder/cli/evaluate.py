@@ -16,7 +16,7 @@ EXAMPLE = """\
   suder evaluate shapes --sampled --temperature 0.7
 
   Prompts become pictures and pictures become captions; an exact checker that training never sees
-  judges both. Intervals are 95%, paired, bootstrapped over combinations of things.
+  judges both. Intervals are 95%, paired, over whole combinations of things.
 """
 
 

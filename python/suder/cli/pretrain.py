@@ -13,6 +13,11 @@ EXAMPLE = """\
       about 20 minutes on one core; the embedded models are seeds 1 and 2
   suder pretrain --world digits --out models/digits
       scanned handwritten digits (needs scikit-learn)
+  suder pretrain --world emoji --out models/emoji
+      96 things in four styles (needs suder[emoji]); the drawings are four packages that `npm pack`
+      fetches once into $SUDER_EMOJI, or ~/.cache/suder/emoji, or that lie there already:
+        @iconify-json/fluent-emoji-flat  MIT           @iconify-json/noto      Apache-2.0
+        @iconify-json/twemoji            CC BY 4.0     @iconify-json/openmoji  CC BY-SA 4.0
   suder pretrain --recipe models/shapes-3/recipe.yaml --out again
       the same weights again: the last line of log.jsonl has their SHA-256
 
@@ -26,7 +31,9 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "pretrain", SUMMARY, EXAMPLE)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--world", help="shapes or digits, by the recipe that comes with suder")
+    source.add_argument(
+        "--world", help="shapes, digits or emoji, by the recipe that comes with suder"
+    )
     source.add_argument("--recipe", help="a YAML file such as recipe.yaml in a model's folder")
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
     parser.add_argument("--out", type=Path, required=True, help="folder to make the model in")

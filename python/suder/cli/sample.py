@@ -18,16 +18,20 @@ SUMMARY = "Draw pictures of prompts, or write captions of pictures."
 EXAMPLE = """\
   suder sample --model shapes --prompts prompts.txt --n 4 --out drawn
   suder sample --model shapes --images photos/ --n 4 --out captions
+  suder sample --model shapes --images photos/ --n 8 --parquet --out captions
   suder sample --model runs/demo/model --prompts prompts.txt --greedy --out drawn
 
   DIR/samples.jsonl has a row for each sample, with the log-probability of its tokens;
   `suder score DIR/samples.jsonl` adds the dual rewards. Pictures are DIR/00012_3.png: prompt 12
   (from 0), sample 3; their rows name them from DIR. Rows are written as they are made. Pictures
   that cannot be read and prompts that are too long are left out, and DIR/dropped.jsonl says why.
+  With --parquet there is DIR/samples.parquet in the end: rollouts (docs/rollouts.md) without
+  rewards, which `suder score` gives them.
 """
 AT_ONCE = 256  # samples drawn between two writes, or one input's, and the most a kill can lose
-ROWS, DROPPED = "samples.jsonl", "dropped.jsonl"
-Samples = list[tuple[dict[str, Any], Any]]  # rows, each with the picture that it names or None
+ROWS, DROPPED, PARQUET = "samples.jsonl", "dropped.jsonl", "samples.parquet"
+# Rows, each with the picture that it names or None, and the log-probabilities of its tokens.
+Samples = list[tuple[dict[str, Any], Any, Any]]
 DRAWN = re.compile(r"\d{5,}_\d+\.png(\.partial)?")
 
 
@@ -49,6 +53,10 @@ def add_parser(
         "--follow-links", action="store_true", help="also symbolic links out of a folder of images"
     )
     parser.add_argument("--n", type=int, default=1, help="samples of each prompt or picture")
+    parser.add_argument(
+        "--parquet", action="store_true",
+        help=f"also DIR/{PARQUET}, rollouts to score, pair and learn from",
+    )  # fmt: skip
     parser.add_argument("--greedy", action="store_true", help="always the most likely token")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=0, help="0: all tokens")
@@ -63,16 +71,23 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     _check_out(args.out, args.overwrite)
+    if args.parquet:
+        from suder.rollouts.schema import arrow
+
+        arrow("pyarrow.parquet")  # said before any work
     dropped: list[tuple[str, str]] = []
     prompts = _read_prompts(args.prompts, dropped) if args.prompts else []
     files = _find_pictures(args, dropped) if args.images else []
     import torch
 
     from suder.models import load_model
+    from suder.models.unknown import not_known
     from suder.storage.files import append_jsonl, write_jsonl
 
     dtype = getattr(torch, args.dtype)
     model = load_model(args.model, device=args.device, dtype=dtype, **prompts_of(args))
+    if warning := not_known(model, prompts):
+        print(f"warning: {warning}", file=sys.stderr)
     drawn = (
         _draw(model, prompts, args, dropped) if prompts else _caption(model, files, args, dropped)
     )
@@ -82,13 +97,20 @@ def run(args: argparse.Namespace) -> int:
         print("nothing was sampled: no input is left", file=sys.stderr)
         return 1
     count = 0
+    kept: list[tuple[dict[str, Any], Any]] = []
     _begin(args.out)
     for rows in chain([first], drawn):
-        for row, picture in rows:
+        for row, picture, logprob in rows:
+            if args.parquet:
+                kept.append((row, logprob.float().cpu()))
             if picture is not None:
                 _save(picture, args.out / row["image"])
             append_jsonl(args.out / ROWS, [row])
         count += len(rows)
+    if args.parquet:
+        from suder.cli.sampled_rollouts import write_samples
+
+        write_samples(args.out / PARQUET, kept, model, args)
     if dropped:
         write_jsonl(args.out / DROPPED, ({"input": name, "why": why} for name, why in dropped))
         _tell_dropped(dropped)
@@ -123,7 +145,9 @@ def _begin(out: Path) -> None:
     with told(out, 0):
         out.mkdir(parents=True, exist_ok=True)
     for path in out.iterdir():
-        if path.name in (ROWS, DROPPED) or (DRAWN.fullmatch(path.name) and not path.is_dir()):
+        if path.name in (ROWS, DROPPED, PARQUET) or (
+            DRAWN.fullmatch(path.name) and not path.is_dir()
+        ):
             path.unlink()
 
 
@@ -153,7 +177,7 @@ def _draw(
                     "logprob": drawn.logprob[i].sum().item(),
                     "tokens": drawn.tokens[i].tolist(),
                 }
-                rows.append((row, picture))
+                rows.append((row, picture, drawn.logprob[i]))
             yield rows
 
 
@@ -189,7 +213,7 @@ def _caption(
                 "tokens": written.tokens[i].tolist(),
                 "finished": bool(written.finished[i]),
             }
-            rows.append((row, None))
+            rows.append((row, None, written.logprob[i]))
         yield rows
 
 

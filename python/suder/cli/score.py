@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from suder.cli.common import add_command, add_prompt_options, prompts_of
+from suder.cli.score_rollouts import score_rollouts
 
 SUMMARY = "Dual rewards: how likely the model finds the input again from the answer."
 EXAMPLE = """\
   suder score drawn/samples.jsonl --model shapes
   suder score pairs.jsonl --model shapes --out scored.jsonl
+  suder score runs/mine/rollouts --model other/model --drawn-by shapes --out other.parquet
 
   Rows of the file, one JSON object a line; other keys are kept:
     {"image": "a.png", "caption": "a red circle"}   scored as a caption of the picture,
@@ -27,6 +29,8 @@ EXAMPLE = """\
   `suder sample`, is read as the row's "tokens" where the model reads those (Emu3, Liquid).
   A row that cannot be scored has "reward": null and an "error"; the exit code is 1 if there is no
   other. Rows are written as they are scored.
+  Of rollouts (a Parquet file, or a folder of them; docs/rollouts.md) all rows are written again:
+  `reward`, `advantage` and `valid` are new, the reward before is `earlier_reward`.
   Rewards compare answers to one input; between inputs they also say how likely the input is.
 """
 AT_ONCE = 256  # rows scored between two writes, and the most that a kill can lose
@@ -38,12 +42,16 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "score", SUMMARY, EXAMPLE)
-    parser.add_argument("rows", type=Path, help="a JSONL file of pictures and texts")
+    parser.add_argument("rows", type=Path, help="a JSONL file of pictures and texts, or rollouts")
     parser.add_argument("--model", default="shapes", help="a folder, a hub id, or `shapes`")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: ROWS with .scored before its suffix"
     )
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
+    parser.add_argument(
+        "--drawn-by", metavar="M",
+        help="of rollouts: the model that drew, where the scoring one has other picture tokens",
+    )  # fmt: skip
     add_prompt_options(parser, drawing=False)
     parser.add_argument("--batch-size", type=int, default=128, help="pairs in one pass")
     parser.add_argument("--device", default="cpu")
@@ -52,6 +60,10 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.rows.suffix == ".parquet" or args.rows.is_dir():
+        return score_rollouts(args)
+    if args.drawn_by:
+        raise ValueError("--drawn-by is of rollouts (Parquet); rows of JSON name pictures")
     rows = _read_rows(args.rows)
     out = args.out or args.rows.with_suffix(".scored" + args.rows.suffix)
     _check_out(out, args.rows, args.overwrite)

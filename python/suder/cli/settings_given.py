@@ -10,6 +10,7 @@ OPTIONS = {
     "--model": ("model", "M", "a folder or hub name in the Hugging Face format, or `shapes`"),
     "--images": ("data.images", "DIR", "a folder of pictures, searched recursively"),
     "--prompts": ("data.prompts", "FILE", "a text file, one prompt a line"),
+    "--rollouts": ("data.rollouts", "DIR", "learn from Parquet files of rollouts, sample nothing"),
     "--output": ("output", "DIR", "the folder of the run, which is made"),
 }
 
@@ -46,6 +47,8 @@ def settings_given(args: argparse.Namespace) -> tuple[str | None, list[str]]:
 
 def missing(changes: list[str]) -> list[str]:
     """Options that a command without a settings file still needs."""
-    given = {change.partition("=")[0].strip() for change in changes}
+    given = {change.partition("=")[0].strip() for change in changes} | {"data.rollouts"}
+    if any(change.partition("=")[0].strip() == "data.rollouts" for change in changes):
+        given |= {"data.images", "data.prompts"}  # theirs
     return [f"{option} {value} ({meaning})" for option, (key, value, meaning) in OPTIONS.items()
             if key not in given]  # fmt: skip

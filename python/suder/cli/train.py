@@ -14,6 +14,9 @@ EXAMPLE = """\
   suder train recipes/shapes.yaml
   suder train recipes/shapes.yaml --set optimizer.lr=1e-4 --set seed=3 --set output=runs/three
   suder train --resume runs/three        after a crash, ctrl-c or kill -9: the same weights
+  suder train --resume runs/three rounds=480     the same for longer, also when it had ended
+
+  suder train --model shapes --rollouts runs/mine/rollouts --output runs/again   nothing is sampled
 
   Without a file, every setting but the four has its default (--help-config) or is given as
   key=value: `device=cuda dtype=bfloat16 lora.rank=32` for a large model on a GPU. The run keeps
@@ -51,6 +54,10 @@ def add_parser(
         "--start-over", action="store_true",
         help="with --resume: begin the run again from its start model, whatever state there is",
     )  # fmt: skip
+    parser.add_argument(
+        "--rescore", action="store_true",
+        help="with --rollouts: score them anew (the setting reward.rescore)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no messages")
     parser.add_argument(
         "--help-config", action="store_true", help="every setting, its default and its meaning"
@@ -69,18 +76,21 @@ def run(args: argparse.Namespace) -> int:
     if args.start_over and not args.resume:
         raise ConfigError("--start-over begins a run again, so it needs --resume RUN")
     file, changes = settings_given(args)
+    changes += ["reward.rescore=true"] * args.rescore
     if args.resume:
         if file is None:
             raise ConfigError("which run? `suder train --resume RUN`, its folder")
-        folder = Path(file)
+        folder, rounds = Path(file), None
         if folder.is_file():
             folder = _run_of(folder, changes)
-        elif changes:
-            raise ConfigError(f"a resumed run keeps its settings; leave out {' '.join(changes)}")
+        else:
+            rounds = _longer(changes)
         from suder import ranks
         from suder.run.trainer import Trainer
 
-        trainer = Trainer.resume(folder, quiet=args.quiet, start_over=args.start_over)
+        trainer = Trainer.resume(
+            folder, quiet=args.quiet, start_over=args.start_over, rounds=rounds
+        )
     else:
         if file is None and not changes:
             raise ConfigError(
@@ -117,6 +127,22 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     ranks.stop()
     return 0
+
+
+def _longer(changes: list[str]) -> int | None:
+    """How many rounds in all a run is to go on for, the one setting that may change."""
+    from suder.settings.config_file import ConfigError
+
+    if others := [change for change in changes if not change.startswith("rounds=")]:
+        raise ConfigError(
+            f"a resumed run keeps its settings, but for rounds=N; leave out {' '.join(others)}"
+        )
+    if not changes:
+        return None
+    rounds = changes[-1].partition("=")[2]
+    if not rounds.isdecimal():
+        raise ConfigError(f"rounds: takes a whole number, got {rounds!r}")
+    return int(rounds)
 
 
 def _run_of(settings: Path, changes: list[str]) -> Path:

@@ -29,24 +29,27 @@ class Row(TypedDict):
     interval: list[float]
 
 
-def compare(base: Evaluation, tuned: Evaluation, *, seed: int = 0) -> list[Row]:
+def compare(base: Evaluation, tuned: Evaluation) -> list[Row]:
     """Rows "all" and each category of both directions; "shapes right", "colours bound" beside.
+
+    Of one and the same model, asked the same way, the difference is 0 and its interval [0, 0].
 
     Raises:
         ValueError: the two were not judged on the same inputs.
     """
     rows = []
+    same = is_same_model(base, tuned)
     for direction in DIRECTIONS:
         before, after = same_items(base, tuned, direction)
         everything = np.ones(len(before.clusters), bool)
-        rows.append(_row(direction, "all", before, after, everything, "correct", seed))
+        rows.append(_row(direction, "all", before, after, everything, "correct", same))
         for name in in_order(before.categories):
             chosen = np.array([category == name for category in before.categories])
-            rows.append(_row(direction, name, before, after, chosen, "correct", seed))
+            rows.append(_row(direction, name, before, after, chosen, "correct", same))
             for part in before.judged:
                 if part != "correct" and name == "two_objects":
                     label = f"{name}: {_PARTS.get(part, part)}"
-                    rows.append(_row(direction, label, before, after, chosen, part, seed))
+                    rows.append(_row(direction, label, before, after, chosen, part, same))
     return rows
 
 
@@ -56,10 +59,32 @@ def same_items(base: Evaluation, tuned: Evaluation, direction: str) -> tuple[Ite
     after: Items = getattr(tuned, direction)
     if before.clusters != after.clusters or before.inputs != after.inputs:
         raise ValueError(
-            f"{direction}: the evaluations are of different inputs "
-            f"({base.settings} and {tuned.settings}); evaluate both with one split, n and seed"
+            f"{direction}: the evaluations are of different inputs ({_told(base)} and "
+            f"{_told(tuned)}); evaluate both with one split, n and seed"
         )
     return before, after
+
+
+def is_same_model(base: Evaluation, tuned: Evaluation) -> bool:
+    """Whether both are of the same weights, asked the same way: then nothing can differ.
+
+    What a run gives back untouched is saved with other files beside the weights, which do not
+    count. Evaluations that do not say of which weights they are, are of two models.
+    """
+    one, other = ({**of.settings, "files": None} for of in (base, tuned))
+    return "weights" in one and one == other
+
+
+def difference_of(base: Any, tuned: Any, clusters: Any, same: bool) -> Interval:
+    """The paired interval; exactly 0 where both are `same`, the same model asked the same way."""
+    found = paired_interval(base, tuned, clusters)
+    return found._replace(estimate=0.0, low=0.0, high=0.0) if same else found
+
+
+def _told(evaluation: Evaluation) -> str:
+    items = [len(getattr(evaluation, direction).inputs) for direction in DIRECTIONS]
+    settings = evaluation.settings
+    return f"{settings['task']}, {items[0]} prompts, {items[1]} pictures, seed {settings['seed']}"
 
 
 def in_order(categories: Sequence[str]) -> list[str]:
@@ -74,7 +99,7 @@ def headline(rows: Sequence[Row], direction: str) -> Row:
     return next(row for row in rows if row["direction"] == direction and row["category"] == "all")
 
 
-def accuracies(evaluation: Evaluation, *, seed: int = 0) -> list[dict[str, Any]]:
+def accuracies(evaluation: Evaluation) -> list[dict[str, Any]]:
     """One model alone: accuracy and interval per direction and category."""
     lines: list[dict[str, Any]] = []
     for direction in DIRECTIONS:
@@ -82,7 +107,7 @@ def accuracies(evaluation: Evaluation, *, seed: int = 0) -> list[dict[str, Any]]
         for name in ("all", *in_order(items.categories)):
             chosen = np.array([name in ("all", category) for category in items.categories])
             clusters = np.array(items.clusters)[chosen]
-            interval = mean_interval(items.correct[chosen], clusters, seed=seed)
+            interval = mean_interval(items.correct[chosen], clusters)
             lines.append({"direction": direction, "category": name, **_flat(interval)})
     return lines
 
@@ -94,13 +119,13 @@ def _row(
     after: Items,
     chosen: np.ndarray,
     part: str,
-    seed: int,
+    same: bool,
 ) -> Row:
     clusters = np.array(before.clusters)[chosen]
     base, tuned = before.judged[part][chosen], after.judged[part][chosen]
-    of_base = mean_interval(base, clusters, seed=seed)
-    of_tuned = mean_interval(tuned, clusters, seed=seed)
-    difference = paired_interval(base, tuned, clusters, seed=seed)
+    of_base = mean_interval(base, clusters)
+    of_tuned = mean_interval(tuned, clusters)
+    difference = difference_of(base, tuned, clusters, same)
     return Row(
         direction=direction,
         category=label,

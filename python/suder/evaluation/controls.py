@@ -39,9 +39,9 @@ class Groups:
         """bool `[inputs]`: whether any candidate is right, the ceiling of best-of-N."""
         return np.asarray(self.correct.any(1))
 
-    def reward_accuracy(self, *, seed: int = 0) -> Interval:
+    def reward_accuracy(self) -> Interval:
         """Probability that of a right and a wrong candidate the right one has more reward."""
-        return reward_accuracy(self.reward, self.correct, self.clusters, seed=seed)
+        return reward_accuracy(self.reward, self.correct, self.clusters)
 
 
 def candidate_groups(

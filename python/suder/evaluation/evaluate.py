@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from suder.engine.sampling import sample
 from suder.evaluation.progress import progress_bar
 from suder.evaluation.result import Evaluation, Items
 from suder.evaluation.task import Task, shapes_task
+from suder.run.origin import fingerprint
 
 SHOWN = 64  # pictures kept of each direction, for reports
 
@@ -29,6 +31,7 @@ def evaluate(
     batch_size: int = 256,
     task: Task | None = None,
     progress: bool = True,
+    about: dict[str, str] | None = None,
 ) -> Evaluation:
     """Draw a picture for each prompt and a caption for each picture, and judge them.
 
@@ -38,11 +41,13 @@ def evaluate(
         n: prompts, and pictures.
         seed: of the inputs and of sampling; two models with one seed are judged on the same inputs
             with the same random numbers, so their items can be paired.
-        greedy: the most likely token always; otherwise sample at `temperature`.
+        greedy: the most likely token always (pictures: at `task.nearly_greedy` where the task has
+            one); otherwise sample at `temperature`.
         guidance: classifier-free guidance scale while drawing.
         max_new_tokens: longest caption; None for the model's own.
         task: other inputs and judges than the shapes world (`split` and `n` then have no use).
         progress: show a bar.
+        about: what `about_model` says of the model, where it has been asked already.
     """
     task = shapes_task(split, n, seed) if task is None else task
     how: dict[str, Any] = {"greedy": greedy} if greedy else {"temperature": temperature}
@@ -54,19 +59,61 @@ def evaluate(
         def advance(count: int) -> None:
             bar.advance(bar_id, count)
 
-        generation = _draw(model, task, {**how, "guidance": guidance}, seed, batch_size, advance)
+        drawing = dict(how)
+        if greedy and task.nearly_greedy is not None:
+            drawing = {"temperature": task.nearly_greedy}
+        generation = _draw(
+            model, task, {**drawing, "guidance": guidance}, seed, batch_size, advance
+        )
         how["max_new_tokens"] = max_new_tokens
         captions = _caption(model, task, how, seed, batch_size, advance)
-    settings = {
+    settings = settings_of(
+        model,
+        task,
+        seed=seed,
+        greedy=greedy,
+        temperature=temperature,
+        guidance=guidance,
+        max_new_tokens=max_new_tokens,
+        about=about,
+    )
+    return Evaluation(generation, captions, settings)
+
+
+def settings_of(
+    model: Any,
+    task: Task,
+    *,
+    seed: int = 0,
+    greedy: bool = True,
+    temperature: float = 1.0,
+    guidance: float = 1.0,
+    max_new_tokens: int | None = None,
+    about: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """All that decides an evaluation's result, as it is kept with it; arguments of `evaluate`."""
+    nearly = greedy and task.nearly_greedy is not None
+    return {
         "task": task.name,
+        "inputs": task.digest(),
         "seed": seed,
         "greedy": greedy,
         "temperature": temperature,
+        **({"nearly_greedy": task.nearly_greedy} if nearly else {}),
         "guidance": guidance,
         "max_new_tokens": max_new_tokens or model.max_new_tokens,
         **model.asks,
+        **(about_model(model) if about is None else about),
     }
-    return Evaluation(generation, captions, settings)
+
+
+def about_model(model: Any) -> dict[str, str]:
+    """A hash of all weights, and one of the files beside them; about a second a gigabyte."""
+    parts = fingerprint(model)
+    told = {"weights": "", "files": ""}
+    for name, digest in sorted(parts.items()):
+        told["files" if "." in name else "weights"] += f"{name} {digest}\n"
+    return {name: sha256(text.encode()).hexdigest() for name, text in told.items()}
 
 
 def _draw(

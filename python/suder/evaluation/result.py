@@ -84,6 +84,21 @@ def load_evaluation(path: str | os.PathLike[str]) -> Evaluation:
         raise ValueError(f"{path} is no evaluation of suder's: {error}") from None
 
 
+def kept_evaluation(file: Path, settings: dict[str, Any]) -> Evaluation | None:
+    """The evaluation in `file` if it is there, whole, and made by these very settings.
+
+    Args:
+        settings: from `evaluate.settings_of`: weights, inputs and how the model is asked.
+    """
+    if not file.is_file():
+        return None
+    try:
+        evaluation = load_evaluation(file)
+    except ValueError:  # damaged: made anew
+        return None
+    return evaluation if evaluation.settings == settings else None
+
+
 def _settings(text: str) -> dict[str, Any]:
     settings = json.loads(text)
     wanted = {"task": str, "seed": int, "greedy": bool}

@@ -8,9 +8,8 @@ from typing import Any
 
 import suder
 from suder.evaluation.compare import Row, compare
-from suder.evaluation.evaluate import evaluate
-from suder.evaluation.result import Evaluation, load_evaluation
-from suder.evaluation.task import Task
+from suder.evaluation.evaluate import about_model, evaluate, settings_of
+from suder.evaluation.result import Evaluation, kept_evaluation
 from suder.evaluation.worlds import task_of
 from suder.settings.config_file import load_config
 from suder.storage.files import finite, read_object, write_json
@@ -35,8 +34,8 @@ def judge_run(
     The first evaluation is the run's: the comparison is written into summary.json and the items to
     `run/evaluation/{base,tuned}.{greedy,sampled}.npz`, for the report. A later one of other inputs
     goes into a folder of its own below, with its `comparison.json`, and the run's stays, unless
-    `replace` is asked for. `reuse` takes the items that are there from the same inputs (of an
-    evaluation that was cut off).
+    `replace` is asked for. `reuse` takes the items that are there (of an evaluation that was cut
+    off) if they are of the same weights, the same inputs and the same settings.
 
     Raises:
         FileNotFoundError: `run` is no finished run.
@@ -47,9 +46,9 @@ def judge_run(
             f"finish it with `suder train --resume {run}`"
         )
     config = load_config(run / "config.yaml")
-    about = {"world": world, "split": split, "n": n, "seed": seed}
+    asked_for = {"world": world, "split": split, "n": n, "seed": seed}
     known: dict[str, Any] = read_object(run / "summary.json")
-    the_runs = replace or _is_same(known.get("evaluation"), about)
+    the_runs = replace or _is_same(known.get("evaluation"), asked_for)
     folder = run / "evaluation"
     if not the_runs:
         folder = folder / f"{world}.{split}.n{n}.seed{seed}"
@@ -57,24 +56,23 @@ def judge_run(
     models = {"base": config.model, "tuned": str(run / "model")}
     found: dict[tuple[str, str], Evaluation] = {}
     for side in SIDES:
-        model = None
+        asked = config.prompts.model_dump()
+        model = suder.load_model(models[side], device=config.device, **asked)
+        about = about_model(model)
         for decoding in DECODINGS:
             file = folder / f"{side}.{decoding}.npz"
-            kept = _kept(file, task, seed) if reuse else None
+            how: dict[str, Any] = {
+                "seed": seed,
+                "greedy": decoding == "greedy",
+                "max_new_tokens": config.sampling.max_new_tokens,
+                "about": about,
+            }
+            kept = kept_evaluation(file, settings_of(model, task, **how)) if reuse else None
             if kept is None:
-                asked = config.prompts.model_dump()
-                model = model or suder.load_model(models[side], device=config.device, **asked)
-                kept = evaluate(
-                    model,
-                    task=task,
-                    seed=seed,
-                    greedy=decoding == "greedy",
-                    max_new_tokens=config.sampling.max_new_tokens,
-                    progress=progress,
-                )
+                kept = evaluate(model, task=task, progress=progress, **how)
                 kept.save(file)
             found[side, decoding] = kept
-    told: dict[str, Any] = dict(about)
+    told: dict[str, Any] = dict(asked_for)
     for decoding in DECODINGS:
         told[decoding] = compare(found["base", decoding], found["tuned", decoding])
     summary: dict[str, Any] = read_object(run / "summary.json") | {"evaluation": told}
@@ -88,19 +86,6 @@ def judge_run(
 def _is_same(known: Any, about: dict[str, Any]) -> bool:
     """Whether the run has no evaluation yet, or one of these very inputs."""
     return not isinstance(known, dict) or all(known.get(key) == about[key] for key in about)
-
-
-def _kept(file: Path, task: Task, seed: int) -> Evaluation | None:
-    """The evaluation in `file`, if it is there and of this task."""
-    if not file.is_file():
-        return None
-    try:
-        evaluation = load_evaluation(file)
-    except ValueError:  # damaged: made anew
-        return None
-    same = evaluation.settings["task"] == task.name and evaluation.settings["seed"] == seed
-    same = same and evaluation.generation.inputs == list(task.prompts)
-    return evaluation if same else None
 
 
 def comparison_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:

@@ -32,6 +32,8 @@ class Task:
     inputs of those numbers and return bool `[len(items)]` under "correct" and, if the judge sees
     more, under other names ("shapes", "binding").
     `references` are true captions of the pictures, shown in reports and never compared with.
+    `nearly_greedy` is the temperature that stands for greedy drawing where prompts are so few that
+    their greedy pictures would be a handful of coin flips; None where they are many.
     """
 
     name: str
@@ -44,6 +46,17 @@ class Task:
     references: Sequence[str]
     judge_pictures: PictureJudge
     judge_captions: CaptionJudge
+    nearly_greedy: float | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of all inputs, in their order, with their categories and clusters."""
+        found = hashlib.sha256()
+        for part in (self.prompts, self.prompt_categories, self.prompt_clusters, self.references,
+                     self.picture_categories, self.picture_clusters):  # fmt: skip
+            found.update(repr(list(map(str, part))).encode())
+        for picture in self.pictures:
+            found.update(repr(picture.shape).encode() + picture.tobytes())
+        return found.hexdigest()
 
 
 def shapes_task(split: str, n: int = 1000, seed: int = 0) -> Task:
@@ -51,7 +64,8 @@ def shapes_task(split: str, n: int = 1000, seed: int = 0) -> Task:
 
     Every distinct prompt (and scene) comes once before any comes a second time. Items that name
     the same combination of things form a cluster. "validation" is a third of the combinations of
-    the unlabelled split, for choosing settings in runs that do not train on them.
+    the unlabelled split, for choosing settings in runs that do not train on them. It has no single
+    things, as "test" has none: every model has seen them with their captions.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -129,12 +143,11 @@ def distinct_first(drawn: Iterable[Any], n: int) -> list[Any]:
 
 
 def _is_held_back(prompt: str) -> bool:
-    kinds = asked_kinds(prompt)
-    return len(kinds) == 1 or in_validation(kinds)
+    return in_validation(asked_kinds(prompt))
 
 
 def _shows_held_back(scene: Scene) -> bool:
-    return len(scene.things) == 1 or in_validation(kinds_of(scene))
+    return in_validation(kinds_of(scene))
 
 
 def _named(kinds: tuple[Kind, ...]) -> str:

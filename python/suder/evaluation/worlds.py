@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from suder.evaluation.digit_judge import digits_task
+from suder.evaluation.emoji_judge import emoji_task
 from suder.evaluation.task import Task, known_split, shapes_task
 
 
@@ -12,7 +13,11 @@ def _digits(split: str, n: int, seed: int) -> Task:
     return digits_task(known_split(split), n, seed)
 
 
-TASKS: dict[str, Callable[[str, int, int], Task]] = {"shapes": shapes_task, "digits": _digits}
+TASKS: dict[str, Callable[[str, int, int], Task]] = {
+    "shapes": shapes_task,
+    "digits": _digits,
+    "emoji": emoji_task,
+}
 
 
 def task_of(world: str, split: str, n: int, seed: int) -> Task:

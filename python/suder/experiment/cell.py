@@ -12,8 +12,8 @@ from typing import Any
 
 import suder
 from suder.evaluation.controls import candidate_groups
-from suder.evaluation.evaluate import evaluate
-from suder.evaluation.result import Evaluation, load_evaluation
+from suder.evaluation.evaluate import about_model, evaluate, settings_of
+from suder.evaluation.result import Evaluation, kept_evaluation
 from suder.evaluation.worlds import task_of
 from suder.experiment.plan import CONTROL, Cell, Measures
 from suder.run.folder import has_begun
@@ -116,10 +116,7 @@ def _checkpoints(cell: Cell, folder: Path, kept: int) -> list[dict[str, Any]]:
     paths |= {int(path.name): str(path) for path in sorted((run / "checkpoints").glob("[0-9]*"))}
     rows = []
     for at, path in sorted(paths.items()):
-        file = folder / "checkpoints" / f"{at:06d}.npz"
-        found = load_evaluation(file) if file.is_file() else None
-        if found is None:
-            found = _judged(file, _load(cell, path), cell, n)
+        found = _judged(folder / "checkpoints" / f"{at:06d}.npz", _load(cell, path), cell, n)
         rows.append({"round": at, "kept": at == kept, **found.accuracy()})
     return rows
 
@@ -132,20 +129,20 @@ def _load(cell: Cell, path: str | Path) -> Any:
 def _judged(
     file: Path, model: Any, cell: Cell, n: int, temperature: float | None = None
 ) -> Evaluation:
-    """The evaluation in `file`, made if it is not there yet; greedy without a temperature."""
-    if file.is_file():
-        return load_evaluation(file)
-    _say(f"evaluating {file.name}")
-    evaluation = evaluate(
-        model,
-        task=task_of(cell.measures.world, cell.split, n, 0),
-        greedy=temperature is None,
-        temperature=temperature or 1.0,
-        max_new_tokens=cell.settings.get("sampling", {}).get("max_new_tokens"),
-        progress=False,
-    )
-    evaluation.save(file)
-    return evaluation
+    """The evaluation in `file`, made if it is not there or of others; greedy: no temperature."""
+    task = task_of(cell.measures.world, cell.split, n, 0)
+    how: dict[str, Any] = {
+        "greedy": temperature is None,
+        "temperature": temperature or 1.0,
+        "max_new_tokens": cell.settings.get("sampling", {}).get("max_new_tokens"),
+        "about": about_model(model),
+    }
+    kept = kept_evaluation(file, settings_of(model, task, **how))
+    if kept is None:
+        _say(f"evaluating {file.name}")
+        kept = evaluate(model, task=task, progress=False, **how)
+        kept.save(file)
+    return kept
 
 
 def _say(message: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from suder.evaluation.compare import same_items
+from suder.evaluation.compare import difference_of, is_same_model, same_items
+from suder.evaluation.pooling import pooled_interval, seeds_tell
 from suder.evaluation.result import DIRECTIONS, Evaluation, load_evaluation
-from suder.evaluation.statistics import Interval, mean_interval, paired_interval
+from suder.evaluation.statistics import Interval, mean_interval
 from suder.experiment.plan import CONTROL, Cell
 from suder.experiment.runner import finished
 
@@ -67,7 +68,7 @@ def _control(cell: Cell, result: dict[str, Any], out: Path) -> dict[str, Any]:
     for direction in DIRECTIONS:
         items = getattr(greedy, direction)
         picked = np.array(result["best_of"][direction])
-        best[direction] = _difference(items.correct, picked, items.clusters)
+        best[direction] = _difference(items.correct, picked, items.clusters, same=False)
     rows[f"best of {cell.measures.candidates}"] = best
     return {
         "rows": rows,
@@ -126,7 +127,8 @@ def _arms(cells: Sequence[Cell], trained: Sequence[dict[str, Any]], out: Path) -
         rows = [row for row in trained if row["arm"] == arm]
         if not rows:
             continue
-        summary: dict[str, Any] = {"cells": len(rows)}
+        starts = [row["start"] for row in rows]
+        summary: dict[str, Any] = {"cells": len(rows), "seeds_in_intervals": seeds_tell(starts)}
         members = [
             cell
             for cell in cells
@@ -155,27 +157,36 @@ def _arms(cells: Sequence[Cell], trained: Sequence[dict[str, Any]], out: Path) -
 
 
 def _pooled(cells: Sequence[Cell], out: Path, comparison: str, direction: str) -> Interval:
-    """Mean difference over an arm's cells; seeds share prompts, so a prompt is drawn for all."""
+    """Mean difference over an arm's cells, with the noise of items and of seeds."""
     tuned_file, base_file = COMPARISONS[comparison]
-    differences, clusters = [], []
+    differences: list[np.ndarray] = []
+    same: list[bool] = []
+    clusters: list[str] = []
     for cell in cells:
-        base = getattr(load_evaluation(_start_folder(cell.start, out) / base_file), direction)
-        tuned = getattr(load_evaluation(_folder(cell, out) / tuned_file), direction)
-        differences.append(tuned.correct.astype(float) - base.correct)
-        clusters += [f"{cell.start} {name}" for name in base.clusters]
-    return mean_interval(np.concatenate(differences), clusters)
+        base = load_evaluation(_start_folder(cell.start, out) / base_file)
+        tuned = load_evaluation(_folder(cell, out) / tuned_file)
+        before, after = same_items(base, tuned, direction)
+        if clusters and before.clusters != clusters:
+            raise ValueError(f"{cell.name} was judged on other inputs than the arm's other cells")
+        differences.append(after.correct.astype(float) - before.correct)
+        same.append(is_same_model(base, tuned))
+        clusters = before.clusters
+    found = pooled_interval(np.stack(differences), [cell.start for cell in cells], clusters)
+    return found._replace(estimate=0.0, low=0.0, high=0.0) if all(same) else found
 
 
 def _paired(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
-    rows = {}
+    rows, same = {}, is_same_model(base, tuned)
     for direction in DIRECTIONS:
         before, after = same_items(base, tuned, direction)
-        rows[direction] = _difference(before.correct, after.correct, before.clusters)
+        rows[direction] = _difference(before.correct, after.correct, before.clusters, same)
     return rows
 
 
-def _difference(base: np.ndarray, tuned: np.ndarray, clusters: Sequence[str]) -> dict[str, Any]:
-    found = paired_interval(base, tuned, clusters)
+def _difference(
+    base: np.ndarray, tuned: np.ndarray, clusters: Sequence[str], same: bool
+) -> dict[str, Any]:
+    found = difference_of(base, tuned, clusters, same)
     return {
         "base": float(np.mean(base)),
         "tuned": float(np.mean(tuned)),

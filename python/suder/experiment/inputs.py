@@ -11,6 +11,7 @@ from PIL import Image
 from suder.evaluation.task import asked_kinds, distinct_first, in_validation, kinds_of
 from suder.storage.files import read_json, whole, write_json, write_text
 from suder.storage.folders import make_folder
+from suder.world import emoji
 from suder.world.digits import NAMES, scans
 from suder.world.digits import prompt as digit_prompt
 from suder.world.drawing import draw
@@ -47,7 +48,7 @@ def write_inputs(
                 "use another folder, or delete that one"
             )
         return
-    make = {"shapes": _shapes, "digits": _digits}[world]
+    make = {"shapes": _shapes, "digits": _digits, "emoji": _emoji}[world]
     drawn, asked = make(pictures, prompt_count, seed, hold_back)
     images = folder / "images"
     make_folder(folder)
@@ -80,3 +81,15 @@ def _digits(
     found, _ = scans("unlabelled")
     order = np.random.default_rng([seed, 2]).permutation(len(found))[:pictures]
     return list(found[order]), [digit_prompt(i % len(NAMES)) for i in range(prompt_count)]
+
+
+def _emoji(
+    pictures: int, prompt_count: int, seed: int, hold_back: bool
+) -> tuple[Sequence[np.ndarray], list[str]]:
+    kinds = [
+        kind for kind in emoji.kinds("unlabelled") if not (hold_back and emoji.held_back(kind))
+    ]
+    rng = np.random.default_rng([seed, 2])
+    order = rng.permutation(np.arange(pictures) % len(kinds))
+    drawn = [emoji.draw(kinds[row], int(rng.integers(2**20))) for row in order]
+    return drawn, [emoji.prompt(kinds[i % len(kinds)]) for i in range(prompt_count)]

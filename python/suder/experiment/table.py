@@ -10,11 +10,13 @@ from suder.evaluation.result import DIRECTIONS
 
 _HEAD = (
     "Differences are in points of accuracy, paired item by item with the start model, with 95% "
-    "intervals (bootstrap over combinations of things). *Greedy*: tuned greedy against start "
+    "intervals (t over whole combinations of things). *Greedy*: tuned greedy against start "
     "greedy. *Sampled*: both at temperature 1."
 )
 _ARMS = (
-    "Pooled over an arm's cells. *up* / *down*: cells whose own interval lies above / below zero. "
+    "Pooled over an arm's cells: intervals hold the noise of items, which all cells share, and the "
+    "spread of seeds, where a start has two or more; they are of these start models. A cell's own "
+    "interval is of items alone. *up* / *down*: cells whose own lies above / below zero. "
     "*regret*: points between the checkpoint that the guard kept and the best one evaluated, mean "
     "(worst). *reward accuracy*: how often the dual reward ranks a right candidate of the tuned "
     "model above a wrong one, pictures / captions."

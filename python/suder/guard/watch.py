@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from suder import ranks
 from suder.engine.sampling import AT_ONCE
+from suder.guard.candidates import of_candidates
+from suder.guard.distance import logprob_of, truncates
+from suder.guard.look import Change, Look, compared, mean_of, spread_of
+from suder.guard.statistics import distinct
+from suder.guard.strip import Strip, strip_of
 from suder.inputs.files import DataError
-from suder.method.cut import cut
+from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
 from suder.method.rollouts import (
     Rollouts,
@@ -22,45 +26,21 @@ from suder.method.rollouts import (
     sample_rollouts,
 )
 from suder.models.base import DIRECTIONS, Condition, Direction, NotFinite, UnifiedModel
-from suder.settings.config import Guard as Settings
-from suder.settings.config import Sampling
-from suder_ext import linear_logprob
-
-PLAIN = Sampling()  # temperature 1, nothing cut, no guidance: samples of the model itself
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the guard sees of some weights.
-
-    Attributes:
-        kl: nats per token to the start model, by direction (k3 on the model's own samples).
-        entropy: nats per token of the model itself, by direction.
-        reward: mean dual reward under the frozen start model, by direction.
-        gain: the reward's mean paired difference to the start's look, input by input.
-        error: the standard error of `gain`; infinite where it cannot be told.
-    """
-
-    round: int
-    kl: dict[str, float]
-    entropy: dict[str, float]
-    reward: dict[str, float]
-    gain: dict[str, float]
-    error: dict[str, float]
-
-    def log(self) -> dict[str, float]:
-        return {
-            f"guard/{name}/{direction}": value
-            for name in ("kl", "entropy", "reward", "gain", "error")
-            for direction, value in getattr(self, name).items()
-        }
+from suder.settings.config import TrainConfig
 
 
 class Watch:
-    """Takes looks: held-out inputs prepared once, and the start model's rewards to compare with.
+    """Takes looks: held-out inputs prepared once, and the start model's samples to compare with.
+
+    A look draws as the run draws (`config.sampling`), and a caption that was cut off has no reward
+    where the run gives it none (`reward.cut_captions`).
 
     Attributes:
+        judge: asks the frozen start model whether a picture shows what a text says; None where it
+            cannot be asked.
+        unasked: why not.
         lost: pictures that could not be read any more, or have changed, with the reason.
+        strip: of the last look, what it shows to people.
     """
 
     def __init__(
@@ -68,13 +48,16 @@ class Watch:
         start: UnifiedModel,
         images: tuple[str, ...],
         prompts: tuple[str, ...],
-        settings: Settings,
-        max_new_tokens: int | None,
+        config: TrainConfig,
         seed: int,
         digests: Mapping[str, str] | None = None,
         reward_model: UnifiedModel | None = None,
     ) -> None:
-        self.start = start
+        settings = config.guard
+        self.start, self.sampling = start, config.sampling
+        judge = SelfJudge(start)
+        self.judge, self.unasked = None if judge.unavailable else judge, judge.unavailable
+        self.counts_cut = config.reward.cut_captions == "keep"
         shown = read_conditions(start, "understanding", images, digests, settings.inputs)
         asked = read_conditions(start, "generation", prompts, most=settings.inputs)
         if shown.lost and not shown.inputs:
@@ -92,11 +75,12 @@ class Watch:
             direction: max(1, round(settings.samples / len(inputs)))
             for direction, inputs in self.inputs.items()
         }
-        self.sampling = PLAIN.model_copy(update={"max_new_tokens": max_new_tokens})
         self.scorer = DualReward(reward_model or start)
         self.seed, self.at_once = seed, AT_ONCE
         self.tokens: int | None = None
-        self.first: dict[str, torch.Tensor] = {}
+        self.first: dict[str, Tensor] = {}  # of the start, each input's mean, float64 [C]
+        self.spread: dict[str, float] = {}
+        self.strip = Strip()
 
     @torch.no_grad()
     def look(
@@ -118,72 +102,71 @@ class Watch:
             NotFinite: the start model is such a one, or gives no finite reward.
         """
         self.at_once, self.tokens, self.scorer.tokens_per_batch = at_once, tokens, tokens
-        seen: dict[str, dict[str, float]] = {
-            name: {} for name in ("kl", "entropy", "reward", "gain", "error")
-        }
+        if self.judge is not None:
+            self.judge.tokens_per_batch = tokens
+        kl: dict[str, float] = {}
+        entropy: dict[str, float] = {}
+        reward: dict[str, Change] = {}
+        statistics: dict[str, Change] = {}
+        strip = Strip()
         for direction in DIRECTIONS:
             try:
-                measured = self._measure(model, direction)
+                rollouts = self._sample(model, direction)
+                kl[direction] = self._distance(model, rollouts)
+                entropy[direction] = float(-rollouts.logprob.mean())
+                reward[direction] = self._reward(rollouts)
+                statistics |= self._statistics(rollouts)
+                with ranks.each():
+                    strip = strip_of(strip, rollouts, self.start)
             except NotFinite:
                 if direction not in self.first:
                     raise
-                measured = dict.fromkeys(seen, math.nan)
-            for name, value in measured.items():
-                seen[name][direction] = value
-        return Look(round_index, **seen)
+                kl[direction] = entropy[direction] = math.nan
+                reward[direction] = Change(math.nan, math.nan, math.nan, 0, math.nan)
+        self.strip = strip
+        return Look(round_index, kl, entropy, reward, statistics)
 
-    def _measure(self, model: UnifiedModel, direction: Direction) -> dict[str, float]:
-        rollouts = sample_rollouts(
+    def _sample(self, model: UnifiedModel, direction: Direction) -> Rollouts:
+        return sample_rollouts(
             model, direction, self.inputs[direction], self.group[direction], self.sampling,
             self.seed, condition=self.conditions[direction], at_once=self.at_once,
         )  # fmt: skip
-        delta = (self._start_logprob(rollouts) - rollouts.logprob).double()
+
+    def _distance(self, model: UnifiedModel, rollouts: Rollouts) -> float:
+        own = rollouts.logprob
+        if truncates(self.sampling):
+            own = self.logprob(model, rollouts)
+        delta = (self.logprob(self.start, rollouts) - own).double()
+        return float((delta.expm1() - delta).mean())
+
+    def logprob(self, model: UnifiedModel, rollouts: Rollouts) -> Tensor:
+        """float32 `[T]`, by a model, of what another may have drawn."""
+        condition = self.conditions[rollouts.direction]
+        return logprob_of(model, rollouts, condition, self.sampling, self.at_once, self.tokens)
+
+    def _reward(self, rollouts: Rollouts) -> Change:
+        direction = rollouts.direction
         reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
         # Empty captions have no reward; one that is not finite says nothing.
         reward = reward.masked_fill(~reward.isfinite(), torch.nan)
         if direction not in self.first:
             check_reward_of(rollouts, self.start, reward)
-        each = reward.view(-1, rollouts.group).nanmean(1)
-        gain = each - self.first.setdefault(direction, each)
-        gain = gain[gain.isfinite()]
-        spread = float(gain.std()) if gain.numel() > 1 else math.inf
-        return {
-            "kl": float((delta.expm1() - delta).mean()),
-            "entropy": float(-rollouts.logprob.mean()),
-            "reward": float(each.nanmean()),
-            "gain": float(gain.mean()),
-            "error": spread / math.sqrt(max(1, gain.numel())),
-        }
+        if not self.counts_cut:
+            reward = reward.masked_fill(~rollouts.finished, torch.nan)
+        return self._change(direction, reward, len(rollouts.inputs))
 
-    def _start_logprob(self, rollouts: Rollouts) -> torch.Tensor:
-        """float32 `[T]`; each of the run's processes looks at its share of the inputs."""
-        here = ranks.share(len(rollouts.inputs))
-        condition = self.conditions[rollouts.direction][here.start : here.stop]
-        with ranks.each():
-            logprob = self._logprob(rollouts.take(here), condition)
-        return torch.cat(ranks.gather(logprob))
+    def _statistics(self, rollouts: Rollouts) -> dict[str, Change]:
+        inputs = len(rollouts.inputs)
+        given = self.conditions[rollouts.direction]
+        found = of_candidates(rollouts, given, self.start, self.judge)
+        sequences = [tuple(one.tolist()) for one in rollouts.sequences()]
+        found["distinct"] = distinct(sequences, inputs)
+        names = {f"{rollouts.direction}/{name}": values for name, values in found.items()}
+        return {name: self._change(name, values, inputs) for name, values in names.items()}
 
-    def _logprob(self, rollouts: Rollouts, condition: Condition) -> torch.Tensor:
-        """In parts no larger than what is sampled, or scored, at once."""
-        direction, group, found = rollouts.direction, rollouts.group, [torch.zeros(0)]
-        targets = rollouts.sequences()
-        lengths = list(map(len, targets))
-
-        def fits(rows: range, part: range) -> bool:
-            if len(rows) * len(part) > self.at_once or self.tokens is None:
-                return len(rows) * len(part) <= self.at_once
-            given = condition[rows.start : rows.stop]
-            asked = len(rows) if isinstance(given, torch.Tensor) else given
-            chosen = [lengths[row * group + i] for row in rows for i in part]
-            return self.start.tokens_read(direction, asked, chosen, len(part)) <= self.tokens
-
-        for rows, part in cut(len(rollouts.inputs), group, fits):
-            chosen: Any = [targets[row * group + i] for row in rows for i in part]
-            if direction == "generation":
-                chosen = torch.stack(chosen)
-            given = condition[rows.start : rows.stop]
-            hidden = self.start(direction, given, chosen, len(part))
-            found.append(
-                linear_logprob(hidden.hidden, hidden.weight, hidden.target, hidden.bias).cpu()
-            )
-        return torch.cat(found)
+    def _change(self, name: str, values: Tensor, inputs: int) -> Change:
+        """Against the start's, whose own the first are."""
+        each = mean_of(values, inputs)
+        if name not in self.first:
+            self.first[name], self.spread[name] = each, spread_of(values)
+        return compared(each, self.first[name], self.spread[name])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from suder.inputs.files import DataError, read_file
+from suder.inputs.paired import METADATA, own_texts, together
 from suder.inputs.pictures import (
     MAX_BYTES,
     PICTURE_ENDINGS,
@@ -87,12 +88,41 @@ def read_inputs(data: Data, seed: int) -> Inputs:
         DataError: no folder, no file, or nothing usable in it.
     """
     dropped: list[Dropped] = []
-    images = _read_pictures(Path(data.images), data.follow_links, dropped)
-    prompts = _read_prompts(Path(data.prompts), dropped)
-    train_images, watched_images = _split(images, data.heldout, seed, "pictures")
-    train_prompts, watched_prompts = _split(prompts, data.heldout, seed, "prompts")
+    images = read_picture_folder(Path(data.images), data.follow_links, dropped)
+    if data.pairing:
+        return _paired(images, data, seed, dropped)
+    prompts = read_prompt_file(Path(data.prompts), dropped)
+    train_images, watched_images = split(images, data.heldout, seed, "pictures")
+    train_prompts, watched_prompts = split(prompts, data.heldout, seed, "prompts")
     return Inputs(
         train_images, train_prompts, watched_images, watched_prompts, tuple(dropped), dict(images)
+    )
+
+
+def _paired(images: list[tuple[str, str]], data: Data, seed: int, dropped: list[Dropped]) -> Inputs:
+    """Pictures and their own texts: the i-th prompt is the i-th picture's, on both sides.
+
+    Pairs that share a picture's content or a text stay on one side.
+    """
+    lost: list[tuple[str, str]] = []
+    texts = own_texts((path for path, _ in images), Path(data.images), Path(data.prompts), lost)
+    dropped += [Dropped(name, why) for name, why in lost]
+    pairs = [(path, digest, texts[path]) for path, digest in images if path in texts]
+    if not pairs:
+        raise DataError(
+            f"data.pairing: no picture in {named(data.images)} has a text of its own, x.txt beside "
+            f'x.png or a row {{"file_name": ..., "text": ...}} of {METADATA}'
+        )
+    linked = together([(digest, text) for _, digest, text in pairs])
+    paths = [path for path, _, _ in pairs]
+    train, watched = split(list(zip(paths, linked, strict=True)), data.heldout, seed, "pairs")
+    return Inputs(
+        train,
+        tuple(texts[path] for path in train),
+        watched,
+        tuple(texts[path] for path in watched),
+        tuple(dropped),
+        {path: digest for path, digest, _ in pairs},
     )
 
 
@@ -115,9 +145,10 @@ def _shuffle(total: int, seed: int) -> list[int]:
     return order
 
 
-def _read_pictures(
+def read_picture_folder(
     folder: Path, follow_links: bool, dropped: list[Dropped]
 ) -> list[tuple[str, str]]:
+    """Paths and digests of the pictures in a folder; what cannot be read is added to `dropped`."""
     if not folder.is_dir():
         raise DataError(f"data.images: no folder {named(folder)}")
     files, skipped = find_pictures(folder, follow_links)
@@ -140,7 +171,8 @@ def _read_pictures(
     return found
 
 
-def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+def read_prompt_file(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
+    """Prompts, twice: as inputs, and as what they are known by."""
     if not path.exists():
         raise DataError(f"data.prompts: no file {named(path)}")
     prompts, blank = read_prompts(path)
@@ -150,7 +182,7 @@ def _read_prompts(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
     return [(prompt, prompt) for prompt in prompts]
 
 
-def _split(
+def split(
     items: Sequence[tuple[str, str]], heldout: float, seed: int, kind: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Items to train on and to watch, of `(item, content)` pairs; equal contents stay together.

@@ -15,6 +15,12 @@ def active(config: TrainConfig, round_index: int) -> tuple[Direction, ...]:
     return (config.directions,)
 
 
+def held(config: TrainConfig, round_index: int) -> Direction | None:
+    """The direction that round `round_index` does not train and holds to the start."""
+    others = [one for one in DIRECTIONS if one not in active(config, round_index)]
+    return others[0] if others and config.anchor > 0 else None
+
+
 def trained(config: TrainConfig) -> tuple[Direction, ...]:
     """Every direction that some round trains."""
     return tuple(dict.fromkeys(active(config, 1) + active(config, 2)))

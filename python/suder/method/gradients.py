@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 
 from suder import ranks
-from suder.method.blocks import Block, blocks
+from suder.method.blocks import Block
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
+from suder.method.passes import cu_seqlens_of, hidden_of, kl_between, model_input, tokens_read
 from suder.method.rollouts import Condition, Rollouts
 from suder.method.selection import Selection
-from suder.models.base import Direction, Hidden, UnifiedModel
+from suder.method.shares import alone, own_blocks
+from suder.method.token_weight import critical, siblings
+from suder.models.base import UnifiedModel
 from suder.settings.config import TrainConfig
-from suder.settings.objective import PAIRED, preference_of
+from suder.settings.objective import PAIRED, looks_at_start, preference_of
 from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce
 from suder_ext.preference_options import SORTING
 
@@ -66,6 +67,8 @@ def add_gradient(
     Samples are fresh at the first step, so the policy's own log-probabilities stand in for the old
     ones (ratio exactly 1, no second forward); later steps on the same samples take them from
     `first`, the sums that the first step returned. The start model runs only on trained tokens.
+    Rollouts of files (`data.rollouts`) are no fresh samples: GRPO's old log-probabilities are those
+    that they were drawn at, and the clip bounds what a policy far from those learns of them.
 
     Of several processes each takes whole groups, its share of those that are trained, and divides
     by the number of sequences or pairs of all: the sum of their gradients is that of one process.
@@ -80,90 +83,81 @@ def add_gradient(
     lengths = rollouts.cu_seqlens.diff()
     drawn = rollouts.logprob.split(lengths.tolist())
     limit = tokens or config.optimizer.tokens_per_batch
-    tokens_of = partial(_tokens_read, policy, rollouts, config)
+    tokens_of = partial(tokens_read, policy, rollouts, config)
     together = ranks.count() > 1 and any(map(ranks.divided, policy.parameters()))
     here = ranks.share(len(trained.rows))
-    parts = _own_blocks(trained, tokens_of, config, limit, together)
+    parts = own_blocks(trained, tokens_of, config, limit, together)
+    off_policy = objective.name == "grpo" and config.data.rollouts is not None
     earlier = None if first is None or not first.old else torch.cat(first.old)
     models = policy, start
     pairs = None
     if objective.name in PAIRED:
         pairs = _all_pairs(models, rollouts, condition, trained, parts, config, together)
+    opposed = _opposed(policy, rollouts, selection, config)
     first_pair, first_token = here.start, 0
-    with _alone(together):
+    with alone(together):
         for block, idle in parts:
             chosen = block.candidates()
-            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            stats, start_logprob, kl, target = _logprobs(models, rollouts, condition, block, config)
             logprob = stats.logprob
             if idle:
                 (0.0 * logprob.sum()).backward()
                 continue
             now = slice(first_token, first_token + logprob.numel())
+            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
             old = logprob.detach() if earlier is None else earlier[now]
+            if off_policy:
+                old = drawn_logprob.to(logprob.device)
             loss = objective_loss(
                 objective,
                 logprob,
                 target,
-                _cu_seqlens(lengths[chosen], logprob.device),
+                cu_seqlens_of(lengths[chosen], logprob.device),
                 selection.advantage[chosen].to(logprob.device),
                 old,
                 start_logprob,
                 pairs,
                 first_pair,
+                kl,
+                _token_weight(rollouts, config, stats, opposed, chosen),
             )
             (loss / units).backward()
             first_pair, first_token = first_pair + block.rows.numel(), now.stop
             sums.old.append(old)
-            drawn_logprob = torch.cat([drawn[i] for i in chosen.tolist()])
-            _count(sums, loss.detach() / units, stats, start_logprob, drawn_logprob)
+            _count(sums, loss.detach() / units, stats, start_logprob, kl, drawn_logprob)
     sums.add_up()
     return sums
 
 
-def _own_blocks(
-    trained: Trained,
-    tokens_of: Callable[[Block], int],
+def _opposed(
+    policy: UnifiedModel, rollouts: Rollouts, selection: Selection, config: TrainConfig
+) -> torch.Tensor | None:
+    """Weights `[B, I]` that look at all siblings, which a block may not hold; None: others."""
+    if rollouts.direction != "generation" or config.objective.token_weight != "siblings":
+        return None
+    shape = len(rollouts.inputs), rollouts.group
+    device = policy.device
+    return siblings(
+        rollouts.pictures().view(*shape, -1).to(device),
+        selection.advantage.view(shape).to(device),
+        selection.valid.view(shape).to(device),
+        policy.codebook.detach(),
+    )
+
+
+def _token_weight(
+    rollouts: Rollouts,
     config: TrainConfig,
-    limit: int,
-    together: bool,
-) -> list[tuple[Block, bool]]:
-    """The blocks of this process's share, and whether a block is idle, of which nothing is learnt.
-
-    Args:
-        together: no process has its weights without the others, so that all must have as many
-            blocks: idle ones are added where there are less.
-    """
-    everyone = range(ranks.count()) if together else (ranks.rank(),)
-    shares = {
-        rank: list(
-            blocks(trained.take(ranks.share(len(trained.rows), rank)), tokens_of, config, limit)
-        )
-        for rank in everyone
-    }
-    own = shares[ranks.rank()]
-    missing = max(map(len, shares.values())) - len(own)
-    idle = list(blocks(trained.take(range(1)), tokens_of, config, 1))[:1] if missing else []
-    return [*((block, False) for block in own), *((block, True) for block in idle * missing)]
-
-
-def _alone(together: bool) -> AbstractContextManager[None]:
-    """With weights of its own, a process may fail or run out of memory, and all begin again; while
-    others wait for its part of the weights, it can only end.
-    """
-    return _in_step() if together else ranks.each()
-
-
-@contextmanager
-def _in_step() -> Iterator[None]:
-    try:
-        with ranks.talking():
-            yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(
-            "optimise: out of memory, and as the weights are divided among the processes, this one "
-            "cannot try again by itself: lower optimizer.tokens_per_batch, or set "
-            f"optimizer.checkpoint_activations ({error})"
-        ) from error
+    stats: LogprobStats,
+    opposed: torch.Tensor | None,
+    chosen: torch.Tensor,
+) -> torch.Tensor | None:
+    """Of a block's tokens, float32 `[T]`; None: all alike, as in texts."""
+    if opposed is not None:
+        return opposed[chosen.to(opposed.device)].flatten()
+    if rollouts.direction == "generation" and config.objective.token_weight == "critical":
+        return critical(stats.entropy.detach().view(len(chosen), -1)).flatten()
+    return None
 
 
 Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
@@ -171,26 +165,32 @@ Models = tuple[UnifiedModel, UnifiedModel]  # policy and start
 
 def _logprobs(
     models: Models, rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
-) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor]:
-    """Of a block's tokens: the policy's, the start's if the objective needs it, and the tokens."""
+) -> tuple[LogprobStats, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+    """Of a block's tokens: the policy's, the start's and the exact KL to it if the objective needs
+    them, and the tokens.
+    """
     objective, temperature = config.objective, config.sampling.temperature
-    model_input = _forward_input(rollouts, condition, block, config)
+    given = model_input(rollouts, condition, block, config)
     kept = block.valid.flatten().repeat_interleave(
         rollouts.cu_seqlens.diff()[block.index.flatten()]
     )
-    hidden = _hidden_of_kept(models[0], model_input, kept.to(models[0].device))
+    hidden = hidden_of(models[0], given, kept.to(models[0].device))
     stats = linear_logprob_stats(
         hidden.hidden, hidden.weight, hidden.target, hidden.bias, temperature=temperature
     )
-    preference = preference_of(objective)
-    if objective.kl == 0 and not (preference and preference.with_reference):
-        return stats, None, hidden.target
+    looks = looks_at_start(objective)
+    if not any(looks):
+        return stats, None, None, hidden.target
+    start_logprob = kl = None
     with torch.no_grad():
-        frozen = _hidden_of_kept(models[1], model_input, kept.to(models[0].device))
-        start_logprob = linear_logprob(
-            frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
-        )
-    return stats, start_logprob, hidden.target
+        frozen = hidden_of(models[1], given, kept.to(models[0].device))
+        if looks.at_tokens:
+            start_logprob = linear_logprob(
+                frozen.hidden, frozen.weight, frozen.target, frozen.bias, temperature=temperature
+            )
+    if looks.at_all:
+        kl = kl_between(hidden, frozen, temperature)
+    return stats, start_logprob, kl, hidden.target
 
 
 @torch.no_grad()
@@ -217,12 +217,12 @@ def _all_pairs(
     if len(parts) < 2 and ranks.count() == 1:
         return AllPairs(length, nothing, nothing)
     policy, start = [nothing[:0]], [nothing[:0]]
-    with _alone(together):
+    with alone(together):
         for block, idle in parts:
-            stats, start_logprob, target = _logprobs(models, rollouts, condition, block, config)
+            stats, start_logprob, _, target = _logprobs(models, rollouts, condition, block, config)
             if idle:
                 continue
-            packed = target, _cu_seqlens(lengths[block.candidates()], target.device)
+            packed = target, cu_seqlens_of(lengths[block.candidates()], target.device)
             policy.append(sequence_reduce(stats.logprob, *packed, mean=False)[0])
             if start_logprob is not None:
                 start.append(sequence_reduce(start_logprob, *packed, mean=False)[0])
@@ -232,72 +232,21 @@ def _all_pairs(
     return AllPairs(length, policy_of_all, start_of_all if len(start_of_all) else nothing)
 
 
-def _cu_seqlens(lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device)
-
-
-@dataclass(frozen=True)
-class _Input:
-    direction: Direction
-    condition: Condition
-    targets: torch.Tensor | list[torch.Tensor]
-    group: int
-    guidance: float
-
-
-def _forward_input(
-    rollouts: Rollouts, condition: Condition, block: Block, config: TrainConfig
-) -> _Input:
-    rows, index = block.rows.tolist(), block.index.flatten()
-    if isinstance(condition, torch.Tensor):
-        part: Condition = condition[block.rows.to(condition.device)]
-    else:
-        part = [condition[row] for row in rows]
-    targets: torch.Tensor | list[torch.Tensor]
-    if rollouts.direction == "generation":
-        targets = rollouts.pictures()[index]
-    else:
-        begin, end = rollouts.cu_seqlens[index].tolist(), rollouts.cu_seqlens[index + 1].tolist()
-        targets = [rollouts.tokens[i:j] for i, j in zip(begin, end, strict=True)]
-    guidance = _guidance(rollouts, config)
-    return _Input(rollouts.direction, part, targets, block.index.shape[1], guidance)
-
-
-def _hidden_of_kept(model: UnifiedModel, given: _Input, kept: torch.Tensor) -> Hidden:
-    """The model's hidden states without the tokens of candidates that are left out."""
-    whole = model(given.direction, given.condition, given.targets, given.group, given.guidance)
-    if bool(kept.all()):
-        return whole
-    return whole._replace(hidden=whole.hidden[kept], target=whole.target[kept])
-
-
-def _tokens_read(model: UnifiedModel, rollouts: Rollouts, config: TrainConfig, block: Block) -> int:
-    rows = block.rows.tolist()
-    seen = rollouts.direction == "understanding"
-    condition = len(rows) if seen else [rollouts.inputs[row] for row in rows]
-    lengths = rollouts.cu_seqlens.diff()[block.index.flatten()].tolist()
-    guidance = _guidance(rollouts, config)
-    return model.tokens_read(rollouts.direction, condition, lengths, block.index.shape[1], guidance)
-
-
-def _guidance(rollouts: Rollouts, config: TrainConfig) -> float:
-    """Of the policy that is trained."""
-    guided = rollouts.direction == "generation" and config.sampling.policy == "cfg"
-    return config.sampling.guidance if guided else 1.0
-
-
 @torch.no_grad()
 def _count(
     sums: Sums,
     loss: torch.Tensor,
     stats: LogprobStats,
     start: torch.Tensor | None,
+    kl: torch.Tensor | None,
     drawn: torch.Tensor,
 ) -> None:
     sums.loss += float(loss)
     sums.tokens += stats.logprob.numel()
     sums.entropy += float(stats.entropy.sum())
     sums.gap += float((stats.logprob.cpu() - drawn).abs().sum())
-    if start is not None:
+    if kl is not None:
+        sums.kl += float(kl.double().sum())
+    elif start is not None:
         delta = (start - stats.logprob).double()  # exp(delta) - 1 - delta nearly cancels
         sums.kl += float((delta.expm1() - delta).sum())

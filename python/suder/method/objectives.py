@@ -80,6 +80,8 @@ def objective_loss(
     start_logprob: torch.Tensor | None,
     pairs: AllPairs | None = None,
     first_pair: int = 0,
+    kl: torch.Tensor | None = None,
+    token_weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The loss summed over sequences (over pairs for simpo and dpo), KL to the start included.
 
@@ -89,19 +91,24 @@ def objective_loss(
     - dpo: arXiv 2305.18290 eq. 7 with the start model as reference, or another `loss_type`.
     - expert: -mean logp of the best, i.e. fine-tuning on the best of the group.
 
-    The KL is k3 = exp(q - p) - 1 - (q - p) per trained token (q the start's log-probability),
-    averaged over a sequence; for the objectives other than grpo its tokens are the trained ones
-    only, a biased sample of the policy, but a pull towards the start all the same.
+    The KL to the start is that of each position over the whole vocabulary, `kl`, averaged over a
+    sequence. Without it, it is k3 = exp(q - p) - 1 - (q - p) of the token (q the start's
+    log-probability, http://joschu.net/blog/kl-approx.html), which a token that has become
+    improbable makes as large as one likes. For the objectives other than grpo the positions are
+    those of the trained candidates only, a biased sample of the policy, but a pull towards the
+    start all the same.
 
     Args:
         logprob, old_logprob, start_logprob: float32 `[T]`; only `logprob` takes a gradient.
         target: int64 `[T]`, the tokens.
         cu_seqlens: int64 `[B + 1]`, none of the sequences empty.
         advantage: float32 `[B]`, used by grpo.
-        start_logprob: needed by dpo and where `settings.kl` is above 0.
+        start_logprob: needed by dpo, and by k3 where `settings.kl` is above 0.
         pairs, first_pair: where the sequences are only a block of a batch's pairs: all of them, and
             the place of the block's first. Values and gradients of the blocks then add up to those
             of the batch, whatever the loss.
+        kl: float32 `[T]`, takes a gradient; None: k3.
+        token_weight: float32 `[T]`, times each token's policy gradient (grpo); None: all alike.
 
     Returns:
         Scalar float32. The sum, so that losses of parts of a batch add up.
@@ -119,18 +126,23 @@ def objective_loss(
         total = total + _preference(preference, policy, length, start, pairs, first_pair)
     elif settings.name == "expert":
         total = total - sequence_reduce(logprob, target, cu_seqlens, mean=True)[0].sum()
-    if settings.name == "grpo" or settings.kl > 0:
+    sampled = settings.kl if kl is None else 0.0
+    weight = 0.5 if settings.name in PAIRED else 1.0  # a pair holds two sequences
+    if kl is not None:
+        mean = sequence_reduce(kl, target, cu_seqlens, mean=True)[0]
+        total = total + settings.kl * mean.sum() * weight
+    if settings.name == "grpo" or sampled > 0:
         policy = policy_loss(
             logprob,
             old_logprob,
             advantage if settings.name == "grpo" else torch.zeros_like(advantage),
             cu_seqlens,
-            start_logprob if settings.kl > 0 else None,
+            start_logprob if sampled > 0 else None,
             clip=settings.clip,
-            kl_coef=settings.kl,
+            kl_coef=sampled,
+            token_weight=token_weight,
             reduction="sequence",
         )
-        weight = 0.5 if settings.name in PAIRED else 1.0  # a pair holds two sequences
         total = total + policy * sequences * weight
     return total
 

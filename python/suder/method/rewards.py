@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from hashlib import blake2b
-from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from suder.engine.weights import to_sample_with
-from suder.method.cut import in_parts
+from suder.method import pairs
+from suder.method.pairs import (
+    PAIRS_AT_ONCE,
+    Batch,
+    Shown,
+    are_tokens,
+    check_group,
+    distinct,
+    places,
+)
 from suder.models.base import (
     Condition,
     Direction,
@@ -24,15 +30,6 @@ from suder.models.base import (
     name_of,
 )
 from suder_ext import linear_sequence_logprob
-
-PAIRS_AT_ONCE = 128
-
-
-class Batch(NamedTuple):
-    """Pairs of one pass, by their numbers; `group` consecutive ones share their condition."""
-
-    pairs: list[int]
-    group: int
 
 
 class DualReward:
@@ -64,6 +61,8 @@ class DualReward:
             None: as many as `batch_size` pairs have.
         include_eos: R_G also scores the end of the prompt, so that a picture showing more than was
             asked for scores less than one showing just that.
+        reduction: "mean" over the target's tokens, as in the paper, or their "sum", whose scale is
+            the target's length: inside a group, where the target is one, both rank alike.
     """
 
     def __init__(
@@ -73,6 +72,7 @@ class DualReward:
         batch_size: int = PAIRS_AT_ONCE,
         include_eos: bool = True,
         tokens_per_batch: int | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
         if scorer not in ("live", "frozen"):
             raise ValueError(f"scorer: takes 'live' or 'frozen', got {scorer!r}")
@@ -80,7 +80,10 @@ class DualReward:
             raise ValueError(f"batch_size: takes an integer from 1, got {batch_size}")
         self.scorer = scorer
         self.batch_size = batch_size
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: takes 'mean' or 'sum', got {reduction!r}")
         self.include_eos = include_eos
+        self.reduction = reduction
         self.tokens_per_batch = tokens_per_batch
         self._adapters_off = scorer == "frozen" and model.has_adapters()
         copied = scorer == "frozen" and not self._adapters_off
@@ -100,22 +103,22 @@ class DualReward:
         """
         model = self.model
         texts = _texts(model, captions)
-        _check_group("captions", len(texts), group)
+        check_group("captions", len(texts), group)
         with self._scoring() as reader:
             tokens = self._image_tokens(images, len(texts), group)
-            which = _places("images", len(tokens), "captions", len(texts), group)
+            which = places("images", len(tokens), "captions", len(texts), group)
             codes = [row.numpy().tobytes() for row in tokens.cpu()]
             spoken = [i for i, text in enumerate(texts) if _has_reward(model, "generation", text)]
             keys = [(texts[i], codes[which[i]]) for i in spoken]
-            unique, place = _distinct(keys)
-            pairs = [spoken[i] for i in unique]
+            unique, place = distinct(keys)
+            wanted = [spoken[i] for i in unique]
 
             def inputs(batch: Batch) -> tuple[Condition, Targets]:
-                chosen = [pairs[i] for i in batch.pairs]
+                chosen = [wanted[i] for i in batch.pairs]
                 return [texts[i] for i in chosen], tokens[[which[i] for i in chosen]]
 
-            lengths = [model.num_image_tokens] * len(pairs)
-            batches = self.batches("generation", lengths, prompts=[texts[i] for i in pairs])
+            lengths = [model.num_image_tokens] * len(wanted)
+            batches = self.batches("generation", lengths, prompts=[texts[i] for i in wanted])
             scored = self._score(reader, "generation", batches, inputs)
         reward = torch.full((len(texts),), torch.nan, device=model.device)
         reward[spoken] = scored[place]
@@ -133,37 +136,26 @@ class DualReward:
         """
         model = self.model
         count = len(images)
-        _check_group("images", count, group)
-        which = _places("prompts", len(prompts), "images", count, group)
+        check_group("images", count, group)
+        which = places("prompts", len(prompts), "images", count, group)
         with self._scoring() as reader:
-            drawn = _are_tokens(images)
-            if drawn:
-                images, inverse = torch.unique(images.to(model.device), dim=0, return_inverse=True)
-                codes = inverse.tolist()
-            else:
-                first, place = _distinct([_content(image) for image in images])
-                codes = [first[i] for i in place]
+            shown = Shown(model, images)
             texts = [prompt.strip() for prompt in prompts]
             fit = [_has_reward(model, "understanding", text) for text in texts]
             asked = [i for i in range(count) if fit[which[i]]]
-            keys = [(texts[which[i]], codes[i]) for i in asked]
-            unique, place = _distinct(keys)
-            pairs = [keys[i] for i in unique]
-            targets = model.tokenize([text for text, _ in pairs])
+            keys = [(texts[which[i]], shown.codes[i]) for i in asked]
+            unique, place = distinct(keys)
+            wanted = [keys[i] for i in unique]
+            targets = model.tokenize([text for text, _ in wanted])
             if not self.include_eos:
                 targets = [ids[:-1] for ids in targets]
 
             def inputs(batch: Batch) -> tuple[Condition, Targets]:
-                places = [pairs[i][1] for i in batch.pairs[:: batch.group]]
-                read = [targets[i] for i in batch.pairs]
-                if drawn and model.reads_tokens:
-                    return images[places], read
-                # Only now: all the pictures at once would be the most that scoring holds.
-                shown = model.decode(images[places]) if drawn else [images[i] for i in places]
-                return model.pixels(shown), read
+                codes = [wanted[i][1] for i in batch.pairs[:: batch.group]]
+                return shown.read(codes), [targets[i] for i in batch.pairs]
 
             lengths = [len(ids) for ids in targets]
-            seen = () if drawn else [code for _, code in pairs]
+            seen = () if shown.drawn else [code for _, code in wanted]
             batches = self.batches("understanding", lengths, seen=seen)
             scored = self._score(reader, "understanding", batches, inputs)
         reward = torch.full((count,), torch.nan, device=model.device)
@@ -173,19 +165,21 @@ class DualReward:
     def _score(
         self, reader: UnifiedModel, direction: Direction, batches: Iterable[Batch], inputs: Any
     ) -> Tensor:
-        """Mean log p of each pair's target, in batches that are all pairs together."""
-        places: list[int] = []
+        """log p of each pair's target, mean or sum, in batches that are all pairs together."""
+        order: list[int] = []
         parts: list[Tensor] = [torch.zeros(0, device=self.model.device)]
         for batch in batches:
             condition, targets = inputs(batch)
             found = reader(direction, condition, targets, batch.group)
             hidden, target, cu_seqlens, weight, bias = found
-            places += batch.pairs
-            logprob = linear_sequence_logprob(hidden, weight, target, cu_seqlens, bias)
+            order += batch.pairs
+            logprob = linear_sequence_logprob(
+                hidden, weight, target, cu_seqlens, bias, reduction=self.reduction
+            )
             parts.append(logprob.float())
         in_order = torch.cat(parts)
         scored = torch.empty_like(in_order)
-        scored[places] = in_order
+        scored[order] = in_order
         return scored.masked_fill_(~scored.isfinite(), torch.nan)
 
     def batches(
@@ -205,35 +199,21 @@ class DualReward:
         """
 
         def tokens(groups: Sequence[Sequence[int]]) -> int:
-            flat = [i for pairs in groups for i in pairs]
-            condition = [prompts[pairs[0]] for pairs in groups] if prompts else len(groups)
+            flat = [i for group in groups for i in group]
+            condition = [prompts[group[0]] for group in groups] if prompts else len(groups)
             targets = [lengths[i] for i in flat]
             return self.model.tokens_read(direction, condition, targets, len(groups[0]))
 
-        def fit(groups: list[list[int]], count: int) -> bool:
-            few = count * len(groups[0]) <= self.batch_size
-            limit = self.tokens_per_batch
-            return few and (limit is None or tokens(groups[:count]) <= limit)
-
-        def part_fits(pairs: list[int], count: int) -> bool:
-            return fit([pairs[:count]], 1)
-
-        together: dict[Hashable, list[int]] = {}
-        for i in range(len(lengths)):
-            together.setdefault(seen[i] if seen else i, []).append(i)
-        groups = [part for pairs in together.values() for part in in_parts(pairs, part_fits)]
-
-        def size(pairs: list[int]) -> tuple[int, int]:
+        def size(group: list[int]) -> int:
             # Of pictures all prefixes are as long.
-            return len(pairs), tokens([pairs]) if prompts else sum(lengths[i] for i in pairs)
+            return tokens([group]) if prompts else sum(lengths[i] for i in group)
 
-        groups.sort(key=size)
-        for group, alike in groupby(groups, len):
-            for part in in_parts(list(alike), fit):
-                yield Batch([i for pairs in part for i in pairs], group)
+        return pairs.batches(
+            len(lengths), tokens, size, self.batch_size, self.tokens_per_batch, seen
+        )
 
     def _image_tokens(self, images: Any, count: int, group: int) -> Tensor:
-        if _are_tokens(images):
+        if are_tokens(images):
             tokens: Tensor = images.to(self.model.device)
             return tokens
         if group > 1 and len(images) == count:
@@ -282,18 +262,6 @@ def _has_reward(model: UnifiedModel, direction: Direction, text: str) -> bool:
     return bool(text.strip()) and not model.too_long(direction, text)
 
 
-def _are_tokens(images: Any) -> bool:
-    return isinstance(images, Tensor) and images.dtype == torch.int64
-
-
-def _content(image: Any) -> Hashable:
-    """Equal for equal pixels; of a PIL picture, which holds more than those, for the same one."""
-    if isinstance(image, np.ndarray | Tensor):
-        pixels = np.asarray(image.cpu() if isinstance(image, Tensor) else image)
-        return pixels.shape, pixels.dtype, blake2b(pixels.tobytes()).digest()
-    return id(image)
-
-
 def _texts(model: UnifiedModel, captions: Sequence[str] | Sequence[Tensor]) -> list[str]:
     ids = [caption for caption in captions if isinstance(caption, Tensor)]
     if not ids:
@@ -301,34 +269,3 @@ def _texts(model: UnifiedModel, captions: Sequence[str] | Sequence[Tensor]) -> l
     if len(ids) != len(captions):
         raise TypeError("captions: takes strings or id tensors, got both")
     return model.detokenize(ids)
-
-
-def _check_group(name: str, count: int, group: int) -> None:
-    if group < 1 or count % group:
-        raise ValueError(f"{name}: {count} of them are no whole number of groups of {group}")
-
-
-def _places(inputs: str, given: int, candidates: str, count: int, group: int) -> list[int]:
-    """Which input each candidate belongs to."""
-    if given == count:
-        return list(range(count))
-    if given * group != count:
-        raise ValueError(
-            f"{inputs}: {count} {candidates} in groups of {group} take {count // group} or {count} "
-            f"{inputs}, got {given}"
-        )
-    return [i // group for i in range(count)]
-
-
-def _distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """Where each distinct key stands first, and which of those each key is.
-
-    Sampled candidates repeat often, the more so the longer a model has been trained.
-    """
-    first: dict[Hashable, int] = {}
-    where: list[int] = []
-    for i, key in enumerate(keys):
-        if key not in first:
-            first[key] = len(where)
-            where.append(i)
-    return where, [first[key] for key in keys]

@@ -92,6 +92,7 @@ class UnifiedModel(Protocol):
     asks: dict[str, Any]  # what its prompts say: settings of a run (`Prompts`), none of them null
     checkpoint_activations: bool
     reads_tokens: bool  # a condition of "understanding" may be VQ tokens [C, I], too
+    takes_questions: bool  # of each target its own, see `__call__`; an adapter need not have it
 
     @property
     def device(self) -> torch.device: ...
@@ -108,6 +109,11 @@ class UnifiedModel(Protocol):
     @property
     def pictures_at_once(self) -> int:
         """The most that go through the VQ model at once; `encode` and `decode` take any number."""
+        ...
+
+    @property
+    def codebook(self) -> Tensor:
+        """`[V, d]`, embeddings of the VQ codes; only `objective.token_weight: siblings` looks."""
         ...
 
     @property
@@ -131,7 +137,13 @@ class UnifiedModel(Protocol):
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensor]: ...
     def detokenize(self, ids: Sequence[Tensor]) -> list[str]: ...
-    def too_long(self, direction: Direction, text: str) -> str:
+    def question_ids(self, question: str) -> Tensor:
+        """int64 `[L]`: all that stands before the answer to a question about a picture, a place for
+        each of the picture's tokens included; what follows are `tokenize([answer])[0]`.
+        """
+        ...
+
+    def too_long(self, direction: Direction, text: str, question: str | None = None) -> str:
         """Why a text does not fit the model together with a picture, or "" where it does.
 
         "generation": as the prompt of the picture; "understanding": as the text about it. Other
@@ -146,6 +158,7 @@ class UnifiedModel(Protocol):
         lengths: Sequence[int],
         group: int = 1,
         guidance: float = 1.0,
+        questions: Sequence[str] | None = None,
     ) -> int:
         """Tokens that a call would put through the language model, padding included.
 
@@ -162,7 +175,15 @@ class UnifiedModel(Protocol):
         targets: Targets,
         group: int = 1,
         guidance: float = 1.0,
-    ) -> Hidden: ...
+        questions: Sequence[str] | None = None,
+    ) -> Hidden:
+        """What predicts the targets; `group` consecutive ones share a condition.
+
+        Args:
+            questions: "understanding": what is asked about the picture before each target, in
+                place of the model's own question; only where `takes_questions`.
+        """
+        ...
 
     def start(
         self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0

@@ -43,6 +43,24 @@ def nearest_centres(pictures: Tensor, centres: Tensor, patch: int) -> Tensor:
     return torch.cat(parts).view(len(pictures), -1)
 
 
+def codes_of(centres: Tensor, width: int) -> Tensor:
+    """Unit codes, float32 `[K, width]`, the nearer the more alike the centres `[K, D]` are.
+
+    The first `width - 1` principal components, each divided by the root of its deviation so that
+    the many small ones are not lost beside the first, and a constant, all scaled to unit length:
+    without the constant, pale and dark patches of one pattern would have one code.
+    """
+    offset = centres - centres.mean(0)
+    _, _, axes = torch.linalg.svd(offset, full_matrices=False)
+    parts = offset @ axes[: width - 1].T
+    parts = parts / parts.std(0).clamp(min=1e-6).sqrt()
+    parts = parts / parts.square().sum(-1).mean().sqrt().clamp(min=1e-6)
+    codes = torch.zeros(len(centres), width)
+    codes[:, : parts.shape[1]] = parts
+    codes[:, -1] = 1.0
+    return torch.nn.functional.normalize(codes, dim=-1)
+
+
 def cut(pictures: Tensor, patch: int) -> Tensor:
     """`[N, S, S, 3]` -> `[N, I, patch * patch * 3]`."""
     n, side = pictures.shape[:2]

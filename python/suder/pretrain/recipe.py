@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent / "recipes"
 class Recipe(Section):
     """Together with the versions, everything that decides a warm start's weights."""
 
-    world: str = Field(description="shapes or digits")
+    world: str = Field(description="shapes, digits or emoji")
     seed: NonNegative = Field(default=1, description="everything random follows from it")
     threads: Positive = Field(
         default=1, description="of torch; sums differ in the last bit with others"

@@ -37,9 +37,10 @@ HELD_OUT = 256  # fresh pictures that the log's last reconstruction error is of
 def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> Path:
     """Make the warm start in the folder `out` and return it.
 
-    Besides the model the folder holds `recipe.yaml`, `versions.json` and `log.jsonl`, whose last
-    line has the SHA-256 of the weights: the same recipe and versions on the same kind of processor
-    give the same. Raises FileExistsError if `out` has something in it.
+    Besides the model the folder holds `recipe.yaml`, `versions.json`, `SOURCES.txt` where the
+    world's pictures are other people's, and `log.jsonl`, whose last line has the SHA-256 of the
+    weights: the same recipe and versions on the same kind of processor give the same. Raises
+    FileExistsError if `out` has something in it.
     """
     kept = out.with_name(out.name + ".stages")
     _check_ours(out, kept)
@@ -61,6 +62,8 @@ def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> Path:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
         write_json(folder / "versions.json", versions())
         write_jsonl(folder / "log.jsonl", journal.rows)
+        if sources := world(recipe.world).sources:
+            write_text(folder / "SOURCES.txt", sources)
 
     write_folder(out, fill)
     for name in STAGE_FILES:

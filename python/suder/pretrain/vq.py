@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from suder.pretrain.patches import cluster_patches, nearest_centres
+from suder.pretrain.patches import cluster_patches, codes_of, nearest_centres
 from suder.pretrain.schedule import up_then_cosine
 from suder.settings.config import Positive, Section
 
@@ -41,6 +41,11 @@ class VQSettings(Section):
     )
     naming: Annotated[float, Field(ge=0.0)] = Field(
         default=0.1, description="weight of the cross-entropy that teaches what tokens stand for"
+    )
+    codes: Literal["random", "patches"] = Field(
+        default="random",
+        description="where codes begin: anywhere on the sphere, or alike where patches are, which "
+        "is learnt the sooner where patches are many",
     )
     temperature: Annotated[float, Field(gt=0.0)] = Field(
         default=0.07, description="of that cross-entropy, over cosines"
@@ -96,6 +101,9 @@ def train_vq(
     patch = pictures.shape[1] // vq.config.num_patches
     centres = cluster_patches(pictures, vq.config.num_embeddings, patch, seed)
     names = nearest_centres(pictures, centres, patch)
+    if settings.codes == "patches":
+        codebook = vq.quantize.embedding.weight
+        codebook.data[: len(centres)] = codes_of(centres, codebook.shape[1])
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(vq.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     schedule = up_then_cosine(optimizer, settings.steps)

@@ -2,14 +2,15 @@
 
 Each step takes one batch of (picture, caption) pairs both ways: picture -> caption through the
 vision tower and the language model's head, caption -> VQ tokens through the generation head. Some
-prompts are dropped, so that guidance has an unconditional branch to subtract.
+prompts are dropped, so that guidance has an unconditional branch to subtract. Where the recipe asks
+for it, some pictures are shown with a caption, its own or not, and the question whether it is true.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,12 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.janus.layout import caption_ids, generation_ids, null_ids, understanding_ids
+from suder.pretrain.questions import IGNORE, Partners, answers, judging_loss
 from suder.pretrain.schedule import up_then_cosine
 from suder.pretrain.vq import encode, to_pixels
 from suder.settings.config import Fraction, Positive, Section
 
 Log = Callable[[dict[str, float]], None]
-IGNORE = -100
 
 
 class WarmupSettings(Section):
@@ -41,6 +42,14 @@ class WarmupSettings(Section):
         default=2e-3, description="highest rate of the cycle"
     )
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(default=0.05, description="AdamW's")
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw",
+        description="muon: of the layers' matrices (torch.optim.Muon), AdamW of the rest; "
+        "of emoji, reading was learnt in less than half the steps",
+    )
+    muon_lr: Annotated[float, Field(gt=0.0)] = Field(
+        default=0.02, description="highest rate of Muon's part"
+    )
     captioned: Fraction = Field(
         default=0.33,
         description="pictures read a step, as part of `batch`; reading is learnt the sooner",
@@ -48,15 +57,20 @@ class WarmupSettings(Section):
     drop_prompt: Fraction = Field(
         default=0.1, description="part of the prompts replaced by the null one"
     )
+    judged: Fraction = Field(
+        default=0.0,
+        description="pictures asked about with yes and no a step, as part of `batch`",
+    )
 
 
 class Pairs(NamedTuple):
-    """Pictures uint8 `[N, S, S, 3]`, their VQ tokens int64 `[N, I]`, and their captions' ids."""
+    """Pictures uint8 `[N, S, S, 3]`, their VQ tokens int64 `[N, I]`, their captions and the ids."""
 
     pictures: Tensor
     tokens: Tensor
     prompts: list[Tensor]
     captions: list[Tensor]
+    said: Sequence[str]
 
 
 def prepare_pairs(
@@ -73,6 +87,7 @@ def prepare_pairs(
         torch.cat(batches),
         [generation_ids(processor, caption) for caption in captions],
         [caption_ids(processor, caption) for caption in captions],
+        captions,
     )
 
 
@@ -126,17 +141,18 @@ def train_warmup(
 ) -> dict[str, float]:
     """Train everything but the VQ model in place. `log` is called after each step.
 
-    Returns the last losses of both directions, averaged over about 50 steps.
+    Returns the last losses of both directions, and of the questions if there are any, averaged over
+    about 50 steps.
     """
     generator = torch.Generator().manual_seed(seed)
     known = min(settings.captions, len(pairs.tokens))
     captioned = math.ceil(settings.captioned * settings.batch)
+    judged = math.ceil(settings.judged * settings.batch)
+    partners = Partners(pairs.said[:known])
     question = understanding_ids(processor)
     trained = trainable(model)
-    optimizer = torch.optim.AdamW(
-        trained, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay
-    )
-    schedule = up_then_cosine(optimizer, settings.steps)
+    optimizers = _optimizers(model, settings)
+    schedules = [up_then_cosine(optimizer, settings.steps) for optimizer in optimizers]
     smooth: dict[str, float] = {}
     for step in range(1, settings.steps + 1):
         rows = torch.randint(len(pairs.tokens), (settings.batch,), generator=generator)
@@ -150,16 +166,52 @@ def train_warmup(
         pixels = to_pixels(pairs.pictures[read])
         understanding = understanding_loss(model, question, pixels, captions)
         generation = generation_loss(model, prompts, pairs.tokens[rows])
-        optimizer.zero_grad()
-        (understanding + generation).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
         now = {"understanding": understanding.item(), "generation": generation.item()}
+        loss = understanding + generation
+        if judged:
+            shown = torch.randint(known, (judged,), generator=generator)
+            texts, truth = partners.draw([pairs.said[row] for row in shown.tolist()], generator)
+            asked = answers(processor, texts, truth)
+            judging = judging_loss(model, asked, to_pixels(pairs.pictures[shown]))
+            loss = loss + judging
+            now["judging"] = judging.item()
+        model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         for name, value in now.items():
             smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
         log({"step": step, **smooth})
     return smooth
+
+
+def _optimizers(
+    model: JanusForConditionalGeneration, settings: WarmupSettings
+) -> list[torch.optim.Optimizer]:
+    """Of every trained weight one. Embeddings, heads and vectors are no matrices to Muon."""
+    matrices = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim == 2 and ".layers." in name
+    ]
+    taken = set(map(id, matrices)) if settings.optimizer == "muon" else set()
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [parameter for parameter in trainable(model) if id(parameter) not in taken],
+            lr=settings.lr,
+            betas=(0.9, 0.95),
+            weight_decay=settings.weight_decay,
+        )
+    ]
+    if taken:
+        found.append(
+            torch.optim.Muon(
+                matrices, lr=settings.muon_lr, weight_decay=settings.weight_decay, momentum=0.95
+            )
+        )
+    return found
 
 
 def trainable(model: JanusForConditionalGeneration) -> list[torch.nn.Parameter]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from suder.evaluation.compare import Row
+from suder.report.figures import STYLE, legend, new_figure, png
 from suder.report.run_data import RunData
 from suder.report.shapes import is_number
 from suder.storage.shown import shown as visible
@@ -20,20 +17,6 @@ DIRECTIONS = {"generation": "#0b6e8a", "understanding": "#d1603d"}
 NAMES = {"generation": "drawing (text to picture)", "understanding": "captioning (picture to text)"}
 _LONGEST = 40  # characters of a category in a diagram
 BASE, TUNED = "#a9b4bd", "#0b6e8a"
-_STYLE: Any = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a949c",
-    "axes.labelcolor": "#444c52",
-    "xtick.color": "#444c52",
-    "ytick.color": "#444c52",
-    "axes.grid": True,
-    "grid.color": "#e7ebee",
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.6,
-}
 
 
 def training_curves(run: RunData) -> str:
@@ -44,26 +27,28 @@ def training_curves(run: RunData) -> str:
         ("grad_norm", "gradient norm, before balancing", ""),
         ("entropy", "entropy of the samples", "nats per token"),
     ]
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(10, 5.2)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(10, 5.2)
         for place, (name, title, unit) in enumerate(panels):
             axis = figure.add_subplot(2, 2, place + 1)
             for direction, color in DIRECTIONS.items():
                 at, values = run.series(f"{name}/{direction}")
+                if name == "kl" and not at:  # not trained, but held
+                    at, values = run.series(f"anchor_kl/{direction}")
                 _trend(axis, at, values, color, NAMES[direction])
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_ylabel(unit)
             if place >= 2:
                 axis.set_xlabel("round")
-        _legend(figure)
-        return _png(figure)
+        legend(figure)
+        return png(figure)
 
 
 def guard_curves(run: RunData) -> str:
     """What the guard saw on held-out inputs: KL, and the reward under the frozen start model."""
     kept = run.summary.kept_round if run.summary else None
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(10, 2.9)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(10, 2.9)
         for place, (name, title) in enumerate(
             (
                 ("kl", "KL to the start, held-out inputs"),
@@ -83,8 +68,8 @@ def guard_curves(run: RunData) -> str:
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_ylabel("nats per token")
             axis.set_xlabel("round")
-        _legend(figure)
-        return _png(figure)
+        legend(figure)
+        return png(figure)
 
 
 def category_bars(rows: Sequence[Row]) -> str:
@@ -94,8 +79,8 @@ def category_bars(rows: Sequence[Row]) -> str:
         "understanding": "captions of unseen pictures",
     }
     counts = [sum(row["direction"] == direction for row in rows) for direction in titles]
-    with matplotlib.rc_context({**_STYLE, "axes.grid.axis": "x"}):
-        figure = _figure(10, 0.9 + 0.42 * max([*counts, 1]))
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = new_figure(10, 0.9 + 0.42 * max([*counts, 1]))
         for place, (direction, title) in enumerate(titles.items()):
             axis = figure.add_subplot(1, 2, place + 1)
             shown = [row for row in rows if row["direction"] == direction]
@@ -128,8 +113,8 @@ def category_bars(rows: Sequence[Row]) -> str:
             axis.set_xlim(0, 100)
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_xlabel("right, % (95% interval)")
-        _legend(figure)
-        return _png(figure)
+        legend(figure)
+        return png(figure)
 
 
 def _trend(axis: Any, at: Sequence[int], values: Sequence[float], color: str, label: str) -> None:
@@ -141,22 +126,3 @@ def _trend(axis: Any, at: Sequence[int], values: Sequence[float], color: str, la
         for i in range(len(values))
     ]
     axis.plot(at, smooth, color=color, label=label)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _legend(figure: Figure) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-
-
-def _png(figure: Figure) -> str:
-    """A figure as the text of a data URL."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -22,9 +22,9 @@ def picture_gallery(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]
     return [
         {
             "prompt": before.inputs[item],
-            "before": _picture(before.pictures[item]),
+            "before": picture_url(before.pictures[item]),
             "before_right": bool(before.correct[item]),
-            "after": _picture(after.pictures[item]),
+            "after": picture_url(after.pictures[item]),
             "after_right": bool(after.correct[item]),
         }
         for item in range(min(PICTURES, len(before.pictures), len(after.pictures)))
@@ -36,7 +36,7 @@ def caption_table(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
     before, after = base.understanding, tuned.understanding
     return [
         {
-            "picture": _picture(before.pictures[item]),
+            "picture": picture_url(before.pictures[item]),
             "before": before.answers[item],
             "before_right": bool(before.correct[item]),
             "after": after.answers[item],
@@ -47,7 +47,8 @@ def caption_table(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _picture(array: np.ndarray) -> str:
+def picture_url(array: np.ndarray) -> str:
+    """uint8 `[H, W, 3]` as the text of a data URL."""
     picture = Image.fromarray(array)
     picture.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()

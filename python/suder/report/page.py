@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_report(folder: Path, out: Path | None = None, *, replace: bool = False
     """
     path = folder / "report.html" if out is None else out
     run = read_run(folder)
-    if os.path.lexists(path) and not replace and not _is_ours(path):
+    if os.path.lexists(path) and not replace and not is_ours(path):
         raise FileExistsError(
             f"{path} is there and is no report of suder's; take another --out, or --overwrite "
             "to replace it"
@@ -44,16 +45,22 @@ def write_report(folder: Path, out: Path | None = None, *, replace: bool = False
     return path
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path, marks: Sequence[str] = _MARKS) -> bool:
+    """Whether a file begins as a page of ours does."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
         head = file.read(_HEAD).decode("utf-8", errors="replace")
-    return any(mark in head for mark in _MARKS)
+    return any(mark in head for mark in marks)
 
 
-@lru_cache(1)
-def _template() -> Template:
+def render(template: str, **values: Any) -> str:
+    """A page from the template of that name beside this file."""
+    return _template(template).render(**values)
+
+
+@lru_cache
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -62,11 +69,12 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _page(run: RunData) -> str:
-    return _template().render(
+    return render(
+        "page.html",
         folder=run.folder,
         finished=run.summary is not None,
         notes=run.notes,

@@ -113,19 +113,19 @@ def _dropped(path: Path, notes: Notes) -> Iterator[Dropped]:
         try:
             yield Dropped.model_validate(row)
         except ValidationError as error:
-            notes.add(f"{where}: left out, {_said(error.errors()[0])}")
+            notes.add(f"{where}: left out, {said(error.errors()[0])}")
 
 
 def _summary(path: Path, notes: Notes) -> Summary | None:
     if not path.is_file():
         return None
-    tree = _json(_text(path, notes).encode(), str(path), notes)
+    tree = read_value(path, notes)
     try:
         return Summary.model_validate(tree)
     except ValidationError as error:
         bad = {detail["loc"][0]: detail for detail in reversed(error.errors()) if detail["loc"]}
         for detail in bad.values():
-            notes.add(f"{path}: left out, {_said(detail)}")
+            notes.add(f"{path}: left out, {said(detail)}")
         return Summary.model_validate({key: tree[key] for key in tree.keys() - bad.keys()})
 
 
@@ -175,6 +175,11 @@ def _json(text: bytes, where: str, notes: Notes) -> dict[str, Any]:
     return {}
 
 
+def read_value(path: Path, notes: Notes) -> dict[str, Any]:
+    """The object in a short file; {} if there is none, and a note if the file is no such thing."""
+    return _json(_text(path, notes).encode(), str(path), notes) if path.is_file() else {}
+
+
 def _text(path: Path, notes: Notes) -> str:
     """A short file's text, whatever is in it; "" if there is none."""
     if not path.is_file():
@@ -186,5 +191,6 @@ def _text(path: Path, notes: Notes) -> str:
     return content[:LONGEST].decode("utf-8", errors="replace")
 
 
-def _said(detail: ErrorDetails) -> str:
+def said(detail: ErrorDetails) -> str:
+    """What is wrong with a value, in a few words."""
     return f"`{'.'.join(map(str, detail['loc']))}`: {detail['msg']}"

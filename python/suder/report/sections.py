@@ -6,8 +6,9 @@ from typing import Any
 
 from suder.evaluation.compare import Row, compare
 from suder.evaluation.result import Evaluation
-from suder.report import curves, gallery, tables
+from suder.report import curves, drift, gallery, tables
 from suder.report.run_data import RunData
+from suder.report.strips import strips
 
 _NAMED = 20  # dropped inputs named in the page
 _DECODINGS = {
@@ -86,6 +87,8 @@ def guard(run: RunData) -> dict[str, Any]:
     there = any("guard/kl/generation" in row for row in run.rounds)
     return {
         "guard_curves": curves.guard_curves(run) if there else "",
+        "statistic_curves": drift.statistic_curves(run),
+        **strips(run),
         "guard_words": _guard_words(run),
     }
 

@@ -10,14 +10,16 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from suder.engine.sampling import batches
+from suder.method.anchor import everyone
 from suder.method.blocks import Block, blocks
 from suder.method.objectives import trained_candidates
+from suder.method.passes import kl_between
 from suder.method.rewards import DualReward
 from suder.method.selection import select
-from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
+from suder.models.base import DIRECTIONS, Condition, Direction, Hidden, UnifiedModel
 from suder.run.live_bytes import peak_of
 from suder.settings.config import TrainConfig
-from suder.settings.objective import preference_of
+from suder.settings.objective import looks_at_start
 from suder_ext import linear_logprob, linear_logprob_stats
 
 
@@ -41,8 +43,12 @@ class DryRound:
             self.copy = peak_of(lambda: made.append(model.inference_copy(compute)[0]))
             (self.reader,) = made
 
-    def optimise(self, direction: Direction) -> int:
-        """Of a direction: its gradient, and what the largest block's forward keeps for it."""
+    def optimise(self, direction: Direction, held: bool = False) -> int:
+        """Of a direction: its gradient, and what the largest block's forward keeps for it.
+
+        Args:
+            held: of the samples that hold it to the start while the other one is trained.
+        """
         config, model = self.config, self.model
         target = self.caption
         guided = direction == "generation" and config.sampling.policy == "cfg"
@@ -54,24 +60,29 @@ class DryRound:
             given = rows if direction == "understanding" else [self.longest] * rows
             return model.tokens_read(direction, given, [length] * rows * group, group, guidance)
 
-        rows, group = self._block(tokens_of)
+        rows, group = self._block(tokens_of, held)
         given = (
             direction,
             self._condition(direction, rows),
             self._targets(direction, rows * group, target),
         )
-        preference = preference_of(config.objective)
-        with_start = config.objective.kl > 0 or bool(preference and preference.with_reference)
+        looks = looks_at_start(config.objective)
         start = self.reader if config.optimizer.start_dtype == "bfloat16" else model
 
         def block() -> None:
             hidden = model(*given, group, guidance)
-            stats = linear_logprob_stats(hidden.hidden, hidden.weight, hidden.target, hidden.bias)
-            if with_start:
+            loss = hidden.hidden.new_zeros((), dtype=torch.float32)
+            if not held:
+                stats = linear_logprob_stats(*_head(hidden))
+                loss = stats.logprob.mean() + 0.0 * stats.entropy.mean()
+            if held or any(looks):
                 with torch.no_grad():
                     frozen = start(*given, group, guidance)
-                    linear_logprob(frozen.hidden, frozen.weight, frozen.target, frozen.bias)
-            (stats.logprob.mean() + 0.0 * stats.entropy.mean()).backward()
+                    if not held and looks.at_tokens:
+                        linear_logprob(*_head(frozen))
+                if held or looks.at_all:
+                    loss = loss + kl_between(hidden, frozen, 1.0).mean()
+            loss.backward()
 
         model.zero_grad(set_to_none=True)
         return peak_of(block)
@@ -84,14 +95,16 @@ class DryRound:
         given = self._condition(other, pairs), self._targets(other, pairs, self.text)
         return peak_of(lambda: self.reader(other, *given))
 
-    def _block(self, tokens_of: Callable[[Block], int]) -> tuple[int, int]:
+    def _block(self, tokens_of: Callable[[Block], int], held: bool) -> tuple[int, int]:
         """Inputs, and candidates of each, of the first block of a round that drops none."""
         config, candidates = self.config, self.config.candidates
         with unset_fake_temporarily():  # the cut looks at numbers
-            reward = torch.arange(float(config.inputs_per_round * candidates))
-            chosen = trained_candidates(
-                config.objective.name, select(reward, candidates), candidates
-            )
+            if held:
+                chosen = everyone(config.inputs_per_round, 1)
+            else:
+                reward = torch.arange(float(config.inputs_per_round * candidates))
+                selected = select(reward, candidates)
+                chosen = trained_candidates(config.objective.name, selected, candidates)
             first = next(blocks(chosen, tokens_of, config, config.optimizer.tokens_per_batch))
         rows, group = first.index.shape
         return rows, group
@@ -106,11 +119,12 @@ class DryRound:
         return len(next(scorer.batches(other, [length] * count, asked)).pairs)
 
     @torch.no_grad()
-    def sample(self, direction: Direction) -> int:
+    def sample(self, direction: Direction, held: bool = False) -> int:
         """Of the candidates that are drawn at once: the prefixes, and room for all that follows."""
         config = self.config
         size = config.sampling.batch_size
-        inputs, group = next(batches(config.inputs_per_round, config.candidates, size))
+        candidates = 1 if held else config.candidates
+        inputs, group = next(batches(config.inputs_per_round, candidates, size))
         generation = direction == "generation"
         steps = self.model.num_image_tokens if generation else self.caption
         guidance = config.sampling.guidance if generation else 1.0
@@ -133,14 +147,17 @@ class DryRound:
     def pictures(self, direction: Direction) -> int:
         """Of those that go through the VQ model at once: captioned ones in, drawn ones out.
 
-        Drawn ones need not come out where the model reads their tokens.
+        Drawn ones need not come out where the model reads their tokens, but for the guard.
         """
         model, size = self.model, self.model.image_size
         most = model.pictures_at_once
         if direction == "generation":
-            if model.reads_tokens:
+            if model.reads_tokens and not self.config.guard.enabled:
                 return 0
-            count = max(2, min(most, self._pairs("understanding")))
+            pairs = 0 if model.reads_tokens else self._pairs("understanding")
+            if self.config.guard.enabled:  # which measures them
+                pairs = max(pairs, self.config.guard.samples)
+            count = max(2, min(most, pairs))
             tokens = torch.zeros(count, model.num_image_tokens, dtype=torch.int64)
             return peak_of(lambda: model.vq_decode(tokens))
         count = max(2, min(most, self.config.inputs_per_round))
@@ -160,3 +177,7 @@ class DryRound:
         if direction == "generation":
             return torch.zeros(rows, model.num_image_tokens, dtype=torch.int64)
         return [torch.zeros(length, dtype=torch.int64)] * rows
+
+
+def _head(given: Hidden) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    return given.hidden, given.weight, given.target, given.bias

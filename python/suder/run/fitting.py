@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from suder.inputs.data import Dropped, Inputs
@@ -12,8 +13,13 @@ from suder.settings.config import Sampling
 from suder.storage.shown import named
 
 
-def fitting(inputs: Inputs, sampling: Sampling, model: UnifiedModel) -> Inputs:
+def fitting(
+    inputs: Inputs, sampling: Sampling, model: UnifiedModel, paired: bool = False
+) -> Inputs:
     """The inputs without the prompts that are too long, which are dropped and named.
+
+    Args:
+        paired: prompts are the pictures' own, which go with them.
 
     Raises:
         DataError: no prompt is left, or the texts asked for are longer than the model's.
@@ -34,6 +40,12 @@ def fitting(inputs: Inputs, sampling: Sampling, model: UnifiedModel) -> Inputs:
         raise DataError(f"data.prompts: none is short enough; {named(first)}: {why[first]}")
     if inputs.watched_prompts and not watched:
         watched = tuple(dict.fromkeys(prompts))  # as where there are too few to set aside
+    if paired:
+        images = _their_pictures(inputs.images, inputs.prompts, why)
+        watched_images = _their_pictures(inputs.watched_images, inputs.watched_prompts, why)
+        if inputs.watched_images and not watched_images:
+            watched_images, watched = images, prompts
+        inputs = replace(inputs, images=images, watched_images=watched_images)
     dropped = [Dropped(named(prompt), f"too long: {reason}") for prompt, reason in why.items()]
     return replace(
         inputs,
@@ -41,3 +53,9 @@ def fitting(inputs: Inputs, sampling: Sampling, model: UnifiedModel) -> Inputs:
         watched_prompts=watched,
         dropped=(*inputs.dropped, *dropped),
     )
+
+
+def _their_pictures(
+    images: Sequence[str], prompts: Sequence[str], why: Mapping[str, str]
+) -> tuple[str, ...]:
+    return tuple(image for image, prompt in zip(images, prompts, strict=True) if prompt not in why)

@@ -25,7 +25,9 @@ from suder.storage.folders import (
 )
 
 PHASES = ("sample", "score", "select")
-MADE = ("data", "rounds", "state", "checkpoints", "best", "model", "tensorboard")
+MADE = (
+    "data", "rounds", "rollouts", "state", "checkpoints", "best", "model", "looks", "tensorboard",
+)  # fmt: skip
 Origin = dict[str, Any]
 
 
@@ -64,6 +66,7 @@ def begin(
     inputs: Inputs,
     start: dict[str, str],
     asked: dict[str, Any],
+    rollouts: dict[str, str] | None = None,
 ) -> Origin:
     """Makes `folder` a run; if that fails, what was made of it is gone again."""
     refuse_used(folder)
@@ -74,6 +77,8 @@ def begin(
             refuse_used(folder)  # somebody may have been quicker
             inputs.save(folder)
             origin = versions() | {"run": secrets.token_hex(8), "start": start, "asked": asked}
+            if rollouts is not None:  # that it learns from, by the files' names
+                origin["rollouts"] = rollouts
             write_json(folder / "versions.json", origin)
             write_text(folder / "config.yaml", dump_config(with_absolute_paths(config)))
     except OSError:
@@ -110,6 +115,23 @@ def read_origin(folder: Path) -> Origin:
     return origin
 
 
+def extended(folder: Path, config: TrainConfig, rounds: int) -> TrainConfig:
+    """The settings of a run that is to go on for longer.
+
+    Raises:
+        RunError: fewer rounds than the run has, or the guard has ended it.
+    """
+    if rounds < config.rounds:
+        raise RunError(f"rounds: {folder} is a run of {config.rounds}, it cannot become {rounds}")
+    summary = folder / "summary.json"
+    if summary.is_file() and (why := read_object(summary).get("stopped")):
+        raise RunError(
+            f"the guard stopped {folder} ({why}), so more rounds would not be run. "
+            f"{what_is_left(folder)}"
+        )
+    return config.model_copy(update={"rounds": rounds})
+
+
 def check_start(
     folder: Path, model: str, then: Origin, now: dict[str, str], asked: dict[str, Any]
 ) -> None:
@@ -120,6 +142,15 @@ def check_start(
         raise RunError(
             f"{model} is not the model that {folder} began with; "
             f"other than then: {', '.join(parts)}"
+        )
+
+
+def check_rollouts(folder: Path, then: Origin, now: dict[str, str]) -> None:
+    """Raises RunError if the files that a run learns from are not what they were."""
+    if parts := differing(then.get("rollouts", {}), now):
+        raise RunError(
+            f"the rollouts are not those that {folder} began with; other than then, or gone, or "
+            f"new: {', '.join(parts)}"
         )
 
 

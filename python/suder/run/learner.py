@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from suder import ranks
+from suder.method.anchor import add_anchor
 from suder.method.balance import Gradient, Updater
+from suder.method.external import load_external
 from suder.method.gradients import Sums, add_gradient
+from suder.method.judge import SelfJudge
 from suder.method.moments import check_moments
 from suder.method.rewards import DualReward
 from suder.models import load_model
@@ -23,6 +26,7 @@ from suder.run.batches import Batches
 from suder.run.origin import fingerprint
 from suder.run.reward_model import load_reward_model
 from suder.run.rounds import Scored
+from suder.run.sampled import Anchor
 from suder.settings.config import TrainConfig
 from suder.storage.files import seed_of
 
@@ -40,6 +44,7 @@ class Learner:
             the matrices that autocast would make of its own.
         reward_model: another model that gives the rewards, frozen, or None.
         scorer: gives the rewards, by that, by the policy or by the start model.
+        judge: the same model, asked; external: a function of the user's; None without.
         fingerprint: of the start model, part by part; size: bytes of its weights.
         asked: what its prompts say, and how long its captions may be, where null left that open.
         saved: dtype of checkpoints and of the finished model.
@@ -50,6 +55,8 @@ class Learner:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         check_moments(config.optimizer)
+        named_one = config.reward.external
+        self.external = load_external(named_one) if named_one else None
         # The trained weights are float32 all the same.
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
         shard = ranks.asked_to_divide(config.optimizer.shard)
@@ -93,13 +100,30 @@ class Learner:
             self.reward_model = scoring
             self.fingerprint |= {f"reward.model: {part}": digest for part, digest in found.items()}
         frozen = self.start if config.reward.scorer == "frozen" else reader
-        self.scorer = DualReward(self.reward_model or frozen)
+        settings = config.reward
+        self.scorer = DualReward(
+            self.reward_model or frozen,
+            include_eos=settings.include_eos,
+            reduction=settings.reduction,
+        )
+        self.judge: SelfJudge | None = None
+        if settings.judge != "off":
+            self.judge = SelfJudge(self.scorer.model)
+            if why := self.judge.unavailable:
+                raise ValueError(f"reward.judge {settings.judge}: {why}")
         self.skips = 0
 
     def optimise(
-        self, scored: list[Scored], say: Callable[[str], None] = lambda words: None
+        self,
+        scored: list[Scored],
+        say: Callable[[str], None] = lambda words: None,
+        anchor: Anchor | None = None,
     ) -> dict[str, float]:
-        """Learns from a round's candidates; returns losses, norms and KL for the log."""
+        """Learns from a round's candidates; returns losses, norms and KL for the log.
+
+        Args:
+            anchor: of the direction that is held while the other, which `scored` is of, learns.
+        """
         numbers: dict[str, float] = {}
         first: dict[str, Sums] = {}
         for _ in range(self.config.optimizer.steps):
@@ -107,12 +131,12 @@ class Learner:
             norms: dict[str, float] = {}
             for one in scored:
                 name = one.rollouts.direction
-                sums = self.batches.within_memory(
-                    partial(self._gradient, one, first.get(name)), say, f"optimise ({name})"
+                sums, drift = self.batches.within_memory(
+                    partial(self._gradient, one, first.get(name), anchor), say, f"optimise ({name})"
                 )
                 if name not in first:
                     first[name] = sums
-                    numbers |= sums.log(name)
+                    numbers |= sums.log(name) | drift
                 gradients[name], norms[name] = self.updater.take_gradient()
             step = self.updater.step(gradients, norms)
             numbers |= {f"grad_norm/{name}": norm for name, norm in norms.items()} | step
@@ -120,14 +144,20 @@ class Learner:
         self.skips = self.skips + 1 if numbers["skipped"] else 0
         return numbers
 
-    def _gradient(self, one: Scored, first: Sums | None) -> Sums:
+    def _gradient(
+        self, one: Scored, first: Sums | None, anchor: Anchor | None
+    ) -> tuple[Sums, dict[str, float]]:
         """Of one direction, into `.grad`, whatever an attempt before has left there."""
         for param in self.updater.sources:
             param.grad = None
-        return add_gradient(
-            self.policy, self.start, one.rollouts, one.selection, one.condition,
-            self.config, first, self.batches.tokens,
-        )  # fmt: skip
+        models, tokens = (self.policy, self.start), self.batches.tokens
+        sums = add_gradient(
+            *models, one.rollouts, one.selection, one.condition, self.config, first, tokens
+        )
+        if anchor is None:
+            return sums, {}
+        kl = add_anchor(*models, anchor.rollouts, anchor.condition, self.config, tokens)
+        return sums, {f"anchor_kl/{anchor.rollouts.direction}": kl}
 
     def current(self) -> UnifiedModel:
         """What draws and scores as the policy would by its present weights."""

@@ -43,7 +43,13 @@ def forget(folder: Path, config: TrainConfig) -> None:
             for name in JUDGED:
                 (place / name).unlink(missing_ok=True)
             _drop_empty(place)
+    for path in _looks(folder):
+        path.unlink()
+    _drop_empty(folder / "looks")
     drop_spent(folder, config)
+    for path in _tables(folder, ".parquet"):
+        path.unlink()
+    _drop_empty(folder / "rollouts")
     drop_folder(folder / "model")
     (folder / "metrics.jsonl").unlink(missing_ok=True)
 
@@ -75,6 +81,8 @@ def tidy(folder: Path) -> None:
             for path in numbered(folder / "rounds")
             for name in PHASES
         ),
+        *_tables(folder, ".parquet.partial"),
+        *_looks(folder, ".json.partial"),
     ]
     for path in halves:
         if path.is_file() and not path.is_symlink():
@@ -96,6 +104,19 @@ def drop_checkpoints(folder: Path, index: int, every: int, keep: int) -> None:
     numbers = range(every, index + 1, every)
     for path in _early([path for path in numbered(folder) if int(path.name) in numbers], keep):
         drop_folder(path)
+
+
+def _tables(folder: Path, ending: str) -> list[Path]:
+    """Of rounds, in rollouts/."""
+    found = (folder / "rollouts").glob(f"*{ending}")
+    return [path for path in found if path.name.removesuffix(ending).isdigit()]
+
+
+def _looks(folder: Path, ending: str = ".json") -> list[Path]:
+    """What the guard's looks left for people."""
+    names = (path.name.removesuffix(ending) for path in (folder / "looks").glob(f"*{ending}"))
+    ours = [name for name in names if name == "inputs" or (name.isdigit() and len(name) >= 6)]
+    return [folder / "looks" / f"{name}{ending}" for name in ours]
 
 
 def _early(paths: list[Path], keep: int) -> list[Path]:

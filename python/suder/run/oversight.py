@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from suder import ranks
+from suder.guard.drift import bands
 from suder.guard.rule import Guard, Verdict
 from suder.guard.watch import Look, Watch
 from suder.inputs.data import Inputs
@@ -13,6 +14,7 @@ from suder.method.directions import trained
 from suder.models.base import NotFinite, UnifiedModel
 from suder.run.learner import Learner
 from suder.run.logs import RunLog
+from suder.run.looks import is_shown, save_inputs, save_strip
 from suder.settings.config import TrainConfig
 from suder.storage.files import read_jsonl, seed_of
 from suder.storage.folders import write_folder
@@ -31,7 +33,7 @@ class Oversight:
     def __init__(self, folder: Path, config: TrainConfig, learner: Learner, inputs: Inputs) -> None:
         self.folder, self.best = folder, folder / "best"
         self.config, self.learner, self.inputs = config, learner, inputs
-        self.guard = Guard(config.guard, trained(config))
+        self.guard = Guard(config.guard, trained(config), config.rounds)
         self.watch: Watch | None = None
         self.stopped = ""
 
@@ -42,8 +44,7 @@ class Oversight:
             start,
             self.inputs.watched_images,
             self.inputs.watched_prompts,
-            self.config.guard,
-            self.config.sampling.max_new_tokens,
+            self.config,
             seed_of(self.config.seed, "guard"),
             self.inputs.digests,
             self.learner.reward_model,
@@ -58,9 +59,15 @@ class Oversight:
             log.dropped([row for row in rows if row not in known])
         look = self._look(start, 0, log)
         if fresh:
+            if self.watch.unasked:
+                log.say(f"guard: nobody is asked what pictures show: {self.watch.unasked}")
             self.guard.judge(look)
             self._keep(self.learner.policy)  # still the start's weights, and never rounded
-            log.round(0, look.log())
+            with ranks.each():
+                if ranks.first():
+                    save_inputs(self.folder, self.watch, self.inputs.digests)
+            self._show(0)
+            log.round(0, look.log() | bands(look, self.config.guard.drift_limit))
 
     def after_round(self, index: int, numbers: dict[str, float], log: RunLog) -> bool:
         """Looks if it is time and does what the guard says; True if anything may have changed."""
@@ -76,6 +83,7 @@ class Oversight:
             verdict = self.guard.judge(look)
             if verdict == "keep":
                 self._keep(self.learner.policy)
+        self._show(index)
         numbers |= look.log() | {"guard/best": float(self.guard.best)}
         self._obey(verdict, index, log)
         return True
@@ -86,6 +94,13 @@ class Oversight:
         return batches.within_memory(
             lambda: watch.look(model, index, batches.rows, batches.tokens), log.say, "guard"
         )
+
+    def _show(self, index: int) -> None:
+        assert self.watch is not None
+        if is_shown(index, self.config):
+            with ranks.each():
+                if ranks.first():
+                    save_strip(self.folder, index, self.watch.strip)
 
     def broken(self, index: int, error: NotFinite, log: RunLog) -> None:
         """No round could be made of these weights: as bad as a look can be, and none is needed.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from suder.inputs.data import read_inputs
 from suder.inputs.texts import read_prompts
-from suder.method.directions import active, trained
+from suder.method.directions import active, held, trained
 from suder.method.moments import check_moments, moment_bytes
 from suder.models.away import products
 from suder.models.base import DIRECTIONS, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
+from suder.rollouts.offline import Offline, fitted
 from suder.run.dry_round import DryRound
 from suder.run.live_bytes import peak_of
 from suder.settings.config import Lora, TrainConfig
@@ -52,10 +55,10 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         DataError: the prompts cannot be read. OSError, ValueError: the model cannot.
         ModuleNotFoundError: peft or torchao, which the settings ask for, is not installed.
     """
-    inputs = -(-config.inputs_per_round // processes)
-    config = config.model_copy(update={"inputs_per_round": inputs})
+    inputs = -(-(config.inputs_per_round + config.data.replay) // processes)
+    config = fitted(config).model_copy(update={"inputs_per_round": inputs})
     divided = processes if config.optimizer.shard else 1
-    longest = max(read_prompts(config.data.prompts).prompts, key=len, default="")
+    longest = max(_prompts(config), key=len, default="")
     check_device(config.device)
     check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
@@ -70,8 +73,12 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         away = config.optimizer.offload
         dry = DryRound(config, model, longest)
         copies, sent = _copies(config, dry, learnt, divided > 1)
-        optimise = max(map(dry.optimise, trained(config)))
         seen = DIRECTIONS if config.guard.enabled else trained(config)  # of candidates
+        resting = {one for one in (held(config, 1), held(config, 2)) if one}
+        learns = [dry.optimise(one) for one in trained(config)]
+        optimise = max(learns + [dry.optimise(one, held=True) for one in resting])
+        drawn = [dry.sample(one) for one in seen]
+        drawn += [dry.sample(one, held=True) for one in resting]
         moments = moment_bytes(model.trainable_parameters(), config.optimizer) // divided
         if divided > 1:
             optimise += _gathered(model) - learnt + learnt // divided
@@ -86,13 +93,23 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
                 **copies,
             },
             phases={
-                "sample": max(map(dry.sample, seen)),
-                "pictures": max(map(dry.pictures, seen)),
+                "sample": max(drawn),
+                "pictures": max(map(dry.pictures, {*seen, *(resting & {"understanding"})})),
                 "score": max(map(dry.score, seen)),
                 "optimise": optimise + (0 if away else waiting),
             },
             host=sent + (learnt + waiting if away else 0),
         )
+
+
+def _prompts(config: TrainConfig) -> Iterable[str]:
+    """Of all inputs, watched ones included."""
+    if config.data.rollouts == config.data.prompts:
+        return Offline.read(config).inputs("generation")
+    if config.data.pairing:
+        inputs = read_inputs(config.data, config.seed)
+        return inputs.prompts + inputs.watched_prompts
+    return read_prompts(config.data.prompts).prompts
 
 
 def _copies(

@@ -12,14 +12,22 @@ from torch import Tensor
 
 from suder import ranks
 from suder.inputs.data import Inputs, read_inputs
-from suder.method.rollouts import Rollouts
-from suder.models.base import Condition, NotFinite
+from suder.models.base import NotFinite
+from suder.models.unknown import not_known
+from suder.rollouts.files import write_table
+from suder.rollouts.listed import read_listed
+from suder.rollouts.offline import Offline, fitted
+from suder.rollouts.schema import arrow
+from suder.rollouts.usable import check_rows
+from suder.run.exported import round_table
 from suder.run.fitting import fitting
 from suder.run.folder import (
     RunError,
     begin,
     changes,
+    check_rollouts,
     check_start,
+    extended,
     has_begun,
     read_origin,
     refuse_used,
@@ -29,22 +37,18 @@ from suder.run.learner import Learner
 from suder.run.leftovers import drop_checkpoints, drop_rounds, forget, tidy
 from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
-from suder.run.rounds import (
-    Scored,
-    all_cut,
-    drop_damaged,
-    dropped_rows,
-    round_numbers,
-    sample_phase,
-    score_phase,
-    select_phase,
-)
+from suder.run.phases import drop_damaged
+from suder.run.replay import Replay
+from suder.run.rounds import Scored, parts_of, score_phase, select_phase
+from suder.run.said import all_cut, dropped_rows, lost_rows, round_numbers
+from suder.run.sampled import Anchor, Sampled, sample_phase
 from suder.run.stopping import Stopped, Stopping
+from suder.run.taken import taken_phase
 from suder.run.trackers import check_trackers
 from suder.settings.config import TrainConfig
-from suder.settings.config_file import load_config
+from suder.settings.config_file import dump_config, load_config
 from suder.storage.checkpoint import load_state, save_state, state_files
-from suder.storage.files import DamagedFile, read_object, write_json
+from suder.storage.files import DamagedFile, read_object, write_json, write_text
 from suder.storage.folders import make_folder, sole_writer, write_folder
 
 JUDGED = "evaluation"  # a key of summary.json that `suder evaluate` writes
@@ -66,24 +70,43 @@ class Trainer:
         folder = Path(config.output)
         ranks.start(config.device)
         ranks.from_first(lambda: refuse_used(folder))
-        inputs = ranks.from_first(lambda: read_inputs(config.data, config.seed))
-        self._setup(folder, config, inputs, quiet)
+        source = Offline.read(config) if config.data.rollouts else None
+        if source is None:
+            inputs = ranks.from_first(lambda: read_inputs(config.data, config.seed))
+        else:
+            config = fitted(config)
+            inputs = ranks.from_first(lambda: read_listed(source, config))
+        self._setup(folder, config, inputs, quiet, source)
         start, asked = self.learner.fingerprint, self.learner.asked
-        self.origin = ranks.from_first(lambda: begin(folder, config, self.inputs, start, asked))
+        files = source.files if source else None
+        self.origin = ranks.from_first(
+            lambda: begin(folder, config, self.inputs, start, asked, files)
+        )
 
     @classmethod
     def resume(
-        cls, folder: str | os.PathLike[str], *, quiet: bool = False, start_over: bool = False
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        quiet: bool = False,
+        start_over: bool = False,
+        rounds: int | None = None,
     ) -> Trainer:
         """Takes up an interrupted run with the inputs and settings it began with.
 
         Args:
             start_over: begin again from the start model, whatever state there is; `run` then
                 deletes all that the run made before.
+            rounds: go on until so many, also with a finished run. The weights are those of a run
+                that was asked for as many, if the guard looked at the last round anyhow
+                (`guard.every`) or is off; but what it kept was judged by the bounds of the looks
+                that were planned then.
         """
         folder = Path(folder)
         origin = read_origin(folder)
         config = load_config(folder / "config.yaml")
+        if rounds is not None:
+            config = ranks.from_first(lambda: extended(folder, config, rounds))
         ranks.start(config.device)
 
         def look() -> Inputs:
@@ -94,18 +117,45 @@ class Trainer:
             return Inputs.load(folder)
 
         trainer = cls.__new__(cls)
-        trainer._setup(folder, config, ranks.from_first(look), quiet)
+        inputs = ranks.from_first(look)
+        source = Offline.read(config) if config.data.rollouts else None
+        if source:
+            check_rollouts(folder, origin, source.files)
+        trainer._setup(folder, config, inputs, quiet, source)
         learner = trainer.learner
         check_start(folder, trainer.config.model, origin, learner.fingerprint, learner.asked)
+        if rounds is not None:
+
+            def extend() -> None:
+                with sole_writer(folder):
+                    write_text(folder / "config.yaml", dump_config(config))
+
+            ranks.from_first(extend)
         trainer.origin, trainer.anew = origin, start_over
         trainer.notes = ranks.from_first(lambda: changes(origin, trainer.inputs))
         return trainer
 
-    def _setup(self, folder: Path, config: TrainConfig, inputs: Inputs, quiet: bool) -> None:
+    def _setup(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        inputs: Inputs,
+        quiet: bool,
+        source: Offline | None,
+    ) -> None:
         self.folder, self.config, self.quiet = folder, config, quiet
         check_trackers(config.log_with)
+        if config.checkpoint.rollouts:
+            arrow("pyarrow.parquet")  # not after hours, when the first file is written
         self.learner = Learner(config)
-        self.inputs = inputs = fitting(inputs, config.sampling, self.learner.policy)
+        self.inputs = inputs = fitting(
+            inputs, config.sampling, self.learner.policy, config.data.pairing
+        )
+        self.replay = Replay(config)
+        self.source = source
+        if source:
+            source.keep(inputs)
+            check_rows(source, self.learner.current(), config)
         self.oversight = Oversight(folder, config, self.learner, inputs)
         self.done, self.saved, self.seconds, self.dropped = 0, -1, 0.0, 0
         self.notes: list[str] = []
@@ -160,8 +210,13 @@ class Trainer:
     def _rounds(self, log: RunLog) -> dict[str, Any]:
         for note in self.notes:
             log.say(note)
+        if self.source and self.saved <= 0:
+            log.say(self.source.told(self.config))
         if self.inputs.dropped:
-            log.say(f"{len(self.inputs.dropped)} inputs dropped, see data/dropped.jsonl")
+            count = len(self.inputs.dropped)
+            log.say(f"{count} input{'s' * (count != 1)} dropped, see data/dropped.jsonl")
+        if self.saved < 0 and (warning := not_known(self.learner.policy, self.inputs.prompts)):
+            log.say(f"warning: {warning}")
         with self.stop.at_once():
             if self.config.guard.enabled and not self.oversight.stopped:
                 self.oversight.begin(self.saved < 0, log)
@@ -180,24 +235,27 @@ class Trainer:
         with self.stop.at_once():  # until here the weights are those of the round before
             broken = None
             try:
-                scored = self._scored(folder, index, clock, log)
+                scored, anchor = self._scored(folder, index, clock, log)
             except NotFinite as error:
-                broken, scored = error, []
+                broken, scored, anchor = error, [], None
         # From here on they move: without a state of the round before, the round is finished.
         with self.stop.at_once(self.saved == self.done):
             if broken:
                 self.oversight.broken(index, broken, log)
-            numbers = self.learner.optimise(scored, log.say) if scored else {}
+            numbers = self.learner.optimise(scored, log.say, anchor) if scored else {}
             rows = [row for one in scored for row in dropped_rows(index, one)]
+            rows += lost_rows(index, anchor.rollouts) if anchor else []
             for one in scored:
                 numbers |= round_numbers(one)
                 if (note := all_cut(one)) and note not in self.told:
                     self.told.add(note)  # once is enough
                     log.say(f"round {index}: {note}")
+            numbers |= self.replay.learn(index, scored)
             self.dropped += len(rows)
             with ranks.each():
                 log.dropped(rows)
             clock.lap("optimise")
+            self._export(index, scored)
             looked = bool(broken) or self.oversight.after_round(index, numbers, log)
             clock.lap("guard")
             self.seconds += clock.total
@@ -210,20 +268,30 @@ class Trainer:
         make_folder(folder)
         return drop_damaged(folder)
 
-    def _scored(self, folder: Path, index: int, clock: Clock, log: RunLog) -> list[Scored]:
-        """The round's candidates, with rewards and selection."""
+    def _scored(
+        self, folder: Path, index: int, clock: Clock, log: RunLog
+    ) -> tuple[list[Scored], Anchor | None]:
+        """The round's candidates, with rewards and selection; and samples of what it holds."""
         learner, batches, config = self.learner, self.learner.batches, self.config
         policy = learner.current()
 
-        def sample() -> tuple[list[Rollouts], dict[str, Condition]]:
-            return sample_phase(folder, policy, self.inputs, config, index, batches.rows)
+        def sample() -> Sampled:
+            again = self.replay.again
+            given = folder, policy, self.inputs, config, index, batches.rows
+            return taken_phase(*given, self.source) if self.source else sample_phase(*given, again)
 
-        rollouts, conditions = batches.within_memory(sample, log.say, "sample")
+        sampled = batches.within_memory(sample, log.say, "sample")
+        rollouts, conditions = sampled.rollouts, sampled.conditions
         clock.lap("sample")
 
         def score() -> dict[str, Tensor]:
             learner.scorer.tokens_per_batch = batches.tokens
-            return score_phase(folder, learner.scorer, policy, rollouts, conditions, config, index)
+            if learner.judge is not None:
+                learner.judge.tokens_per_batch = batches.tokens
+            return score_phase(
+                folder, learner.scorer, policy, rollouts, conditions, config, index,
+                learner.judge, learner.external, self.inputs.digests, self.source, learner.start,
+            )  # fmt: skip
 
         rewards = batches.within_memory(score, log.say, "score")
         clock.lap("score")
@@ -231,10 +299,25 @@ class Trainer:
         chosen = select_phase(folder, rewards, finished, config)
         clock.lap("select")
         names = [one.direction for one in rollouts]
-        return [
-            Scored(one, conditions[name], rewards[name], chosen[name])
+        scored = [
+            Scored(one, conditions[name], rewards[name], chosen[name], parts_of(rewards, name))
             for name, one in zip(names, rollouts, strict=True)
         ]
+        return scored, sampled.anchor()
+
+    def _export(self, index: int, scored: list[Scored]) -> None:
+        """The round's candidates for others to read; a round done again writes the same bytes."""
+        if not self.config.checkpoint.rollouts or not scored:
+            return
+        with ranks.each():
+            if ranks.first():
+                judged = [(one.rollouts, one.reward, one.selection) for one in scored]
+                table = round_table(
+                    judged, index, self.config, self.origin, self.learner.policy,
+                    self.inputs.digests,
+                )  # fmt: skip
+                make_folder(self.folder / "rollouts")
+                write_table(self.folder / "rollouts" / f"{index:06d}.parquet", table)
 
     def _write(self, index: int, looked: bool) -> None:
         """State, checkpoints, and the end of what is too old.
@@ -266,6 +349,7 @@ class Trainer:
         tensors, meta = self.learner.state()
         meta |= {"seconds": self.seconds, "dropped": self.dropped, "run": self.origin["run"]}
         meta |= {"processes": ranks.count(), **self.oversight.state()}
+        meta |= self.replay.state()
         with ranks.each():
             if ranks.first():
                 save_state(self.folder, index, tensors, meta)
@@ -304,6 +388,7 @@ class Trainer:
         self.notes += [*faults, f"going on from round {meta['round']}"] if faults else []
         self.learner.load_state(tensors, meta)
         self.oversight.load_state(meta)
+        self.replay.load_state(meta)
         self.done = self.saved = meta["round"]
         self.seconds, self.dropped = meta["seconds"], meta["dropped"]
 
@@ -335,7 +420,8 @@ class Trainer:
             return told
 
         summary = ranks.from_first(write)
-        log.say(f"{self.done} rounds; the weights of round {kept} are in {model}")
+        which = f"weights of round {kept}" if kept else "start model's own weights, unchanged,"
+        log.say(f"{self.done} round{'s' * (self.done != 1)}; the {which} are in {model}")
         return summary
 
     def _judged(self, kept: int) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from suder.settings.objective import check_objective
+from suder.settings.reward import check_reward, what_is_computed
 from suder_ext.types import LossType
 
 LARGEST = 2**63 - 1
+ANCHOR = 0.3  # of single directions, where objective.anchor is null
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 NonNegative = Annotated[int, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +28,16 @@ def says(meaning: str, **limits: Any) -> Any:
 
 # `~` is the home folder, in a file as in a shell.
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+
+def _asks_about_a_text(question: str) -> str:
+    if question.count("{text}") != 1:
+        raise ValueError(f"takes a question with {{text}} in it once, got {question!r}")
+    return question
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML makes of off
 
 
 class Section(BaseModel):
@@ -49,6 +61,38 @@ class Data(Section):
             lt=1,
         ),
     ] = 0.1
+    rollouts: Annotated[
+        PathText | None,
+        says(
+            "Parquet file of rollouts, or folder of such: a run learns from them, and samples "
+            "nothing but the guard's looks. images and prompts may be left out: theirs are taken"
+        ),
+    ] = None
+    pairing: Annotated[
+        bool,
+        says(
+            "prompts are the pictures' own texts, x.txt beside x.png or {file_name, text} in a "
+            "metadata.jsonl, and a round has captions of a picture and drawings of its text; "
+            "prompts may be left out, or name such a file of JSON lines"
+        ),
+    ] = False
+    replay: Annotated[
+        NonNegative,
+        says(
+            "inputs of each direction, at most, that a round takes up again besides its own, of "
+            "those whose candidates were all dropped or all of one reward; 0: none"
+        ),
+    ] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _taken(cls, tree: Any) -> Any:
+        """Inputs that nobody names: those of the rollouts, or the pictures' own texts."""
+        if isinstance(tree, dict) and isinstance(tree.get("rollouts"), str):
+            return {"images": tree["rollouts"], "prompts": tree["rollouts"]} | tree
+        if isinstance(tree, dict) and tree.get("pairing") is True and "images" in tree:
+            return {"prompts": tree["images"]} | tree
+        return tree
 
 
 class Prompts(Section):
@@ -74,6 +118,14 @@ class Prompts(Section):
             "model's own, padded for Janus"
         ),
     ] = None
+    judge: Annotated[
+        Annotated[str, AfterValidator(_asks_about_a_text)] | None,
+        says(
+            "what is asked about a picture and a text, {text}, to be answered by yes or no "
+            "(suder.SelfJudge); null: the family's, for Janus \"Does this picture show {text}? "
+            'Answer yes or no."'
+        ),
+    ] = None
     image_size: Annotated[
         Positive | None,
         says(
@@ -89,8 +141,40 @@ class ObjectiveSection(Section):
         says("grpo, simpo, dpo, or expert: fine-tune on the best of each group"),
     ] = "grpo"
     kl: Annotated[
-        float, says("weight of the KL to the frozen start model, k3 per trained token", ge=0)
+        float, says("weight of the KL to the frozen start model, per trained token", ge=0)
     ] = 0.1
+    kl_estimator: Annotated[
+        Literal["exact", "k3"],
+        says(
+            "of that KL. exact: over the vocabulary at each position, with a bounded gradient; k3: "
+            "of the token drawn alone, exp(q - p) - 1 - (q - p), whose gradient is not bounded"
+        ),
+    ] = "exact"
+    anchor: Annotated[
+        float | None,
+        says(
+            "weight, in units of kl, of the exact KL to the start on fresh samples, one an input, "
+            "of the direction that a round does not train, which is else lost bit by bit; null: "
+            f"{ANCHOR:g} where one direction is trained alone, 0 where the other's turn comes",
+            ge=0,
+        ),
+    ] = None
+    token_weight: Annotated[
+        Literal["none", "critical", "siblings"],
+        says(
+            "grpo: how much a picture's tokens learn. critical: only the first tenth and the tenth "
+            "of highest entropy (GCPO); siblings: less where pictures of the opposite advantage "
+            "look alike (STAGE); docs/rewards.md"
+        ),
+    ] = "none"
+    entropy_anchor: Annotated[
+        float,
+        says(
+            "weight of a reward, 1 / (1 + (H of the start - H)^2), for an entropy like the start's "
+            "(STAGE), beside its group's mean; 0: none",
+            ge=0,
+        ),
+    ] = 0.0
     clip: Annotated[float, says("grpo: half-width of the ratio's clip range", gt=0, lt=1)] = 0.2
     normalize: Annotated[
         Literal["std", "mean", "none"],
@@ -229,6 +313,43 @@ class Reward(Section):
             "guard's rewards are of; of the same tokens, as Emu3-Chat of Emu3-Gen's; null: none"
         ),
     ] = None
+    reduction: Annotated[
+        Literal["mean", "sum"],
+        says(
+            "of a target's log-probabilities to a dual reward; sum: longer prompts count for more, "
+            "pictures all have as many tokens"
+        ),
+    ] = "mean"
+    include_eos: Annotated[
+        bool,
+        says(
+            "the prompt's end is scored, too, so that a picture showing more than was asked for "
+            "scores less"
+        ),
+    ] = True
+    judge: Annotated[
+        Annotated[Literal["off", "alone", "gate", "sum"], BeforeValidator(_off)],
+        says(
+            "p(yes) / (p(yes) + p(no)) of the model's own answer to prompts.judge, in place of the "
+            "dual reward (alone), to drop candidates under 0.5 (gate), or added to it inside each "
+            "group, z(R) + judge_weight z(J) (sum); by the model that gives the rewards"
+        ),
+    ] = "off"
+    judge_weight: Annotated[float, says("of judge: sum", gt=0)] = 1.0
+    external: Annotated[
+        Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")] | None,
+        says(
+            "module:function, any Python callable of pictures and texts (docs/rewards.md), which "
+            "is imported and run: it is the reward, or added to it"
+        ),
+    ] = None
+    external_weight: Annotated[
+        float | None,
+        says("z(R) + external_weight z(external) inside each group; null: external alone"),
+    ] = None
+    rescore: Annotated[
+        bool, says("of data.rollouts: score them anew, and not take the rewards that they tell")
+    ] = False
     cut_captions: Annotated[
         Literal["drop", "keep"],
         says(
@@ -247,12 +368,50 @@ class Guard(Section):
     samples: Annotated[
         Positive, says("candidates a look draws in each direction, spread over its inputs")
     ] = 384
-    evidence: Annotated[
-        float, says("standard errors by which rewards must beat the start's to be kept", ge=0)
-    ] = 1.64
+    false_keep: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run, of keeping weights that the start model likes no "
+            "better than itself",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    false_stop: Annotated[
+        float,
+        says(
+            "chance, over all looks of a run and all that is watched, of calling weights no worse "
+            "than the start's declining",
+            gt=0,
+            lt=1,
+        ),
+    ] = 0.05
+    loss_limit: Annotated[
+        float,
+        says(
+            "a direction whose reward is lower than the start's by more than this part of its "
+            "standard deviation over the start's samples is not kept",
+            ge=0,
+        ),
+    ] = 0.04
+    drift_limit: Annotated[
+        float,
+        says(
+            "nor is a statistic of pictures or captions (dark, saturated, edges, colours, length, "
+            "words, cut_off, denied) that moved by more than this part of its own; distinct: four "
+            "times as far",
+            gt=0,
+        ),
+    ] = 0.5
     kl_limit: Annotated[
         float, says("largest KL to the start, nats per image token, worth keeping", gt=0)
     ] = 0.3
+    idle_kl_limit: Annotated[
+        float,
+        says(
+            "the same of a direction that is not trained, nats per token: nothing pays for it", gt=0
+        ),
+    ] = 0.01
     entropy_floor: Annotated[
         Fraction, says("collapse: entropy under this fraction of the start's")
     ] = 0.2
@@ -275,6 +434,13 @@ class Checkpoint(Section):
         says("of the models that are saved; null: that of the start model's checkpoint"),
     ] = None
     keep_rounds: Annotated[Positive, says("rounds whose samples and rewards are kept")] = 20
+    rollouts: Annotated[
+        Literal["parquet"] | None,
+        says(
+            "parquet: each round's candidates, rewards and log-probabilities as a file in "
+            "rollouts/, all kept (pip install 'suder[parquet]'; docs/rollouts.md); null: no"
+        ),
+    ] = None
 
 
 class TrainConfig(Section):
@@ -327,9 +493,43 @@ class TrainConfig(Section):
                 "lora.frozen_dtype bfloat16 is for adapters (lora.rank above 0) and products in 16 "
                 "bits (dtype bfloat16); without them leave it out"
             )
-        if self.reward.model and self.reward.scorer != "live":
+        check_reward(self.reward)
+        if self.objective.anchor and self.directions == "joint":
             raise ValueError(
-                f"reward.model scores itself, frozen: leave reward.scorer {self.reward.scorer} out"
+                "objective.anchor holds the direction that a round does not train, and joint "
+                "rounds train both: objective.kl is their weight; leave objective.anchor out"
             )
+        if self.objective.token_weight != "none" and self.directions == "understanding":
+            raise ValueError(
+                f"objective.token_weight {self.objective.token_weight} is of the tokens of "
+                "pictures, and directions understanding draws none: leave it out"
+            )
+        if self.data.rollouts and (self.data.pairing or self.data.replay):
+            name = "pairing" if self.data.pairing else "replay"
+            raise ValueError(
+                f"data.{name} chooses what a round samples, and with data.rollouts it samples "
+                "nothing: leave one out"
+            )
+        if self.data.pairing and self.directions not in ("joint", "alternating"):
+            raise ValueError(
+                f"data.pairing is of both directions, and {self.directions} is trained alone: set "
+                "directions to joint or alternating"
+            )
+        if self.reward.rescore and not self.data.rollouts:
+            raise ValueError("reward.rescore is of data.rollouts: what a run samples it scores")
+        if self.data.rollouts and not self.reward.rescore:
+            told = what_is_computed(self.reward, self.objective.entropy_anchor)
+            if told:
+                raise ValueError(
+                    f"{told} has nothing to score, for the rewards are those of data.rollouts: "
+                    "leave it out, or set reward.rescore"
+                )
         check_objective(self.objective)
         return self
+
+    @property
+    def anchor(self) -> float:
+        """The weight of the KL on the direction that a round does not train."""
+        if self.objective.anchor is not None:
+            return self.objective.anchor
+        return ANCHOR if self.directions in ("understanding", "generation") else 0.0

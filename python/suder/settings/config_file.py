@@ -65,11 +65,9 @@ def dump_config(config: TrainConfig) -> str:
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Paths that still hold when a run is resumed from another folder."""
+    paths = {name: getattr(config.data, name) for name in ("images", "prompts", "rollouts")}
     data = config.data.model_copy(
-        update={
-            "images": os.path.abspath(config.data.images),
-            "prompts": os.path.abspath(config.data.prompts),
-        }
+        update={name: os.path.abspath(path) for name, path in paths.items() if path is not None}
     )
     model = os.path.abspath(config.model) if os.path.isdir(config.model) else config.model
     return config.model_copy(update={"data": data, "model": model})

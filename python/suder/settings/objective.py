@@ -42,6 +42,23 @@ def preference_of(objective: ObjectiveSection) -> Preference | None:
     )
 
 
+class Looks(NamedTuple):
+    """What a loss has to know of the start model."""
+
+    at_tokens: bool
+    """Its log-probability of each token that is trained."""
+    at_all: bool
+    """Its distribution at each position."""
+
+
+def looks_at_start(objective: ObjectiveSection) -> Looks:
+    """For a preference with a reference, and for the KL."""
+    preference, exact = preference_of(objective), objective.kl_estimator == "exact"
+    pulled = objective.kl > 0
+    compared = preference is not None and preference.with_reference
+    return Looks(at_tokens=compared or (pulled and not exact), at_all=pulled and exact)
+
+
 def check_objective(objective: ObjectiveSection) -> None:
     """Raise ValueError, naming the setting, if one is given that the objective does not use."""
     preference = preference_of(objective)
@@ -56,6 +73,8 @@ def check_objective(objective: ObjectiveSection) -> None:
         "margin": preference is None or preference.loss_type not in TAKES_MARGIN,
         "clip": objective.name != "grpo",
         "normalize": objective.name != "grpo",
+        "token_weight": objective.name != "grpo",
+        "kl_estimator": objective.kl == 0,
     }
     for name, is_unused in unused.items():
         value, default = getattr(objective, name), fields[name].default

@@ -12,7 +12,7 @@ import torch
 from suder.models.base import UnifiedModel
 from suder.models.load import load_model
 from suder.settings.config import Lora
-from suder.testing import copies, likelihood, pictures, texts, training
+from suder.testing import copies, likelihood, pictures, questions, texts, training
 from suder.testing.findings import AdapterError, AdapterReport, Findings, Outcome, Skipped
 from suder.testing.subject import Subject
 
@@ -34,6 +34,7 @@ CHECKS: dict[str, Check] = {
         likelihood.step_by_step,
         likelihood.take,
         likelihood.ratio,
+        questions.questions,
         training.gradients,
         training.recomputed,
         copies.frozen_copy,

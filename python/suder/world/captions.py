@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from suder.world.splits import Split, combinations
+from suder.world.splits import UNSEEN, Split, combinations
 from suder.world.things import COLORS, KINDS, SHAPES, Kind, Scene, Thing
 
 RELATIONS = ("left of", "right of", "above", "below")
@@ -68,7 +68,8 @@ def relations(first: Thing, second: Thing) -> list[str]:
 
 def every_prompt(split: Split) -> Iterator[str]:
     """Every prompt of the split once: singles, counting, then pairs in both orders."""
-    yield from (single(kind) for kind in KINDS)
+    if split not in UNSEEN:
+        yield from (single(kind) for kind in KINDS)
     yield from (counting(kind) for kind, _ in combinations(split, counting=True))
     for pair in combinations(split, counting=False):
         for first, second in itertools.permutations(pair):

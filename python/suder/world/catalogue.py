@@ -7,18 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from suder.world import captions, digits, drawing, scenes
+from suder.world import captions, digits, drawing, emoji, emoji_files, scenes
 from suder.world.splits import Split
 
 
 class World(NamedTuple):
     """`pictures(n, seed)`: uint8 `[n, 32, 32, 3]` without captions, of everything there is.
     `pairs(split, n, seed)`: such pictures and a true caption of each.
+    `sources`: whose pictures they are, for a file beside the models that learn from them.
     """
 
     words: tuple[str, ...]
     pictures: Callable[[int, int], np.ndarray]
     pairs: Callable[[Split, int, int], tuple[np.ndarray, list[str]]]
+    sources: str = ""
 
 
 def world(name: str) -> World:
@@ -47,4 +49,5 @@ def shapes_pairs(split: Split, n: int, seed: int) -> tuple[np.ndarray, list[str]
 WORLDS = {
     "shapes": World(captions.WORDS, shapes_pictures, shapes_pairs),
     "digits": World(digits.WORDS, digits.pictures, digits.pairs),
+    "emoji": World(emoji.WORDS, emoji.pictures, emoji.pairs, emoji_files.SOURCES),
 }

@@ -5,9 +5,10 @@ one split, whatever its places and words:
 
     supervised   pictures with captions, for the warm-up
     unlabelled   pictures alone, prompts alone, for the self-improvement
-    test         never trained on
+    test         never trained on; only the VQ model saw such pictures, without words
 
-Single things are all supervised, and in every split, so that each can be asked for everywhere.
+Single things are all supervised. The unlabelled split has them, too, so that each can be asked for
+there; the test split has none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Split = Literal["supervised", "unlabelled", "test"]
 Combination = tuple[Kind, Kind]
 
 SPLITS: tuple[Split, ...] = ("supervised", "unlabelled", "test")
+UNSEEN: tuple[Split, ...] = ("test",)  # without single things
 SHARES = (0.35, 0.30, 0.35)
 # Shares of a draw of scenes or prompts. Pairs carry the difficulty, so they are most of it.
 SINGLE, COUNTING = 0.10, 0.15
@@ -48,6 +50,8 @@ def combinations(split: Split, counting: bool) -> tuple[Combination, ...]:
 def draw_kinds(split: Split, rng: np.random.Generator) -> tuple[Kind, ...]:
     """One kind (any), or one of the split's combinations in a random order."""
     lot = rng.random()
+    if split in UNSEEN:
+        lot = SINGLE + (1 - SINGLE) * lot
     if lot < SINGLE:
         return (KINDS[rng.integers(len(KINDS))],)
     pairs = combinations(split, counting=bool(lot < SINGLE + COUNTING))

@@ -7,6 +7,7 @@ from suder_ext import _load
 if _load.compiled is not None:
     from suder_ext._ops.cpu import (  # noqa: F401
         chunked_head,
+        divergence,
         head_shard,
         linear_logprob,
         logprob,

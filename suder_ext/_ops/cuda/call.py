@@ -23,6 +23,8 @@ ENTRY_POINTS = (
     "logits_stats",
     "logits_grad",
     "column_sum",
+    "kl_stats",
+    "kl_grad",
     "fused_forward",
     "fused_grad",
     "kept_grad",

@@ -171,15 +171,28 @@ def add_gradients(
             grad_lse=part(grads[1], rows),
             grad_entropy=part(grads[2], rows),
         )
-        if d_bias is not None:  # of the unrounded gradient: its sum over tokens may cancel
-            add_column_sums(d_bias, grad)
-            grad = grad.to(dtype)
-        hidden_tile = tiles.padded_rows(rows)
-        if d_hidden is not None:
-            d_hidden_tile = d_hidden[rows.start : rows.start + hidden_tile.shape[0]]
-            product(d_hidden_tile, grad, tiles.weight[columns], add=True)
-        if d_weight is not None:
-            product(d_weight, grad.t(), hidden_tile, add=True)
+        add_products(tiles, rows, columns, grad, d_hidden, d_weight, d_bias)
+
+
+def add_products(
+    tiles: Tiles,
+    rows: slice,
+    columns: slice,
+    grad: Tensor,
+    d_hidden: Tensor | None,
+    d_weight: Tensor | None,
+    d_bias: Tensor | None,
+) -> None:
+    """What the gradient of a tile's logits adds to those of the padded tokens and the columns."""
+    if d_bias is not None:  # of the unrounded gradient: its sum over tokens may cancel
+        add_column_sums(d_bias, grad)
+    grad = grad.to(tiles.padded.dtype)
+    hidden_tile = tiles.padded_rows(rows)
+    if d_hidden is not None:
+        d_hidden_tile = d_hidden[rows.start : rows.start + hidden_tile.shape[0]]
+        product(d_hidden_tile, grad, tiles.weight[columns], add=True)
+    if d_weight is not None:
+        product(d_weight, grad.t(), hidden_tile, add=True)
 
 
 def add_column_sums(sums: Tensor, values: Tensor) -> None:

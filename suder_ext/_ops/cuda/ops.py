@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from suder_ext._ops.cuda import (
+    divergence,
     fused_backward,
     linear_logprob,
     logprob,
@@ -14,7 +15,7 @@ from suder_ext._ops.cuda.call import Ops
 
 OPS: Ops = {
     name: function
-    for module in (logprob, losses, sequences, sampling, linear_logprob, fused_backward)
+    for module in (logprob, losses, sequences, sampling, linear_logprob, fused_backward, divergence)
     for name, function in module.OPS.items()
 }
 

@@ -28,7 +28,7 @@ def test_train_and_resume(
     run = tmp_path / "elsewhere"
     assert main(["train", str(settings), "--set", f"output={run}", "rounds=2"]) == 0
     assert (run / "model" / "model.safetensors").is_file()
-    assert "the weights of round" in capsys.readouterr().err
+    assert "start model's own weights, unchanged, are in" in capsys.readouterr().err
     assert main(["train", "--resume", str(run), "--quiet"]) == 0
     again = ["train", str(settings), "--set", f"output={run}", "--resume", "--quiet"]
     assert main([*again, "rounds=2"]) == 0
@@ -77,7 +77,8 @@ def test_options_stand_above_a_file(settings: Path, tmp_path: Path) -> None:
             "without a settings file it also needs --model",
         ),
         (["train", "--resume"], "which run? `suder train --resume RUN`"),
-        (["train", "--resume", ".", "--model", "m"], "keeps its settings; leave out model=m"),
+        (["train", "--resume", ".", "--model", "m"], "but for rounds=N; leave out model=m"),
+        (["train", "--resume", ".", "rounds=many"], "rounds: takes a whole number, got 'many'"),
         (["plan", "seed=1"], "without a file it also needs --model M (a folder or hub name in"),
         (["train", "nope.yaml"], "suder train: no settings file nope.yaml"),
         (["train", "SETTINGS", "optimizer.lrr=1"], "did you mean `optimizer.lr`?"),
@@ -174,6 +175,9 @@ def test_our_own_fault_says_so(
     assert "internal error, ZeroDivisionError: by zero (--debug" in capsys.readouterr().err
 
 
+OVERWRITE = ("sample", "score", "pairs", "evaluate", "report")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -185,7 +189,7 @@ def test_every_command_teaches_with_an_example(
     assert f"suder {command}" in shown.partition("example")[2]
     # One word for replacing what is there.
     assert "--force" not in shown
-    assert ("--overwrite" in shown) == (command in ("sample", "score", "evaluate", "report"))
+    assert ("--overwrite" in shown) == (command in OVERWRITE)
 
 
 def test_help_config_lists_every_section(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,8 @@ from suder.evaluation import evaluate as evaluate_module
 from suder.evaluation.checker import CATEGORIES, caption_correct, picture_correct
 from suder.evaluation.compare import accuracies, compare, headline, in_order
 from suder.evaluation.controls import Groups, candidate_groups
-from suder.evaluation.evaluate import evaluate
-from suder.evaluation.result import load_evaluation
+from suder.evaluation.evaluate import about_model, evaluate, settings_of
+from suder.evaluation.result import kept_evaluation, load_evaluation
 from suder.evaluation.statistics import paired_interval
 from suder.evaluation.task import (
     Task,
@@ -30,7 +31,7 @@ from suder.evaluation.task import (
     shapes_task,
 )
 from suder.evaluation.worlds import task_of
-from suder.models import Janus
+from suder.models import Janus, load_model
 from suder.world.drawing import draw
 from suder.world.scenes import all_scenes, prompts, scenes
 from suder.world.splits import split_of
@@ -49,12 +50,19 @@ class Scripted:
 
     asks: dict[str, str] = {}  # noqa: RUF012
     max_new_tokens = 32
+    weights = torch.zeros(3)
 
     def __init__(self, pictures: dict[str, np.ndarray], captions: dict[bytes, str]) -> None:
         self.pictures, self.captions = pictures, captions
         self.drawn: list[np.ndarray] = []
         self.said: list[str] = []
         self.calls: list[tuple[str, int, dict[str, Any]]] = []
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"model.layer.weight": self.weights}
+
+    def save_description(self, folder: Any) -> None:
+        (Path(folder) / "tokenizer.json").write_text("{}")
 
     def sample(
         self, model: Any, direction: str, condition: Any, n: int = 1, **how: Any
@@ -138,6 +146,19 @@ def test_greedy_draws_a_repeated_prompt_once(scripted: tuple[Scripted, np.ndarra
         np.testing.assert_array_equal(drawn[item], model.pictures[prompt])
 
 
+def test_nearly_greedy_drawings_are_one_for_each_item(
+    scripted: tuple[Scripted, np.ndarray], task: Task
+):
+    model, _ = scripted
+    few = Task(**{**vars(task), "prompts": [task.prompts[1]] * 60, "nearly_greedy": 0.1})
+    found = evaluate(model, task=few, progress=False)
+    direction, count, how = model.calls[0]
+    assert (direction, count, how["temperature"]) == ("generation", 60, 0.1)
+    assert [how["greedy"] for direction, _, how in model.calls if direction == "understanding"]
+    assert found.settings["nearly_greedy"] == 0.1
+    assert "nearly_greedy" not in settings_of(model, few, greedy=False)
+
+
 def test_a_random_model_gives_the_same_answers_twice_and_round_the_disk(
     shared_janus: Janus, tmp_path: Path
 ):
@@ -160,12 +181,12 @@ def test_shapes_task_asks_of_its_split_and_nothing_twice():
     assert len(task.prompts) == len(task.pictures) == len(task.references) == 400
     assert len(set(task.prompts)) == 400
     for prompt in task.prompts:
-        kinds = asked_kinds(prompt)
-        assert len(kinds) == 1 or split_of((kinds[0], kinds[1])) == "test"
+        first, second = asked_kinds(prompt)
+        assert split_of((first, second)) == "test"
     for reference, category in zip(task.references, task.picture_categories, strict=True):
         assert category in CATEGORIES
-        kinds = asked_kinds(reference)
-        assert len(kinds) == 1 or split_of((kinds[0], kinds[1])) == "test"
+        first, second = asked_kinds(reference)
+        assert split_of((first, second)) == "test"
     every = list(range(400))
     truths = task.judge_captions(list(task.references), every)["correct"]
     assert truths.all(), "true captions of the pictures are right"
@@ -186,9 +207,9 @@ def test_clusters_are_combinations_of_things():
 def test_validation_is_part_of_unlabelled_and_never_of_test():
     task = shapes_task("validation", 150, 0)
     for prompt in task.prompts:
-        kinds = asked_kinds(prompt)
-        assert len(kinds) == 1 or split_of((kinds[0], kinds[1])) == "unlabelled"
-        assert len(kinds) == 1 or in_validation(kinds)
+        first, second = asked_kinds(prompt)
+        assert split_of((first, second)) == "unlabelled"
+        assert in_validation((first, second))
     pairs = {tuple(sorted(kinds_of(scene))) for scene in scenes("unlabelled", 3000, 0)}
     pairs = {pair for pair in pairs if len(pair) == 2}
     share = np.mean([in_validation(pair) for pair in pairs])
@@ -210,7 +231,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="no split 'train'; there are supervised, unlabelled"):
         shapes_task("train", 5, 0)
     with pytest.raises(
-        ValueError, match="no judge for world 'faces'; there are judges for shapes, digits"
+        ValueError, match="no judge for world 'faces'; there are judges for shapes, digits, emoji"
     ):
         task_of("faces", "test", 5, 0)
 
@@ -219,6 +240,7 @@ def test_compare_equals_the_arithmetic(task: Task, scripted: tuple[Scripted, np.
     model, right = scripted
     base = evaluate(model, task=task, progress=False)
     model.pictures = {prompt: draw(scene_of(prompt), 6) for prompt in task.prompts}
+    model.weights = torch.ones(3)
     tuned = evaluate(model, task=task, progress=False)
     rows = compare(base, tuned)
     row = headline(rows, "generation")
@@ -226,7 +248,11 @@ def test_compare_equals_the_arithmetic(task: Task, scripted: tuple[Scripted, np.
     assert row["difference"] == pytest.approx(20 / 60)
     direct = paired_interval(right, np.ones(60), task.prompt_clusters)
     assert row["interval"] == [direct.low, direct.high]
-    assert headline(rows, "understanding")["difference"] == 0.0
+    nothing = headline(rows, "understanding")
+    assert nothing["difference"] == 0.0
+    assert nothing["interval"][0] < 0 < nothing["interval"][1], "60 items do not prove a 0"
+    itself = headline(compare(base, base), "generation")
+    assert (itself["difference"], itself["interval"]) == (0.0, [0.0, 0.0])
     for direction in ("generation", "understanding"):
         parts = [
             row for row in rows if row["direction"] == direction and row["category"] in CATEGORIES
@@ -240,6 +266,30 @@ def test_compare_equals_the_arithmetic(task: Task, scripted: tuple[Scripted, np.
     alone = accuracies(tuned)
     assert alone[0]["accuracy"] == 1.0
     assert alone[0]["n"] == 60
+
+
+def test_an_evaluation_is_reused_only_of_the_same_weights_inputs_and_settings(
+    task: Task, scripted: tuple[Scripted, np.ndarray], tmp_path: Path
+):
+    model, _ = scripted
+    file = tmp_path / "one.npz"
+    assert kept_evaluation(file, settings_of(model, task)) is None
+    evaluate(model, task=task, progress=False).save(file)
+    assert kept_evaluation(file, settings_of(model, task)) is not None
+    changed = [
+        settings_of(model, task, **how)
+        for how in ({"seed": 1}, {"greedy": False}, {"guidance": 2.0}, {"max_new_tokens": 9})
+    ]
+    pictures = [picture ^ (i == 5) for i, picture in enumerate(task.pictures)]
+    for field, other in (("pictures", pictures), ("prompts", list(task.prompts)[::-1])):
+        changed.append(settings_of(model, Task(**{**vars(task), field: other})))
+    model.weights = torch.tensor([0.0, 0.0, 1e-7])
+    changed.append(settings_of(model, task))
+    for settings in changed:
+        assert kept_evaluation(file, settings) is None
+    file.write_bytes(file.read_bytes()[:-100])
+    model.weights = Scripted.weights
+    assert kept_evaluation(file, settings_of(model, task)) is None
 
 
 def test_different_inputs_cannot_be_compared(
@@ -330,11 +380,13 @@ def test_command(shared_janus: Janus, tmp_path: Path, capsys: pytest.CaptureFixt
     shared_janus.save(folder)
     model = ["evaluate", str(folder), "--n", "6"]
     assert main([*model, "--sampled", "--out", str(tmp_path / "items.npz")]) == 0
-    assert "0.0 to 0.0%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"0\.0% │ 0\.0 to [3-9]\d\.\d%", said), "six items say little"
     saved = load_evaluation(tmp_path / "items.npz")
     assert saved.settings == {
-        "task": "shapes/test", "seed": 0, "greedy": False, "temperature": 1.0, "guidance": 1.0,
-        "max_new_tokens": 32, **shared_janus.asks,
+        "task": "shapes/test", "inputs": shapes_task("test", 6, 0).digest(), "seed": 0,
+        "greedy": False, "temperature": 1.0, "guidance": 1.0, "max_new_tokens": 32,
+        **shared_janus.asks, **about_model(load_model(folder)),
     }  # fmt: skip
     capsys.readouterr()
     mine = tmp_path / "prompts.txt"

@@ -1,4 +1,4 @@
-"""Paired bootstrap intervals and reward accuracy against plain loops and known distributions."""
+"""Intervals and reward accuracy against plain loops, textbooks and known distributions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import math
 import numpy as np
 import pytest
 
+from suder.evaluation.pooling import pooled_interval, seeds_tell
 from suder.evaluation.statistics import (
     Interval,
+    jackknife,
     mean_interval,
     paired_interval,
+    quantile,
     ratio_interval,
     reward_accuracy,
 )
@@ -41,33 +44,83 @@ def test_identical_items_in_a_cluster_add_nothing():
     assert repeated.high - repeated.low > 2.5 * (naive.high - naive.low)
 
 
-def test_interval_covers_the_truth_95_times_in_100():
-    """Clusters of correlated items and of unequal sizes, 400 simulated evaluations."""
-    rng = np.random.default_rng(2)
-    covered = 0
-    for trial in range(400):
-        sizes = rng.integers(1, 8, size=80)
-        chance = rng.beta(2, 3, size=80)  # mean 0.4, shared by a cluster's items
-        clusters = np.repeat(np.arange(80), sizes)
-        values = rng.random(sizes.sum()) < chance[clusters]
-        found = mean_interval(values, clusters, resamples=500, seed=trial)
-        covered += found.low <= 0.4 <= found.high
-    assert 0.915 <= covered / 400 <= 0.975
-
-
-def test_same_seed_same_bits_and_clusters_may_be_named_by_words():
+def test_clusters_may_be_named_by_words_and_their_order_says_nothing():
     values = np.random.default_rng(3).random(200)
     words = [f"prompt {i % 50}" for i in range(200)]
-    assert mean_interval(values, words, seed=3) == mean_interval(values, words, seed=3)
-    numbers = [i % 50 for i in range(200)]
-    assert mean_interval(values, words, seed=3) == mean_interval(values, numbers, seed=3)
-    assert mean_interval(values, words, seed=3) != mean_interval(values, words, seed=4)
+    found = mean_interval(values, words)
+    assert mean_interval(values, [i % 50 for i in range(200)]) == found
+    assert mean_interval(values[::-1], words[::-1]) == pytest.approx(found, abs=1e-12)
 
 
 def test_ratio_weights_items_by_the_denominator():
     found = ratio_interval([1.0, 30.0], [2.0, 40.0], ["a", "b"])
     assert found.estimate == pytest.approx(31 / 42, abs=1e-12)
-    assert (found.low, found.high) == pytest.approx((0.5, 0.75), abs=1e-12)
+    assert (found.n, found.clusters) == (2, 2)
+    silent = ratio_interval([1.0, 30.0, 0.0], [2.0, 40.0, 0.0], ["a", "b", "c"])
+    assert silent[:3] == found[:3], "a cluster with nothing to count is none"
+
+
+def test_equal_clusters_give_students_t_on_their_means():
+    """Far from the ends the interval is the textbook's: mean +- t * std / sqrt(clusters)."""
+    rng = np.random.default_rng(6)
+    values = (rng.random((12, 40)) < rng.uniform(0.35, 0.65, 12)[:, None]) * 1.0
+    found = mean_interval(values.ravel(), np.repeat(np.arange(12), 40))
+    means = values.mean(1)
+    half = 2.200985160082949 * means.std(ddof=1) / math.sqrt(12)  # t of 11 degrees, 0.975
+    assert found.estimate == pytest.approx(means.mean(), abs=1e-12)
+    spread = jackknife(values.ravel(), np.ones(480), np.repeat(np.arange(12), 40))
+    assert spread.variance == pytest.approx(means.var(ddof=1) / 12, rel=1e-9)
+    assert spread.degrees == pytest.approx(11)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+
+
+def test_intervals_never_leave_their_range_nor_close_on_nothing_seen():
+    """All right, none changed, one cluster: the bootstrap gives a width of 0 to each."""
+    tens = np.repeat(np.arange(10), 60)
+    sure = mean_interval(np.ones(600), tens)
+    assert sure.high == 1.0
+    assert 0.6 < sure.low < 0.75, "ten prompts all right: as ten items, at t of 9 degrees"
+    still = paired_interval(np.ones(600), np.ones(600), tens)
+    assert still.low == pytest.approx(-still.high)
+    assert 0.15 < still.high < 0.3
+    one = mean_interval([1, 0, 1, 1], ["a"] * 4)
+    assert one.low < 0.05
+    assert one.high > 0.95
+    worse = paired_interval(np.ones(40), np.zeros(40), np.repeat(np.arange(4), 10))
+    assert worse.low == -1.0
+
+
+def test_pooled_runs_of_one_start_and_seed_are_the_paired_interval():
+    rng = np.random.default_rng(7)
+    base, tuned = rng.random(300) < 0.4, rng.random(300) < 0.6
+    clusters = np.arange(300) // 4
+    alone = pooled_interval([tuned * 1.0 - base], ["shapes"], clusters)
+    assert alone == pytest.approx(paired_interval(base, tuned, clusters), abs=1e-12)
+    assert not seeds_tell(["shapes", "shapes-2"])
+    twice = pooled_interval([tuned * 1.0 - base] * 2, ["shapes", "shapes-2"], clusters)
+    assert twice.estimate == pytest.approx(alone.estimate, abs=1e-12)
+    narrower = (twice.high - twice.low) / (alone.high - alone.low)
+    assert narrower > 0.9, "the same items are one cluster; of two it would be 0.71"
+
+
+def test_pooled_intervals_hold_the_spread_of_seeds():
+    """Against the parts computed one by one: items as one set, seeds within their own start."""
+    rng = np.random.default_rng(8)
+    luck = np.array([0.0, 0.08, -0.08, 0.3, 0.42, 0.30])  # two starts, three seeds
+    values = (rng.random((6, 400)) < 0.3 + luck[:, None]) * 1.0
+    starts, clusters = ["a"] * 3 + ["b"] * 3, np.arange(400) // 2
+    found = pooled_interval(values, starts, clusters)
+    items = jackknife(values.mean(0), np.ones(400), clusters)
+    means = values.mean(1)
+    seeds = (3 * means[:3].var(ddof=1) + 3 * means[3:].var(ddof=1)) / 36
+    degrees = (items.variance + seeds) ** 2 / (items.variance**2 / 199 + seeds**2 / 4)
+    half = quantile(degrees, 0.95) * math.sqrt(items.variance + seeds)
+    assert found.estimate == pytest.approx(means.mean(), abs=1e-12)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+    alone = pooled_interval(values, list(range(6)), clusters)
+    assert found.high - found.low > 1.3 * (alone.high - alone.low)
+    with pytest.raises(ValueError, match=r"differences \(6, 400\) must be \[runs, items\]"):
+        pooled_interval(values, ["a"], clusters)
 
 
 def test_nothing_to_count_gives_nan_not_a_number_that_looks_like_a_result():
@@ -90,6 +143,8 @@ def test_sets_of_different_length_are_refused():
         paired_interval([True], [True, False], ["a", "b"])
     with pytest.raises(ValueError, match="one length"):
         mean_interval([1.0, 2.0], ["a"])
+    with pytest.raises(ValueError, match="from 0 to the denominator"):
+        mean_interval([1.0, 2.0], ["a", "b"])
 
 
 def test_reward_accuracy_equals_the_loop_over_pairs():

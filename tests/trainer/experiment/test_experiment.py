@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ from suder.experiment.plot import plot
 from suder.experiment.runner import finished, run_cells
 from suder.experiment.table import markdown
 from suder.models import Janus
+from suder.run.trainer import Trainer
 from suder.settings.config_file import dump_config, load_config
 from suder.storage.files import WriteError, finite, read_json, write_json
 from suder.storage.folders import FolderError, claim, sole_writer
+from suder.world import emoji
 from suder.world.splits import split_of
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "experiment.yaml"
@@ -91,6 +94,37 @@ def test_every_arm_of_the_recipe_is_a_valid_training_run():
     }
     for config in configs.values():
         assert config.checkpoint.keep * config.checkpoint.every >= config.rounds
+
+
+def test_every_arm_of_the_ablations_is_a_run_of_its_own():
+    plan = read_plan(RECIPE.with_name("ablations.yaml"))
+    given = {"output": "x", "data": {"images": "a", "prompts": "b"}}
+    cells = [cell for cell in plan.cells() if cell.arm != CONTROL and cell.seed == 1]
+    configs = {cell.arm: load_config(merge(cell.settings, given)) for cell in cells}
+    assert {config.reward.scorer for config in configs.values()} == {"live", "frozen", "random"}
+    told = [dump_config(config) for config in configs.values()]
+    assert len(set(told)) == len(configs) >= 12
+    default = {**given, **plan.common}
+    assert told[list(configs).index("live")] == dump_config(load_config(default))
+
+
+def test_the_ablations_run(tmp_path: Path):
+    """Each arm that no other test trains, for a round, as `suder experiment` does."""
+    arms = ["no-eos", "centred-sum", "entropy", "critical", "siblings"]
+    tiny = ["rounds=1", "inputs_per_round=2", "candidates=2", "sampling.max_new_tokens=4",
+            "reward.cut_captions=keep", "guard.enabled=false", "checkpoint.every=1"]  # fmt: skip
+    plan = (
+        read_plan(RECIPE.with_name("ablations.yaml")).changed(tiny).narrowed(arms=arms, seeds=[1])
+    )
+    write_inputs(tmp_path / "inputs", pictures=8, prompt_count=8, hold_back=False, world="shapes")
+    finals = set()
+    for cell in plan.cells():
+        if cell.arm == CONTROL:
+            continue
+        config = load_config(cell.tree(tmp_path / cell.arm, tmp_path / "inputs"))
+        Trainer(config, quiet=True).run()
+        finals.add((tmp_path / cell.arm / "model" / "model.safetensors").read_bytes())
+    assert len(finals) == len(arms)
 
 
 def test_cells_start_with_the_controls_and_differ_in_name_and_fingerprint(
@@ -177,6 +211,32 @@ def test_changes_on_the_command_line():
     }
     with pytest.raises(PlanError, match=r"expected section\.key=value"):
         read_change("a")
+
+
+def test_the_emoji_recipe_has_its_arms_and_controls():
+    plan = read_plan(RECIPE.with_name("emoji.yaml"))
+    assert plan.measures.world == "emoji"
+    assert plan.seeds == [1, 2, 3]
+    assert list(plan.arms) == ["start", "grpo", "simpo", "grpo-judge", "grpo-random"]
+    for cell in plan.cells():
+        cell.check()
+
+
+def test_inputs_of_emoji_are_of_the_unlabelled_split(emoji_world, tmp_path, monkeypatch):
+    drawn: list[emoji.Kind] = []
+    draw = emoji.draw
+    monkeypatch.setattr(emoji, "draw", lambda kind, seed: (drawn.append(kind), draw(kind, seed))[1])
+    every = set(emoji.kinds("unlabelled"))
+    for hold_back, known in ((False, every), (True, set(filterfalse(emoji.held_back, every)))):
+        drawn.clear()
+        folder = tmp_path / str(hold_back)
+        write_inputs(folder, pictures=70, prompt_count=130, hold_back=hold_back, world="emoji")
+        asked = (folder / "prompts.txt").read_text().splitlines()
+        assert set(asked) == {emoji.prompt(kind) for kind in known}
+        assert set(drawn) == known
+        assert len(asked) == 130
+        pictures = [np.asarray(Image.open(one)) for one in (folder / "images").glob("*.png")]
+        assert len({picture.tobytes() for picture in pictures}) == len(pictures) == 70
 
 
 def test_inputs_are_unlabelled_and_can_leave_validation_out(tmp_path: Path):

@@ -54,7 +54,7 @@ def oracle(settings: ObjectiveSection, new: torch.Tensor, old: torch.Tensor, sta
 @pytest.mark.parametrize("kl", [0.0, 0.3])
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_gradient(name: str, kl: float) -> None:
-    settings = ObjectiveSection(name=name, kl=kl)
+    settings = ObjectiveSection(name=name, kl=kl, kl_estimator="k3" if kl else "exact")
     new, old, start = packed(1), packed(2), packed(3)
     new.requires_grad_()
     cu_seqlens = torch.tensor([0, *LENGTHS]).cumsum(0)
@@ -68,6 +68,25 @@ def test_value_and_gradient(name: str, kl: float) -> None:
     tolerance = TOLERANCES["objective", "cpu", torch.float32]
     torch.testing.assert_close(loss.double(), expected, **tolerance)
     torch.testing.assert_close(gradient, expected_gradient, **tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exact_kl_is_averaged_over_each_sequence(name: str) -> None:
+    """In place of k3, and with its weight: a pair's two sequences count half each."""
+    settings = ObjectiveSection(name=name, kl=0.3)
+    new, old, start = packed(1), packed(2), packed(3)
+    divergence = packed(4).neg().requires_grad_()
+    rest = new, torch.arange(10), torch.tensor([0, *LENGTHS]).cumsum(0), torch.tensor(ADVANTAGE)
+    loss = objective_loss(settings, *rest, old, start, kl=divergence)
+    (gradient,) = torch.autograd.grad(loss, divergence)
+    weight = 0.5 if name in ("simpo", "dpo") else 1.0
+    expected = oracle(settings.model_copy(update={"kl": 0.0}), new, old, start)
+    each = divergence.detach().double().split(LENGTHS)
+    expected = expected + 0.3 * weight * sum(one.mean() for one in each)
+    share = torch.cat([torch.full((n,), 0.3 * weight / n) for n in LENGTHS])
+    tolerance = TOLERANCES["objective", "cpu", torch.float32]
+    torch.testing.assert_close(loss.detach().double(), expected, **tolerance)
+    torch.testing.assert_close(gradient, share, **tolerance)
 
 
 def test_another_preference_loss() -> None:
@@ -95,7 +114,7 @@ def test_kl_alone_pulls_towards_the_start() -> None:
     """With no advantage the gradient of the k3 term has the sign of log p - log q."""
     new, start = packed(1).requires_grad_(), packed(3)
     cu_seqlens = torch.tensor([0, *LENGTHS]).cumsum(0)
-    settings = ObjectiveSection(kl=0.1)
+    settings = ObjectiveSection(kl=0.1, kl_estimator="k3")
     loss = objective_loss(
         settings, new, torch.arange(10), cu_seqlens, torch.zeros(4), new.detach(), start
     )

@@ -68,12 +68,17 @@ def test_understanding_equals_textbook(shared_janus, textbook, pictures):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("include_eos", [True, False])
-def test_generation_equals_textbook(shared_janus, textbook, prompts, drawn, include_eos):
+def test_generation_equals_textbook(shared_janus, textbook, prompts, drawn, include_eos, reduction):
     asked = [prompts[i // 2] for i in range(8)]
     shown = shared_janus.pixels(shared_janus.decode(drawn))
-    ours = DualReward(shared_janus, include_eos=include_eos).generation(asked, drawn)
-    assert_near(ours, generation_oracle(textbook, asked, shown, include_eos))
+    reward = DualReward(shared_janus, include_eos=include_eos, reduction=reduction)
+    expected = generation_oracle(textbook, asked, shown, include_eos)
+    if reduction == "sum":
+        lengths = [len(textbook.ids(prompt)) - (not include_eos) for prompt in asked]
+        expected = [length * mean for length, mean in zip(lengths, expected, strict=True)]
+    assert_near(reward.generation(asked, drawn), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
@@ -251,9 +256,9 @@ def test_the_reward_goes_through_the_op(shared_model, drawn, monkeypatch):
     calls = []
     real = rewards.linear_sequence_logprob
 
-    def spy(hidden, weight, target, cu_seqlens, bias):
+    def spy(hidden, weight, target, cu_seqlens, bias, reduction):
         calls.append((len(target), len(cu_seqlens) - 1))
-        return real(hidden, weight, target, cu_seqlens, bias)
+        return real(hidden, weight, target, cu_seqlens, bias, reduction=reduction)
 
     monkeypatch.setattr(rewards, "linear_sequence_logprob", spy)
     DualReward(shared_model, batch_size=4).understanding(drawn, CAPTIONS)
@@ -270,6 +275,8 @@ def test_impossible_arguments_are_named(shared_model, drawn):
         reward.generation(["a"] * 3, drawn, group=2)
     with pytest.raises(TypeError, match="strings or id tensors, got both"):
         reward.understanding(drawn[:2], ["a", torch.tensor([1])])
+    with pytest.raises(ValueError, match="reduction: takes 'mean' or 'sum', got 'max'"):
+        DualReward(shared_model, reduction="max")
     with pytest.raises(ValueError, match="scorer: takes 'live' or 'frozen', got 'dead'"):
         DualReward(shared_model, scorer="dead")
 

@@ -211,6 +211,21 @@ def test_the_losses_are_the_textbook_ones(small):
     torch.testing.assert_close(found.double(), -torch.cat(image).mean(), rtol=1e-5, atol=0)
 
 
+def test_codes_of_patches_are_alike_where_the_patches_are():
+    generator = torch.Generator().manual_seed(0)
+    # Two patterns, each pale and dark, and each of the four a little changed.
+    pattern = 60 * torch.rand(2, 1, 48, generator=generator)
+    level = torch.tensor([0.0, 150.0])[None, :, None]
+    centres = (pattern + level).repeat_interleave(2, 1).flatten(0, 1)
+    centres = centres + torch.rand(8, 48, generator=generator)
+    codes = patches.codes_of(centres, 6)
+    assert unit(codes)
+    cosines = (codes @ codes.T).fill_diagonal_(-1)
+    assert cosines.argmax(1).tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+    flat = patches.codes_of(torch.full((3, 48), 7.0), 6)  # no differences, no numbers that are none
+    assert flat.isfinite().all()
+
+
 def test_the_rate_rises_and_falls():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     plan = schedule.up_then_cosine(optimizer, 40)
@@ -224,7 +239,8 @@ def test_the_rate_rises_and_falls():
     assert rates[-1] < 0.02
 
 
-def test_twenty_steps_of_warm_up_lower_both_losses_and_spare_the_vq_model(small):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_twenty_steps_of_warm_up_lower_both_losses_and_spare_the_vq_model(small, optimizer):
     model, processor = small
     pairs = pairs_of(model, processor, 64)
     frozen = {name: value.clone() for name, value in model.model.vqmodel.state_dict().items()}
@@ -237,7 +253,7 @@ def test_twenty_steps_of_warm_up_lower_both_losses_and_spare_the_vq_model(small)
         return said.item(), drawn.item()
 
     before = measure()
-    settings = warmup.WarmupSettings(steps=20, batch=16, lr=1e-2)
+    settings = warmup.WarmupSettings(steps=20, batch=16, lr=1e-2, optimizer=optimizer)
     warmup.train_warmup(model, processor, pairs, settings, seed=0, log=lambda row: None)
     after = measure()
     assert after[0] < 0.8 * before[0]
@@ -245,6 +261,22 @@ def test_twenty_steps_of_warm_up_lower_both_losses_and_spare_the_vq_model(small)
     assert not any(p.requires_grad for p in model.model.vqmodel.parameters())
     for name, value in model.model.vqmodel.state_dict().items():
         assert torch.equal(value, frozen[name]), name
+
+
+def test_muon_takes_the_matrices_of_layers_and_adamw_the_rest_once_each(small):
+    model, _ = small
+    trained = warmup.trainable(model)
+    settings = warmup.WarmupSettings(optimizer="muon")
+    adamw, muon = (
+        [weight for group in one.param_groups for weight in group["params"]]
+        for one in warmup._optimizers(model, settings)
+    )
+    assert {id(one) for one in adamw + muon} == {id(one) for one in trained}
+    assert len(adamw) + len(muon) == len(trained)
+    layers = model.model.language_model.layers[0]
+    assert any(one is layers.mlp.up_proj.weight for one in muon)
+    assert any(one is model.lm_head.weight for one in adamw)
+    assert any(one is model.get_input_embeddings().weight for one in adamw)
 
 
 def tiny_recipe(**changes) -> recipe.Recipe:
@@ -320,6 +352,8 @@ def test_a_bad_recipe_names_the_setting(tmp_path):
     file.write_text("world: shapes\nvq:\n  stepz: 3\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: `vq\.stepz`"):
         recipe.load_recipe(file)
-    with pytest.raises(FileNotFoundError, match="the ones that come with suder: digits, shapes"):
+    with pytest.raises(
+        FileNotFoundError, match="the ones that come with suder: digits, emoji, shapes"
+    ):
         recipe.load_recipe("cats")
     assert recipe.load_recipe("shapes", seed=7).seed == 7

@@ -55,12 +55,23 @@ RUNS = {
         "sampling.offload=true",
     ),
     "grpo": ("objective.kl=0.05", "optimizer.steps=2"),
-    "simpo": ("objective.name=simpo", "objective.kl=0.05", "lora.rank=4"),
+    "simpo": (
+        "objective.name=simpo", "objective.kl=0.05", "lora.rank=4", "reward.external_weight=0.5",
+        "reward.external=tests.trainer.method.toy_reward:brightness",
+    ),
     "bfloat16": (
         "dtype=bfloat16", "optimizer.shard=true", "optimizer.checkpoint_activations=true",
         "sampling.offload=true",
         "rounds=1", "guard.enabled=false",  # after it, a token of 80 may be another
         "inputs_per_round=1",  # one process has none
+    ),
+    "held": (
+        "directions=generation", "optimizer.shard=true", "optimizer.tokens_per_batch=64",
+        "guard.enabled=false", "rounds=2",
+    ),
+    "held, each alone": (
+        "directions=understanding", "objective.name=simpo", "lora.rank=4", "guard.enabled=false",
+        "rounds=2",
     ),
     # Its loss sorts all pairs of the round; alone, the blocks of a direction are several.
     "aot": (
@@ -171,5 +182,5 @@ def test_accelerate_launches_the_command(make: Make, tmp_path: Path) -> None:
     done = launch("train", settings, launcher=accelerate)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("memory:") == 1
-    assert done.stderr.count("1 rounds; the weights of round 1 are in") == 1
+    assert done.stderr.count("1 round; the weights of round 1 are in") == 1
     assert load_model(Path(config.output) / "model")

@@ -17,7 +17,7 @@ from suder.cli import main
 from suder.evaluation.statistics import Interval
 from suder.report import curves, gallery, write_report
 from suder.storage.files import write_json, write_jsonl, write_text
-from tests.trainer.report.test_report import evaluation, make_run
+from tests.trainer.report.test_report import evaluation, make_looks, make_run
 
 SCRIPT = "<script>document.title='hit'</script>"
 HOSTILE = SCRIPT + "<img src=x onerror=document.title='hit'>'\"></b>"
@@ -50,7 +50,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the diagrams and the bootstrap, which take most of a page's time and are numbers."""
+    """Without the diagrams, which take most of a page's time, and with plain intervals."""
 
     def interval(values: Any, clusters: Any, **_: Any) -> Interval:
         return Interval(float(np.mean(values)), 0.0, 1.0, len(values), 1)
@@ -315,3 +315,21 @@ def test_only_a_report_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture
         assert main(["report", str(run)]) == 0
     assert main(["report", str(run), "--out", str(mine), "--overwrite"]) == 0
     assert mine.read_text() == linked.read_text()
+
+
+def test_looks_of_somebody_else(tmp_path: Path, plain: None) -> None:
+    """Texts of a look are text, its pictures are drawn again from their pixels, or left out."""
+    run = make_run(tmp_path / "run", None)
+    make_looks(run, 3)
+    honest = Elements(write_report(run).read_text(encoding="utf-8")).found
+    looks = run / "looks"
+    tree = json.loads((looks / "inputs.json").read_text())
+    write_json(looks / "inputs.json", {**tree, "prompts": [HOSTILE, HIDDEN]})
+    for number, pictures in enumerate((["no base64!"] * 2, ["PHN2Zy8+"] * 2, [7])):
+        write_json(looks / f"{number:06d}.json", {"pictures": pictures, "captions": [HOSTILE] * 2})
+    page = Elements(write_report(run).read_text(encoding="utf-8"))
+    assert page.found <= honest | {("div",), ("ul",), ("li",)} | {("div", "class")}
+    assert SCRIPT in page.text
+    assert "looks: a picture left out" in page.text
+    assert "000002.json: left out" in page.text
+    assert not any(mark in page.text for mark in "\x1b\u202e\x00")

@@ -16,9 +16,12 @@ from PIL import Image
 from suder.cli import main
 from suder.evaluation.compare import compare, headline
 from suder.evaluation.result import Evaluation, Items
+from suder.guard.strip import Strip
 from suder.report import write_report
 from suder.report.gallery import PICTURES
+from suder.report.strips import LOOKS
 from suder.report.tables import verdict
+from suder.run.looks import save_strip
 from suder.storage.files import write_json, write_jsonl, write_text
 
 N = 40
@@ -204,3 +207,64 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def make_looks(folder: Path, looks: int) -> None:
+    """Of a run: pictures of one grey each, brighter by the look; captions that change half-way."""
+    shown = [base64.b64encode(png(200)).decode()] * 2
+    for number in range(looks):
+        pictures = np.full((2, 8, 8, 3), number, dtype=np.uint8)
+        captions = ("a <b>dog</b>", "a dog" if number < looks // 2 else "a cat")
+        save_strip(folder, number, Strip(pictures, captions))
+    write_json(folder / "looks" / "inputs.json", {"prompts": ["x & y", "z"], "pictures": shown})
+
+
+def png(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), level, dtype=np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def level(source: str) -> int:
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    return int(np.asarray(picture)[0, 0, 0])
+
+
+def test_the_same_inputs_over_the_rounds(tmp_path: Path):
+    """A row a prompt, a column a look, in their order; a caption once for all rounds it stood."""
+    folder = make_run(tmp_path / "run", None)
+    before = len(read(folder).sources)
+    make_looks(folder, 30)
+    page = read(folder)
+    drawn = page.sources[before:]  # the looks' pictures stand last
+    assert len(drawn) == 2 * LOOKS + 2
+    assert [level(one) for one in drawn[:LOOKS]] == sorted(level(one) for one in drawn[:LOOKS])
+    assert (level(drawn[0]), level(drawn[LOOKS - 1])) == (0, 29)
+    assert [level(one) for one in drawn[-2:]] == [200, 200]
+    words = " ".join(page.words.split())
+    assert "x & y" in words
+    assert "0 to 29 a <b>dog</b>" in words
+    assert re.search(r"0 to \d+ a dog \d+ to 29 a cat", words)
+
+
+def test_looks_that_are_done_again_are_not_shown(tmp_path: Path):
+    """A run that was killed has files of looks beyond its last round."""
+    folder = make_run(tmp_path / "run", None)  # 30 rounds
+    make_looks(folder, 6)
+    (folder / "looks" / "000005.json").rename(folder / "looks" / "000031.json")
+    assert "a <b>dog</b>" in read(folder).words
+    assert "31" not in re.findall(r"\d+ to (\d+)", read(folder).words)
+
+
+def test_curves_of_what_no_reward_contains(tmp_path: Path):
+    """A panel for each statistic that was logged, and none without."""
+    folder = make_run(tmp_path / "run", None)
+    plain = read(folder)
+    assert "What no reward contains" not in plain.words
+    same = {"guard/kl/generation": 0.0, "guard/length/understanding": 7.0}
+    rows = [{"round": at, **same, "guard/dark/generation": at / 100} for at in (0, 10, 20)]
+    rows[0]["guard/dark_band/generation"] = 0.05
+    write_jsonl(folder / "metrics.jsonl", rows)
+    page = read(folder)
+    assert "What no reward contains" in page.words
+    assert len(page.sources) == len(plain.sources)  # one more here, and no training curves

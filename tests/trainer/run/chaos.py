@@ -54,6 +54,7 @@ RUNS = (
     ("guard.kl_limit=1e-9", "guard.action=rollback", "guard.max_rollbacks=9"),
     ("guard.kl_limit=100.0", "guard.action=watch", "checkpoint.state_every=3", "seed=4"),
     ("guard.kl_limit=100.0", "guard.action=watch", "objective.name=simpo", "lora.rank=2"),
+    ("guard.kl_limit=100.0", "guard.action=watch", "directions=generation"),
 )
 
 

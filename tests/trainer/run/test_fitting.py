@@ -46,7 +46,7 @@ def test_prompts_that_are_too_long_are_dropped_at_the_start(
     assert "too long: " in row["why"]
     positions = trainer.learner.policy.positions
     assert f"more than the model's {positions} positions" in row["why"]
-    assert "1 inputs dropped" in capsys.readouterr().err
+    assert "1 input dropped" in capsys.readouterr().err
     assert Trainer.resume(config.output, quiet=True).inputs == trainer.inputs.load(trainer.folder)
 
 
@@ -90,7 +90,7 @@ def test_weights_that_overflow_reach_the_guard(
     """In the middle of a run, whatever part of a round meets them first."""
     config = make_config(
         "rounds=4", f"guard.action={action}", "guard.max_rollbacks=1", "guard.every=9",
-        "guard.evidence=0", f"model={model_folder}",
+        "guard.false_keep=0.99", f"model={model_folder}",
     )  # fmt: skip
     honest = Learner.optimise
 

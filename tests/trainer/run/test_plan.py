@@ -39,6 +39,10 @@ FROZEN = "dtype=bfloat16 reward.scorer=frozen optimizer.tokens_per_batch=100"
     ("model_folder", "settings"),
     [
         ("janus", "directions=understanding"),
+        ("janus", "directions=generation objective.kl_estimator=k3"),
+        # What is held is more than what is trained: captions of many tokens.
+        ("liquid", "directions=generation objective.name=expert sampling.max_new_tokens=100"),
+        ("emu3", "directions=understanding sampling.guidance=3 sampling.policy=cfg"),
         ("janus", "objective.name=simpo dtype=bfloat16"),
         ("janus", "optimizer.tokens_per_batch=200 sampling.guidance=3 sampling.policy=cfg"),
         ("janus", "optimizer.checkpoint_activations=true lora.rank=4"),

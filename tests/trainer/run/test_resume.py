@@ -12,10 +12,13 @@ import pytest
 
 import suder.run.learner
 import suder.run.rounds
+import suder.run.sampled
 import suder.storage.files
 from suder.guard.rule import Guard
+from suder.run.folder import RunError
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
+from suder.settings.config_file import load_config
 from suder.storage.files import read_jsonl
 
 Make = Callable[..., TrainConfig]
@@ -24,6 +27,7 @@ CHANGES = ("guard.every=2", "guard.patience=1", "checkpoint.every=3", "checkpoin
 GUARD = {
     "rolls back": ("guard.kl_limit=1e-9", "guard.action=rollback", "guard.max_rollbacks=5"),
     "keeps": ("guard.kl_limit=100.0", "guard.action=watch", "seed=4"),
+    "keeps, one held": ("guard.kl_limit=100.0", "guard.action=watch", "directions=understanding"),
 }
 
 
@@ -68,7 +72,7 @@ def test_crash_between_any_two_files(
         patch.setattr(suder.storage.files.os, "replace", noting)
         summary = Trainer(whole, quiet=True).run()
     assert summary["guard"]["rollbacks"] == (2 if guard == "rolls back" else 0)
-    assert ("best.old" in names) == (guard == "keeps")
+    assert ("best.old" in names) == (guard != "rolls back")
     expected = result(whole.output)
     for point, name in enumerate(names):
         config = make_config(*changes, output=f"crash{point}")
@@ -86,11 +90,13 @@ def test_resuming_what_is_finished_changes_nothing(make_config: Make, model_fold
     assert result(config.output) == before
 
 
+@pytest.mark.parametrize("directions", ["joint", "generation"])
 def test_phases_on_disk_are_not_done_again(
-    make_config: Make, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: Make, model_folder: Path, monkeypatch: pytest.MonkeyPatch, directions: str
 ) -> None:
     """Sampling is most of a big model's round: what was written is read, not sampled anew."""
-    config = make_config("rounds=1", "guard.enabled=false", f"model={model_folder}")
+    common = ("rounds=1", "guard.enabled=false", f"model={model_folder}")
+    config = make_config(*common, f"directions={directions}")
 
     def dying(*arguments: Any) -> None:
         raise Crash
@@ -100,10 +106,34 @@ def test_phases_on_disk_are_not_done_again(
         with pytest.raises(Crash):
             Trainer(config, quiet=True).run()
     trainer = Trainer.resume(config.output, quiet=True)
-    monkeypatch.setattr(suder.run.rounds, "sample_rollouts", dying)
+    monkeypatch.setattr(suder.run.sampled, "sample_rollouts", dying)
     monkeypatch.setattr(suder.run.rounds, "reward_of", dying)
     monkeypatch.setattr(suder.run.rounds, "select", dying)
     assert trainer.run()["rounds"] == 1
+
+
+def test_a_finished_run_goes_on_for_longer(make_config: Make, lively_model_folder: Path) -> None:
+    changes = (f"model={lively_model_folder}", *CHANGES, *GUARD["keeps"])
+    whole = make_config(*changes, "rounds=4", output="whole")
+    config = make_config(*changes, "rounds=2", output="longer")
+    Trainer(whole, quiet=True).run()
+    Trainer(config, quiet=True).run()
+    with pytest.raises(RunError, match="a run of 2, it cannot become 1"):
+        Trainer.resume(config.output, rounds=1)
+    summary = Trainer.resume(config.output, quiet=True, rounds=4).run()
+    assert summary["rounds_asked"] == 4
+    assert load_config(Path(config.output, "config.yaml")).rounds == 4
+    assert result(config.output) == result(whole.output)
+
+
+def test_what_the_guard_stopped_does_not_go_on(
+    make_config: Make, lively_model_folder: Path
+) -> None:
+    stops = ("guard.kl_limit=1e-9", "guard.patience=1", "guard.every=1", "rounds=2")
+    config = make_config(f"model={lively_model_folder}", *stops)
+    assert Trainer(config, quiet=True).run()["stopped"]
+    with pytest.raises(RunError, match="the guard stopped"):
+        Trainer.resume(config.output, rounds=4)
 
 
 def test_resumed_run_keeps_the_inputs_it_began_with(make_config: Make, tmp_path: Path) -> None:

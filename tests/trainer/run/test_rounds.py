@@ -9,7 +9,8 @@ import torch
 
 from suder.method.rollouts import Rollouts
 from suder.method.selection import select
-from suder.run.rounds import Scored, all_cut, dropped_rows, round_numbers
+from suder.run.rounds import Scored
+from suder.run.said import all_cut, dropped_rows, round_numbers
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -16,7 +16,7 @@ import pytest
 from suder.cli import main
 from suder.guard.watch import Watch
 from suder.method.balance import Updater
-from suder.run import rounds, stopping, trainer
+from suder.run import rounds, sampled, stopping, trainer
 from suder.run.stopping import Stopped, Stopping
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
@@ -28,7 +28,7 @@ Make = Callable[..., TrainConfig]
 # Where the signal comes, the how-manieth time; the round whose state is there afterwards, by
 # checkpoint.state_every: without a state of the round before, an update under way is finished.
 PLACES = {
-    "sample": (rounds, "sample_rollouts", 4, {1: 1, 9: 1}),
+    "sample": (sampled, "sample_rollouts", 4, {1: 1, 9: 1}),
     "score": (rounds, "reward_of", 4, {1: 1, 9: 1}),
     "select": (rounds, "select", 3, {1: 1, 9: 1}),
     "step": (Updater, "step", 2, {1: 1, 9: 2}),
@@ -90,7 +90,7 @@ def test_signal_in_every_phase(
 
 def test_long_phase_is_given_up(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampling of a big model takes minutes: it is not waited for."""
-    monkeypatch.setattr(rounds, "sample_rollouts", lambda *_: time.sleep(60))
+    monkeypatch.setattr(sampled, "sample_rollouts", lambda *_: time.sleep(60))
     trainer = Trainer(make_config("guard.enabled=false"), quiet=True)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     began = time.perf_counter()
@@ -154,13 +154,13 @@ def test_the_command_ends_well(
     config = make_config("rounds=1")
     settings = tmp_path / "settings.yaml"
     settings.write_text(dump_config(config), encoding="utf-8")
-    honest = rounds.sample_rollouts
+    honest = sampled.sample_rollouts
 
     def signalled(*arguments: Any) -> Any:
         os.kill(os.getpid(), number)
         return honest(*arguments)
 
-    monkeypatch.setattr(rounds, "sample_rollouts", signalled)
+    monkeypatch.setattr(sampled, "sample_rollouts", signalled)
     number = signal.SIGTERM
     assert main(["train", str(settings), "--quiet"]) == 0
     assert f"to go on: suder train --resume {config.output}" in capsys.readouterr().err

@@ -41,8 +41,8 @@ def test_what_a_run_leaves(make_config: Make, model_folder: Path) -> None:
     summary = Trainer(config, quiet=True).run()
     run = Path(config.output)
     assert {path.name for path in run.iterdir()} == {
-        ".suder", "best", "checkpoints", "config.yaml", "data", "metrics.jsonl", "model", "rounds",
-        "state", "summary.json", "tensorboard", "versions.json",
+        ".suder", "best", "checkpoints", "config.yaml", "data", "looks", "metrics.jsonl", "model",
+        "rounds", "state", "summary.json", "tensorboard", "versions.json",
     }  # fmt: skip
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["000004", "000005"]
     assert [path.name for path in sorted((run / "rounds").iterdir())] == [
@@ -87,8 +87,11 @@ def test_two_runs_are_equal_and_another_seed_is_not(make_config: Make, model_fol
         "directions=alternating",
         "directions=generation",
         "directions=understanding",
+        "objective.kl_estimator=k3",
         "reward.scorer=frozen",
         "reward.scorer=random",
+        "objective.token_weight=critical",
+        "objective.token_weight=siblings",
         "optimizer.steps=2",
         "optimizer.tokens_per_batch=40",
         "optimizer.balance=false",
@@ -107,6 +110,46 @@ def test_every_setting_changes_the_weights(
     assert all(tensor.isfinite().all() for tensor in final.values())
     largest = max(float((final[name] - default_weights[name]).abs().max()) for name in final)
     assert largest > (1e-8 if change == "optimizer.tokens_per_batch=40" else 1e-5)
+
+
+def test_the_direction_that_is_not_trained_is_held(
+    make_config: Make, lively_model_folder: Path
+) -> None:
+    """Its KL to the start stays a fraction of what it is without a weight worth the name."""
+    common = (
+        f"model={lively_model_folder}", "rounds=12", "guard.enabled=false", "optimizer.lr=0.01",
+        "checkpoint.state_every=12", "checkpoint.every=12",
+    )  # fmt: skip
+    for direction, other in (("understanding", "generation"), ("generation", "understanding")):
+        drift, reward = {}, {}
+        for anchor in (1e-9, 3.0):
+            config = make_config(
+                *common, f"directions={direction}", f"objective.anchor={anchor}",
+                output=f"{direction}{anchor}",
+            )  # fmt: skip
+            Trainer(config, quiet=True).run()
+            series = [row[f"anchor_kl/{other}"] for row in rows(config.output)]
+            assert series[0] < 1e-6
+            drift[anchor] = sum(series[-4:])
+            reward[anchor] = rows(config.output)[-1][f"reward/{direction}"]
+            assert f"kl/{other}" not in rows(config.output)[-1]
+        assert drift[1e-9] > 0.01
+        assert drift[3.0] < 0.5 * drift[1e-9]
+
+
+def test_directions_in_turn_are_held_in_turn(make_config: Make) -> None:
+    """And nothing else is balanced than the directions' own losses."""
+    changes = "directions=alternating", "rounds=4", "guard.enabled=false"
+    config = make_config(*changes, "objective.anchor=0.1")
+    Trainer(config, quiet=True).run()
+    for index, row in enumerate(rows(config.output)):
+        trained, other = [("understanding", "generation"), ("generation", "understanding")][
+            index % 2
+        ]
+        assert f"anchor_kl/{other}" in row
+        assert {key for key in row if key.startswith(("balance", "anchor_kl"))} == {
+            f"balance/{trained}", f"anchor_kl/{other}",
+        }  # fmt: skip
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from suder.method.directions import active
+from suder.method.directions import active, held
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import ConfigError, describe_config, dump_config, load_config
 
@@ -55,6 +55,14 @@ def test_resolved_settings_read_back(settings: Path, tmp_path: Path) -> None:
         ("objective.loss_type=ipo", "loss_type has no meaning for grpo"),
         ("objective.beta=2", "objective.beta is 2.0, which grpo does not use: leave it out"),
         ("objective.margin=0.5", "objective.margin is 0.5, which grpo does not use"),
+        (
+            "objective={kl: 0, kl_estimator: k3}",
+            "objective.kl_estimator is k3, which grpo does not",
+        ),
+        (
+            "objective.anchor=0.1",
+            "objective.anchor holds the direction that a round does not train",
+        ),
         ("objective={name: dpo, clip: 0.1}", "objective.clip is 0.1, which dpo does not use"),
         ("objective={name: expert, normalize: none}", "objective.normalize is none, which expert"),
         (
@@ -202,3 +210,18 @@ def test_every_setting_has_a_meaning_and_limits_hold_for_the_defaults() -> None:
 def test_directions_of_a_round(settings: Path, directions: str, expected: list[str]) -> None:
     config = load_config(settings, [f"directions={directions}"])
     assert [active(config, 1), active(config, 2)] == expected
+
+
+def test_the_other_direction_of_a_round_is_held(settings: Path) -> None:
+    """By itself where one direction is trained alone; where both are in turn, if asked."""
+
+    def resting(*changes: str) -> list[str | None]:
+        return [held(load_config(settings, [*changes]), index) for index in (1, 2)]
+
+    assert resting() == [None, None]
+    assert resting("directions=understanding") == ["generation"] * 2
+    assert resting("directions=generation") == ["understanding"] * 2
+    assert resting("directions=generation", "objective.anchor=0.0") == [None, None]
+    assert resting("directions=alternating") == [None, None]
+    asked = resting("directions=alternating", "objective.anchor=0.1")
+    assert asked == ["generation", "understanding"]

@@ -119,6 +119,19 @@ class Tempered(Janus):
         return made._replace(hidden=made.hidden / 0.99)
 
 
+class AsksOnlyItsOwn(Janus):
+    def forward(self, *args, questions=None, **options):
+        return super().forward(*args, **options)
+
+
+class AsksTheFirst(Janus):
+    """All rows of a batch are asked what the first is."""
+
+    def forward(self, *args, questions=None, **options):
+        questions = questions and questions[:1] * len(questions)
+        return super().forward(*args, questions=questions, **options)
+
+
 class TrainsNoVision(Janus):
     def forward(self, direction, condition, *args, **options):
         made = super().forward(direction, condition, *args, **options)
@@ -209,6 +222,8 @@ BROKEN = [
     ("step_by_step", OnePositionOff),
     ("take", TakesOtherRows),
     ("ratio", Tempered),
+    ("questions", AsksOnlyItsOwn),
+    ("questions", AsksTheFirst),
     ("gradients", TrainsNoVision),
     ("gradients", ForgetsSomeWeights),
     ("recomputed", RecomputesAnother),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from suder.models.base import Condition, Direction, Hidden, Targets
+from suder.models.decoder.asking import after_picture, asked
 from suder.models.decoder.decoding import DecoderDecoding
 from suder.models.decoder.hidden import hidden_states
 from suder.models.decoder.parts import Parts, target_rows
@@ -53,6 +54,7 @@ class DecoderModel(nn.Module, ABC):
     prompts: Prompts
     asks: dict[str, Any]
     reads_tokens = False
+    takes_questions = True
 
     def __init__(
         self,
@@ -154,6 +156,12 @@ class DecoderModel(nn.Module, ABC):
         return self.parts.image_vocab_size
 
     @property
+    def codebook(self) -> Tensor:
+        """`[V, d]`, embeddings of the VQ codes."""
+        weight: Tensor = self.parts.vqmodel.quantize.embedding.weight
+        return weight
+
+    @property
     def tokenizer(self) -> Any:
         return getattr(self.processor, "tokenizer", self.processor)
 
@@ -197,18 +205,26 @@ class DecoderModel(nn.Module, ABC):
 
     # ---- texts
 
-    def too_long(self, direction: Direction, text: str) -> str:
+    def question_ids(self, question: str) -> Tensor:
+        """int64 `[L]`: what stands before the answer to a question about a picture.
+
+        A place for each of the picture's tokens is in it. The answer's own ids, `tokenize`, follow.
+        """
+        return self.prompts.asked_ids(question.strip()).clone()
+
+    def too_long(self, direction: Direction, text: str, question: str | None = None) -> str:
         """Why `text` and a picture do not fit the model's positions, or "" where they do.
 
         "generation": the text is the prompt that the picture answers. "understanding": the text
-        answers the picture.
+        answers the picture, or a `question` about it.
         """
         if direction == "generation":
             prefix = len(self.prompts.prompt_ids(text.strip()))
             answer = self.num_image_tokens + self._row_ends(direction, self.num_image_tokens)
         else:
-            prefix = len(self.prompts.question_ids)
-            answer = len(self.prompts.text_ids(text.strip()))
+            ids = self.prompts
+            before = ids.question_ids if question is None else ids.asked_ids(question.strip())
+            prefix, answer = len(before), len(ids.text_ids(text.strip()))
         return beyond(prefix, answer, self.positions)
 
     def _row_ends(self, direction: Direction, count: int) -> int:
@@ -239,6 +255,7 @@ class DecoderModel(nn.Module, ABC):
         targets: Targets,
         group: int = 1,
         guidance: float = 1.0,
+        questions: Sequence[str] | None = None,
     ) -> Hidden:
         """Hidden states that predict the targets; the head itself is not run.
 
@@ -249,6 +266,8 @@ class DecoderModel(nn.Module, ABC):
             group: consecutive targets that share one condition, which is then computed once.
             guidance: s of the policy that guidance defines (generation only). The last layer is
                 linear, so mixing its inputs, uncond + s * (cond - uncond), mixes the logits.
+            questions: what is asked before each target, in place of the model's own question
+                (understanding only).
 
         Returns:
             Hidden: `hidden[T, D]`, `target[T]`, `cu_seqlens[B + 1]`, and the last layer's `weight`
@@ -258,7 +277,7 @@ class DecoderModel(nn.Module, ABC):
         rows = target_rows(direction, targets, self.num_image_tokens, self.device)
         again = self.checkpoint_activations and torch.is_grad_enabled()
         with self.computing(), recomputed(self.core) if again else nullcontext():
-            return self._forward(direction, condition, rows, group, guidance)
+            return self._forward(direction, condition, rows, group, guidance, questions)
 
     def _forward(
         self,
@@ -267,6 +286,7 @@ class DecoderModel(nn.Module, ABC):
         rows: list[Tensor],
         group: int,
         guidance: float,
+        questions: Sequence[str] | None,
     ) -> Hidden:
         parts = self.parts
         prefix = self.prefix(direction, condition)
@@ -276,10 +296,15 @@ class DecoderModel(nn.Module, ABC):
                 f"targets: {count} conditions of group {group} take {count * group} targets, "
                 f"got {len(rows)}"
             )
-        longest = max(map(len, rows), default=0)
+        read, own = rows, None
+        if questions is not None:
+            prefix, read, own = asked(self.prompts, direction, prefix, rows, questions)
+        longest = max(map(len, read), default=0)
         longest += self._row_ends(direction, longest)
         check_positions(prefix, longest, self.positions, condition)
-        hidden = hidden_states(parts, direction, prefix, rows, group)
+        hidden = hidden_states(parts, direction, prefix, read, group)
+        if own is not None:
+            hidden = hidden[own.to(hidden.device)]
         if guidance != 1.0:
             null = self.prompts.null(parts, direction, prefix.lengths)
             each = null.take([row for row in range(count) for _ in range(group)])
@@ -298,6 +323,7 @@ class DecoderModel(nn.Module, ABC):
         lengths: Sequence[int],
         group: int = 1,
         guidance: float = 1.0,
+        questions: Sequence[str] | None = None,
     ) -> int:
         """Tokens that `forward` would put through the language model, padding included.
 
@@ -311,6 +337,10 @@ class DecoderModel(nn.Module, ABC):
             prefix = [len(self.prompts.prompt_ids(prompt.strip())) for prompt in condition]
         width = int(self.parts.language_model.config.hidden_size)
         read = [length + self._row_ends(direction, length) for length in lengths]
+        if questions is not None:
+            prefix = [self.prompts.picture.stop] * len(prefix)
+            before = [len(after_picture(self.prompts, question)) for question in questions]
+            read = [length + more for length, more in zip(lengths, before, strict=True)]
         count = tokens_read(prefix, read, group, width)
         if guidance != 1.0:
             null = self.prompts.null_lengths(prefix)

@@ -48,11 +48,15 @@ class Prompts(Protocol):
     Attributes:
         question_ids: int64 `[L]`, what stands before a text about a picture, with a place for each
             token of the picture.
+        asked_ids: the same of another question.
+        picture: those places.
         prompt_ids: what stands before the picture of a prompt.
         text_ids: of a text as an answer, ending in EOS.
     """
 
     question_ids: Tensor
+    asked_ids: Callable[[str], Tensor]
+    picture: slice
     prompt_ids: Callable[[str], Tensor]
     text_ids: Callable[[str], Tensor]
 

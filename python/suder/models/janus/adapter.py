@@ -10,7 +10,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from suder.models.decoder.adapter import DecoderModel
 from suder.models.janus import pictures
-from suder.models.janus.layout import QUESTION, system_text
+from suder.models.janus.layout import JUDGE, QUESTION, system_text
 from suder.models.janus.parts import JanusParts
 from suder.models.janus.prefix import JanusPrompts, NullPrompt
 from suder.models.precision import exactly
@@ -30,11 +30,12 @@ class Janus(DecoderModel):
             prompt is. "fixed": so for an empty prompt, the same for every prompt.
         system_prompt: what stands before a question about a picture; None: what the processor puts
             there, which for the published checkpoints is its default system prompt; "": nothing.
+        judge: what is asked about a picture and a text, `{text}`; None: as in `layout.JUDGE`.
         compute, saved: see `DecoderModel`.
         image_size: None, or the model's own: it draws in one size.
 
     Attributes:
-        asks: question, system_prompt and null_prompt as they are, where None left them open.
+        asks: question, judge, system_prompt and null_prompt as they are, where None left them open.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Janus(DecoderModel):
         saved: torch.dtype | None = None,
         system_prompt: str | None = None,
         image_size: int | None = None,
+        judge: str | None = None,
     ) -> None:
         super().__init__(model, processor, compute, saved)
         if image_size not in (None, self.image_size):
@@ -60,6 +62,7 @@ class Janus(DecoderModel):
             "question": question,
             "system_prompt": system_text(processor, system_prompt),
             "null_prompt": null_prompt,
+            "judge": JUDGE if judge is None else judge,
         }
         self.settle()
 

@@ -6,6 +6,7 @@ reads as below, and, before a question about a picture, its system prompt, where
 
     understanding   BOS system <|User|>: <begin_of_image> image*I <end_of_image> Describe the image.
                     <|Assistant|>:  ->  caption EOS
+    judging         the same with Does this picture show ...? Answer yes or no.  ->  yes EOS
     generation      BOS <|User|>: prompt  <|Assistant|>: <begin_of_image>  ->  image tokens
 """
 
@@ -21,6 +22,8 @@ from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 from suder.models.decoder.words import MARK, spelled
 
 QUESTION = "Describe the image."
+# Answered in one word; `suder.SelfJudge` fills in the text.
+JUDGE = "Does this picture show {text}? Answer yes or no."
 
 
 def understanding_ids(

@@ -32,6 +32,7 @@ class JanusPrompts:
         self.processor = processor
         self.null_prompt = null_prompt
         self.question_ids = understanding_ids(processor, question, system_prompt)
+        self.asked_ids = remembered(lambda text: understanding_ids(processor, text, system_prompt))
         places = (self.question_ids == image_token_id).nonzero().flatten()
         self.picture = slice(int(places[0]), int(places[-1]) + 1)
         self.prompt_ids = remembered(lambda text: generation_ids(processor, text))

@@ -14,6 +14,7 @@ from suder.models.one_vocabulary.parts import VocabularyParts
 from suder.models.one_vocabulary.prompts import Frames, VocabularyPrompts
 
 QUESTION = "Describe the image."
+JUDGE = "Does this picture show {text}? Please answer yes or no."
 SYSTEM = "You are a helpful assistant."
 ROW_END = "<|extra_200|>"
 VISUAL = re.compile(r"<\|visual token (\d+)\|>")
@@ -38,6 +39,7 @@ class Emu3(OneVocabulary):
         image_size: side of a picture in pixels, a multiple of 8; None: as saved, or that of the
             processor's `image_area`: 720, of 8,190 tokens, the ends of rows included; 256: 1,056.
         system_prompt: what stands before the user's turn; None: "You are a helpful assistant."
+        judge: what is asked about a picture and a text, `{text}`; None: as in `JUDGE`.
         compute, saved: see `DecoderModel`.
     """
 
@@ -54,6 +56,7 @@ class Emu3(OneVocabulary):
         saved: torch.dtype | None = None,
         system_prompt: str | None = None,
         image_size: int | None = None,
+        judge: str | None = None,
     ) -> None:
         super().__init__(model, processor, compute, saved)
         core = self.core
@@ -84,6 +87,7 @@ class Emu3(OneVocabulary):
             "question": question,
             "system_prompt": system_prompt,
             "null_prompt": null_prompt,
+            "judge": JUDGE if judge is None else judge,
             "image_size": self.image_size,
         }
         self.settle()

@@ -17,6 +17,8 @@ from suder.models.one_vocabulary.taming import FILE, PICKLE, TamingVQ, read_vq
 BEGIN, END = "<boi>", "<eoi>"
 # The words that it was trained with, in both directions.
 QUESTION = "The caption of this image is:"
+# It answers by going on, so the question ends where its answer begins.
+JUDGE = "Does this image show {text}? Answer yes or no. The answer is:"
 DRAW = " Generate an image based on this description."
 NULL = "<unconditional>"
 SIZE = 512
@@ -37,6 +39,7 @@ class Liquid(OneVocabulary):
         null_prompt: the prompt of guidance's unconditional branch; None: "<unconditional>".
         system_prompt: None or "": there is none.
         image_size: side of a picture in pixels; None: as saved, or 512 as it was trained.
+        judge: what is asked about a picture and a text, `{text}`; None: as in `JUDGE`.
         compute, saved: see `DecoderModel`.
     """
 
@@ -54,6 +57,7 @@ class Liquid(OneVocabulary):
         saved: torch.dtype | None = None,
         system_prompt: str | None = None,
         image_size: int | None = None,
+        judge: str | None = None,
     ) -> None:
         super().__init__(model, processor, compute, saved)
         self.vqmodel = None if vqmodel is None else vqmodel.to(self.dtype)
@@ -75,6 +79,7 @@ class Liquid(OneVocabulary):
             "question": question,
             "system_prompt": "",
             "null_prompt": null_prompt,
+            "judge": JUDGE if judge is None else judge,
             "image_size": self.image_size,
         }
         self.settle()
@@ -89,6 +94,11 @@ class Liquid(OneVocabulary):
         rows = len(core.get_input_embeddings().weight)
         end = rows if self.vqmodel is None else first + self.vqmodel.codes
         return VocabularyParts(core, core.model, self.vqmodel, range(first, end))
+
+    @property
+    def codebook(self) -> Tensor:
+        weight: Tensor = self._vq.vq.quantize.embedding.weight
+        return weight
 
     def save(self, path: str | Path) -> None:
         super().save(path)

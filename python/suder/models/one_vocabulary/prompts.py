@@ -51,17 +51,23 @@ class VocabularyPrompts:
         places: int,
         eos: int,
     ) -> None:
-        before, after = frames.question
-        asked = words.within(before, question, after)
-        start = asked.index(frames.opening) + 1
+        self.places, self.words, self.frames = places, words, frames
+        self.question_ids = self._asked(question)
+        start = self.question_ids.tolist().index(frames.opening) + 1
         self.picture = slice(start, start + places)
-        self.question_ids = torch.tensor([*asked[:start], *[0] * places, *asked[start:]])
+        self.asked_ids = remembered(self._asked)
         self.null_ids = torch.tensor(null)
         before, after = frames.prompt
         self.prompt_ids = remembered(lambda text: torch.tensor(words.within(before, text, after)))
         self.text_ids = remembered(
             lambda text: torch.tensor([*words.alone(frames.answer + text.strip()), eos])
         )
+
+    def _asked(self, question: str) -> Tensor:
+        before, after = self.frames.question
+        ids = self.words.within(before, question, after)
+        start = ids.index(self.frames.opening) + 1
+        return torch.tensor([*ids[:start], *[0] * self.places, *ids[start:]])
 
     def prefix(self, parts: VocabularyParts, direction: Direction, condition: Condition) -> Prefix:
         """Of VQ tokens `[C, I]` (understanding) or of C prompts (generation)."""

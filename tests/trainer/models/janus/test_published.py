@@ -164,7 +164,9 @@ def test_what_is_loaded(published: Path, loaded: Any, tmp_path: Path) -> None:
         "question": "Describe the image.",
         "system_prompt": DEFAULT_SYSTEM_PROMPT,
         "null_prompt": "padded",
+        "judge": "Does this picture show {text}? Answer yes or no.",
     }
+    assert not suder.SelfJudge(loaded).unavailable
     loaded.save(tmp_path)
     again = suder.load_model(tmp_path)
     assert again.asks == loaded.asks
