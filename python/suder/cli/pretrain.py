@@ -14,7 +14,7 @@ EXAMPLE = """\
   suder pretrain --world digits --out models/digits
       scanned handwritten digits (needs scikit-learn)
   suder pretrain --world emoji --out models/emoji
-      96 things in four styles (needs suder[emoji]); the drawings are four packages that `npm pack`
+      96 things in 16 styles (needs suder[emoji]); the drawings are four packages that `npm pack`
       fetches once into $SUDER_EMOJI, or ~/.cache/suder/emoji, or that lie there already:
         @iconify-json/fluent-emoji-flat  MIT           @iconify-json/noto      Apache-2.0
         @iconify-json/twemoji            CC BY 4.0     @iconify-json/openmoji  CC BY-SA 4.0

@@ -25,7 +25,7 @@ from suder.world.emoji_files import emoji_folder
 
 SURE = 0.5  # a thing that the classifier gives less is none
 _WIDTH = 32
-_TAKES = 24  # pictures of each combination that it is trained on
+_TAKES = 8  # pictures of each combination that it is trained on
 _BATCH, _SPOILT = 80, 20
 _STEPS = 900
 _RATE = 4e-3
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """uint8 `[B, 32, 32, 3]` to logits of the things and none `[B, T + 1]`, and styles `[B, 4]`."""
+    """uint8 `[B, 32, 32, 3]` to logits of the things and none `[B, T + 1]`, and styles `[B, S]`."""
 
     def __init__(self, things: int, styles: int) -> None:
         super().__init__()
@@ -83,7 +83,8 @@ def look(classifier: Classifier, pictures: np.ndarray) -> Seen:
 def load_classifier() -> Classifier:
     """The trained classifier: of the first call on a machine it is minutes, then a file."""
     key = hashlib.sha256(emoji.drawings().tobytes())
-    key.update(repr((emoji.NAMES, _WIDTH, _TAKES, _BATCH, _SPOILT, _STEPS, _RATE)).encode())
+    how = (emoji.NAMES, emoji.STYLES, emoji.GROUNDS, _WIDTH, _TAKES, _BATCH, _SPOILT, _STEPS, _RATE)
+    key.update(repr(how).encode())
     file = emoji_folder() / f"judge-{key.hexdigest()[:16]}.safetensors"
     classifier = Classifier(len(emoji.NAMES), len(emoji.STYLES)).eval()
     if file.is_file():

@@ -1,6 +1,6 @@
 """Judges the emoji world: a classifier for pictures, an exact grammar for captions.
 
-    caption = thing "," style
+    caption = thing "," treatment "on" ground
 
 Case, spaces and one closing full stop do not matter. A picture is right if the classifier sees the
 thing and the style that were asked for; what it takes for nothing is wrong.
@@ -65,10 +65,10 @@ def emoji_task(split: str, n: int = 1000, seed: int = 0) -> Task:
     return Task(
         name=f"emoji/{split}",
         prompts=[emoji.prompt(kind) for kind in asked],
-        prompt_categories=[kind.style for kind in asked],
+        prompt_categories=[treatment(kind) for kind in asked],
         prompt_clusters=[kind.thing for kind in asked],
         pictures=[emoji.draw(kind, int(one)) for kind, one in zip(shown, seeds, strict=True)],
-        picture_categories=[kind.style for kind in shown],
+        picture_categories=[treatment(kind) for kind in shown],
         picture_clusters=[kind.thing for kind in shown],
         references=[emoji.prompt(kind) for kind in shown],
         judge_pictures=judge_pictures,
@@ -78,7 +78,7 @@ def emoji_task(split: str, n: int = 1000, seed: int = 0) -> Task:
 
 def parse(caption: str) -> emoji.Kind | None:
     """The thing and the style that a caption names, or None if it is no such sentence."""
-    text = caption.strip().removesuffix(".").lower()
+    text = " ".join(caption.strip().removesuffix(".").lower().split())
     thing, comma, style = (part.strip() for part in text.partition(","))
     known = comma and thing in emoji.NAMES and style in emoji.STYLES
     return emoji.Kind(thing, style) if known else None
@@ -120,6 +120,10 @@ def taken_for_something(n: int = 280) -> dict[str, float]:
     thing = see(shown.permute(0, 2, 3, 1).numpy()).thing
     ways = np.array([list(DAMAGES)[at % len(DAMAGES)] for at in range(n)])
     return {way: float((thing[ways == way] >= 0).mean()) for way in DAMAGES}
+
+
+def treatment(kind: emoji.Kind) -> str:
+    return kind.style.partition(" ")[0]
 
 
 def places(kind: emoji.Kind) -> tuple[int, int]:

@@ -1,18 +1,18 @@
-"""Pictures people know: things from four sets of emoji, in four styles ("apple, outlined").
+"""Pictures people know: things from four sets of emoji ("apple, outlined on blue").
 
     painted    as three of the sets have it, in colour and without outlines
     outlined   as the fourth has it, colour inside black lines
     grey       painted, without the colour
     sketched   outlined, on pale grey
 
-A combination is a thing in a style. A third of the things are captioned in all four. Of another
-thing's four, two are captioned, one is seen as a picture alone and one is never trained on: its
-drawings are known in the sibling style, with or without their colour, and every style has its equal
-part of each split. So what is never trained on is composed of what is known. A picture is one of
-the drawings at one of many sizes and places, on one of four pale grounds.
+A style is one of these on one of four grounds. Of a thing's 16 combinations half are captioned, a
+quarter is seen as pictures alone and a quarter is never trained on. Of each treatment a thing has
+two captioned, one and one, and of each ground: what is never trained on is composed of what is
+known. A picture is one of the drawings at one of many sizes and places.
 
 The three painted sets are no styles of their own: of 32 pixels, a classifier trained on half of all
-drawings told the other half's sets apart hardly better than chance.
+drawings told the other half's sets apart hardly better than chance. Nor are treatments alone
+enough: with two of a thing's four captioned, a model learnt that the thing is not in the others.
 """
 
 from __future__ import annotations
@@ -29,14 +29,18 @@ from suder.world.emoji_things import THINGS
 from suder.world.splits import SPLITS, Split
 from suder.world.things import SIZE
 
-STYLES = ("painted", "outlined", "grey", "sketched")
-# The same drawings with their colour and without.
-_SIBLING = {"painted": "grey", "grey": "painted", "outlined": "sketched", "sketched": "outlined"}
+TREATMENTS = ("painted", "outlined", "grey", "sketched")
+GROUNDS = {
+    "white": (255, 255, 255),
+    "blue": (140, 190, 255),
+    "pink": (255, 170, 190),
+    "green": (150, 225, 150),
+}
+STYLES = tuple(f"{treatment} on {ground}" for treatment in TREATMENTS for ground in GROUNDS)
 NAMES = tuple(THINGS)
 # The last are those of the question that a model judges its own pictures by, and its answers.
 _ASKED = ("does", "this", "picture", "show", "?", "answer", "yes", "or", "no")
-WORDS = (*NAMES, *STYLES, ",", *_ASKED)
-GROUNDS = ((255, 255, 255), (236, 242, 255), (255, 245, 230), (235, 250, 236))
+WORDS = (*NAMES, *TREATMENTS, *GROUNDS, "on", ",", *_ASKED)
 # The picture is a square of the 96 pixels' canvas, whose middle 72 hold the drawing.
 _SIDE = (76.0, 84.0)
 _SHIFT = 2.0
@@ -45,7 +49,7 @@ _PALER = 0.35  # exponent that leaves black lines black and lifts what is inside
 
 
 class Kind(NamedTuple):
-    """A thing in a style."""
+    """A thing in a style, which is a treatment and a ground."""
 
     thing: str
     style: str
@@ -78,26 +82,27 @@ def draw(kind: Kind, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, 41])
     half = rng.uniform(*_SIDE) / 2
     x, y = CANVAS / 2 + rng.uniform(-_SHIFT, _SHIFT, 2)
-    ground = np.array(GROUNDS[rng.integers(len(GROUNDS))], np.float32)
-    drawing = Image.fromarray(drawings()[NAMES.index(kind.thing), _drawing_set(kind.style, rng)])
+    treatment, _, ground = kind.style.partition(" on ")
+    drawing = Image.fromarray(drawings()[NAMES.index(kind.thing), _drawing_set(treatment, rng)])
     box = (x - half, y - half, x + half, y + half)
     small = np.asarray(drawing.resize((SIZE, SIZE), Image.Resampling.BOX, box=box), np.float32)
     cover = small[..., 3:] / 255
-    color = in_style(small[..., :3], kind.style)
-    return (color * cover + ground * (1 - cover)).round().astype(np.uint8)
+    color = treated(small[..., :3], treatment)
+    behind = np.array(GROUNDS[ground], np.float32)
+    return (color * cover + behind * (1 - cover)).round().astype(np.uint8)
 
 
-def in_style(color: np.ndarray, style: str) -> np.ndarray:
-    """Float `[..., 3]` in [0, 255], as the style has it."""
-    if style in ("painted", "outlined"):
+def treated(color: np.ndarray, treatment: str) -> np.ndarray:
+    """Float `[..., 3]` in [0, 255], as the treatment has it."""
+    if treatment in ("painted", "outlined"):
         return color
     grey = (color @ np.array(_LUMINANCE, color.dtype))[..., None].repeat(3, -1)
-    return grey if style == "grey" else 255 * (grey / 255) ** _PALER
+    return grey if treatment == "grey" else 255 * (grey / 255) ** _PALER
 
 
-def _drawing_set(style: str, rng: np.random.Generator) -> int:
+def _drawing_set(treatment: str, rng: np.random.Generator) -> int:
     outlined = SETS.index("openmoji")
-    if style in ("outlined", "sketched"):
+    if treatment in ("outlined", "sketched"):
         return outlined
     painted = [place for place in range(len(SETS)) if place != outlined]
     return painted[rng.integers(len(painted))]
@@ -137,17 +142,13 @@ def drawings() -> np.ndarray:
 
 @functools.cache
 def _assignment() -> dict[Kind, Split]:
-    """Things in the order of a hash; every style has its equal part of each split."""
+    """A Latin square of treatments and grounds, turned by the thing's place in a hash's order."""
+    quarters: tuple[Split, ...] = ("supervised", "supervised", "unlabelled", "test")
     place: dict[Kind, Split] = {}
-    order = sorted(NAMES, key=_hash)
-    known, rest = order[2::3], [thing for at, thing in enumerate(order) if at % 3 != 2]
-    place |= {Kind(thing, style): "supervised" for thing in known for style in STYLES}
-    for at, thing in enumerate(rest):
-        hidden = STYLES[at % len(STYLES)]
-        of_others = [style for style in STYLES if style not in (hidden, _SIBLING[hidden])]
-        alone = of_others[at // len(STYLES) % len(of_others)]
-        split: dict[str, Split] = {hidden: "test", alone: "unlabelled"}
-        place |= {Kind(thing, style): split.get(style, "supervised") for style in STYLES}
+    for turn, thing in enumerate(sorted(NAMES, key=_hash)):
+        for at, style in enumerate(STYLES):
+            row, column = divmod(at, len(GROUNDS))
+            place[Kind(thing, style)] = quarters[(row + column + turn) % len(quarters)]
     return place
 
 

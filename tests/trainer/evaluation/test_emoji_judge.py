@@ -17,16 +17,18 @@ from suder.world.emoji import Kind
 @pytest.mark.parametrize(
     ("caption", "kind"),
     [
-        ("apple, outlined", Kind("apple", "outlined")),
-        (" Apple , OUTLINED. ", Kind("apple", "outlined")),
-        ("apple outlined", None),
-        ("outlined, apple", None),
-        ("apple, flat", None),
-        ("an apple, outlined", None),
-        ("apple, outlined, grey", None),
-        ("apple, outlined grey", None),
-        ("panda, outlined", None),
-        (", outlined", None),
+        ("apple, outlined on blue", Kind("apple", "outlined on blue")),
+        (" Apple , OUTLINED on  Blue. ", Kind("apple", "outlined on blue")),
+        ("apple outlined on blue", None),
+        ("apple, outlined", None),
+        ("apple, on blue", None),
+        ("outlined on blue, apple", None),
+        ("apple, flat on blue", None),
+        ("apple, outlined on red", None),
+        ("an apple, outlined on blue", None),
+        ("apple, outlined on blue, grey", None),
+        ("panda, outlined on blue", None),
+        (", outlined on blue", None),
         ("", None),
     ],
 )
@@ -40,12 +42,12 @@ def test_every_prompt_of_the_world_is_a_caption():
 
 
 def test_a_task_asks_for_its_split_and_judges_by_thing_and_style(emoji_world, monkeypatch):
-    task = task_of("emoji", "test", 150, 0)
+    task = task_of("emoji", "test", 400, 0)
     tested = emoji.kinds("test")
     for said in (task.prompts, task.references):
-        assert {parse(text) for text in said[:64]} == set(tested) == {parse(one) for one in said}
+        assert {parse(text) for text in said[:384]} == set(tested) == {parse(one) for one in said}
     asked = [parse(prompt) for prompt in task.prompts]
-    assert task.prompt_categories == [kind.style for kind in asked]
+    assert task.prompt_categories == [kind.style.split(" on ")[0] for kind in asked]
     assert task.prompt_clusters == [kind.thing for kind in asked]
     wanted = np.array([places(kind) for kind in asked[:4]])
     thing = wanted[:, 0] + [0, 0, 1, 0]
@@ -57,16 +59,20 @@ def test_a_task_asks_for_its_split_and_judges_by_thing_and_style(emoji_world, mo
     assert judged["thing"].tolist() == [True, True, False, False]
     assert judged["style"].tolist() == [True, False, True, False]
     shown = [parse(text) for text in task.references[:3]]
-    captions = [task.references[0], f"{shown[1].thing}, neon", f"crown, {shown[2].style}"]
+    captions = [
+        task.references[0],
+        f"{shown[1].thing}, neon",
+        f"{'crown' if shown[2].thing != 'crown' else 'bee'}, {shown[2].style}",
+    ]
     judged = task.judge_captions(captions, range(3))
     assert judged["correct"].tolist() == [True, False, False]
-    again = emoji_task("test", 150, 0)
+    again = emoji_task("test", 400, 0)
     assert again.prompts == task.prompts
     np.testing.assert_array_equal(np.stack(again.pictures), np.stack(task.pictures))
 
 
 def test_validation_is_the_part_held_back(emoji_world):
-    kinds = {parse(prompt) for prompt in emoji_task("validation", 60).prompts}
+    kinds = {parse(prompt) for prompt in emoji_task("validation", 160).prompts}
     assert kinds == {kind for kind in emoji.kinds("unlabelled") if emoji.held_back(kind)}
     with pytest.raises(ValueError, match="no split 'train'"):
         emoji_task("train", 5)
@@ -75,7 +81,7 @@ def test_validation_is_the_part_held_back(emoji_world):
 
 
 def test_damage_is_of_every_kind_and_destroys(emoji_world):
-    kinds = [Kind(thing, "painted") for thing in emoji.NAMES[:25]]
+    kinds = [Kind(thing, "painted on white") for thing in emoji.NAMES[:25]]
     whole = to_input(torch.from_numpy(np.stack([emoji.draw(kind, 1) for kind in kinds])))
     found = spoilt(whole, 21, torch.Generator().manual_seed(0))
     assert found.shape == (21, 3, 32, 32)
@@ -89,7 +95,8 @@ def test_the_classifier_learns_what_it_is_shown_and_that_damage_is_nothing(
 ):
     monkeypatch.setattr(emoji_classifier, "_BATCH", 32)
     monkeypatch.setattr(emoji_classifier, "_SPOILT", 14)
-    kinds = [Kind(thing, style) for thing in ("apple", "car") for style in emoji.STYLES]
+    styles = ("painted on white", "grey on blue", "outlined on pink", "sketched on green")
+    kinds = [Kind(thing, style) for thing in ("apple", "car") for style in styles]
     steps = []
     trained = train_classifier(kinds, 70, lambda: steps.append(1))
     assert len(steps) == 70

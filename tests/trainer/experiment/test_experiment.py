@@ -230,13 +230,13 @@ def test_inputs_of_emoji_are_of_the_unlabelled_split(emoji_world, tmp_path, monk
     for hold_back, known in ((False, every), (True, set(filterfalse(emoji.held_back, every)))):
         drawn.clear()
         folder = tmp_path / str(hold_back)
-        write_inputs(folder, pictures=70, prompt_count=130, hold_back=hold_back, world="emoji")
+        write_inputs(folder, pictures=400, prompt_count=400, hold_back=hold_back, world="emoji")
         asked = (folder / "prompts.txt").read_text().splitlines()
         assert set(asked) == {emoji.prompt(kind) for kind in known}
         assert set(drawn) == known
-        assert len(asked) == 130
+        assert len(asked) == 400
         pictures = [np.asarray(Image.open(one)) for one in (folder / "images").glob("*.png")]
-        assert len({picture.tobytes() for picture in pictures}) == len(pictures) == 70
+        assert len({picture.tobytes() for picture in pictures}) == len(pictures) == 400
 
 
 def test_inputs_are_unlabelled_and_can_leave_validation_out(tmp_path: Path):

@@ -18,56 +18,58 @@ from suder.world.emoji import Kind
 from suder.world.splits import SPLITS
 from tests.trainer.icons import write_archive
 
-SIBLING = {"painted": "grey", "outlined": "sketched"}
-SIBLING |= {other: one for one, other in SIBLING.items()}
 
-
-def test_every_style_has_its_equal_part_of_each_split():
+def test_every_style_and_every_thing_has_its_equal_part_of_each_split():
     parts = {split: emoji.kinds(split) for split in SPLITS}
-    assert [len(parts[split]) for split in SPLITS] == [256, 64, 64]
-    assert len({kind for part in parts.values() for kind in part}) == 4 * len(emoji.NAMES) == 384
+    assert [len(parts[split]) for split in SPLITS] == [768, 384, 384]
+    assert len({kind for part in parts.values() for kind in part}) == 16 * len(emoji.NAMES) == 1536
     for part in parts.values():
-        assert set(Counter(kind.style for kind in part).values()) == {len(part) // 4}
-    assert 16 <= sum(map(emoji.held_back, parts["unlabelled"])) <= 27
+        assert set(Counter(kind.style for kind in part).values()) == {len(part) // 16}
+        assert set(Counter(kind.thing for kind in part).values()) == {len(part) // 96}
+    assert 100 <= sum(map(emoji.held_back, parts["unlabelled"])) <= 156
     assert not any(map(emoji.held_back, parts["test"] + parts["supervised"]))
 
 
 def test_what_is_never_trained_on_is_composed_of_what_is_captioned():
     captioned = set(emoji.kinds("supervised"))
-    for thing, style in (*emoji.kinds("test"), *emoji.kinds("unlabelled")):
-        assert Kind(thing, SIBLING[style]) in captioned
-        assert sum(Kind(thing, other) in captioned for other in emoji.STYLES) == 2
+    for thing in emoji.NAMES:
+        for treatment in emoji.TREATMENTS:
+            of_it = [Kind(thing, f"{treatment} on {ground}") for ground in emoji.GROUNDS]
+            assert len(captioned.intersection(of_it)) == 2
+        for ground in emoji.GROUNDS:
+            on_it = [Kind(thing, f"{treatment} on {ground}") for treatment in emoji.TREATMENTS]
+            assert len(captioned.intersection(on_it)) == 2
 
 
 def test_the_splits_never_move():
-    # Weights are committed that were trained on one of them.
-    assert {emoji.split_of(Kind("apple", style)) for style in emoji.STYLES} == {"supervised"}
-    first = (("avocado", "painted"), ("balloon", "outlined"), ("basketball", "outlined"))
-    assert emoji.kinds("test")[:3] == first
+    # Weights are made that were trained on one of them.
+    found = [emoji.split_of(Kind("apple", f"painted on {ground}")) for ground in emoji.GROUNDS]
+    assert found == ["unlabelled", "test", "supervised", "supervised"]
 
 
 def test_pictures_and_pairs_show_what_they_may(emoji_world, monkeypatch):
     drawn: list[Kind] = []
     draw = emoji.draw
     monkeypatch.setattr(emoji, "draw", lambda kind, seed: (drawn.append(kind), draw(kind, seed))[1])
-    found = world("emoji").pictures(700, 1)
-    assert (found.shape, found.dtype) == ((700, 32, 32, 3), np.uint8)
+    found = world("emoji").pictures(1200, 1)
+    assert (found.shape, found.dtype) == ((1200, 32, 32, 3), np.uint8)
     assert set(drawn) == {*emoji.kinds("supervised"), *emoji.kinds("unlabelled")}
     drawn.clear()
-    pictures, said = world("emoji").pairs("supervised", 300, 1)
+    _, said = world("emoji").pairs("supervised", 800, 1)
     assert set(drawn) == set(emoji.kinds("supervised"))
     assert said == [f"{kind.thing}, {kind.style}" for kind in drawn]
-    again, _ = world("emoji").pairs("supervised", 300, 1)
-    np.testing.assert_array_equal(pictures, again)
-    assert not np.array_equal(pictures, world("emoji").pairs("supervised", 300, 2)[0])
+    again, _ = world("emoji").pairs("supervised", 40, 1)
+    np.testing.assert_array_equal(again, world("emoji").pairs("supervised", 40, 1)[0])
+    assert not np.array_equal(again, world("emoji").pairs("supervised", 40, 2)[0])
     words = {word for text in said for word in text.replace(",", " ,").split()}
     assert words <= set(world("emoji").words)
 
 
-def test_a_style_is_what_it_is_called(emoji_world):
+def test_a_treatment_is_what_it_is_called(emoji_world):
     for seed in range(8):
         painted, outlined, grey, sketched = (
-            emoji.draw(Kind("apple", style), seed).astype(int) for style in emoji.STYLES
+            emoji.draw(Kind("apple", f"{treatment} on white"), seed).astype(int)
+            for treatment in emoji.TREATMENTS
         )
 
         def colored(picture: np.ndarray) -> int:
@@ -83,16 +85,17 @@ def test_a_style_is_what_it_is_called(emoji_world):
         assert black(painted) == 0
     red, black_line = np.array([200.0, 30.0, 30.0]), np.zeros(3)
     luminance = 0.299 * 200 + (0.587 + 0.114) * 30
-    np.testing.assert_allclose(emoji.in_style(red, "grey"), [luminance] * 3)
-    pale = emoji.in_style(red, "sketched")
+    np.testing.assert_allclose(emoji.treated(red, "grey"), [luminance] * 3)
+    pale = emoji.treated(red, "sketched")
     assert (pale > 1.5 * luminance).all()
-    assert (emoji.in_style(black_line, "sketched") == 0).all()
+    assert (emoji.treated(black_line, "sketched") == 0).all()
 
 
-def test_pictures_differ_in_place_size_and_ground(emoji_world):
-    drawn = [emoji.draw(Kind("apple", "painted"), seed) for seed in range(20)]
-    assert len({picture.tobytes() for picture in drawn}) == 20
-    assert {tuple(int(one) for one in picture[0, 0]) for picture in drawn} == set(emoji.GROUNDS)
+def test_pictures_differ_in_place_and_size_on_the_ground_of_their_style(emoji_world):
+    for ground, color in emoji.GROUNDS.items():
+        drawn = [emoji.draw(Kind("apple", f"grey on {ground}"), seed) for seed in range(20)]
+        assert len({picture.tobytes() for picture in drawn}) == 20
+        assert {tuple(int(one) for one in picture[0, 0]) for picture in drawn} == {color}
 
 
 def test_icons_are_trimmed_and_centred():
