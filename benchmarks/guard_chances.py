@@ -18,7 +18,7 @@ import numpy as np
 from suder.guard.look import Change, Look
 from suder.guard.rule import Guard
 from suder.models.base import DIRECTIONS
-from suder.settings.config import Guard as Settings
+from suder.settings.keeping import Guard as Settings
 
 INPUTS, EVERY = 51, 20
 STATISTICS = [f"generation/{one}" for one in ("dark", "saturated", "edges", "colours", "distinct")]

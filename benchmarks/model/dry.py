@@ -22,7 +22,7 @@ from benchmarks.model.cards import Card
 from benchmarks.rounds.shapes import build
 from suder.models import Janus
 from suder.models.weightless import _replace_tensors
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 
 # Tensors that an operator has left are read from L2 if they are no larger.
 IN_L2 = 20e6

@@ -19,7 +19,7 @@ from suder.rollouts.files import write_table
 from suder.rollouts.rows import candidate_rows, to_table
 from suder.run.exported import digest_of_model
 from suder.run.origin import fingerprint
-from suder.settings.config import Sampling
+from suder.settings.candidates import Sampling
 
 
 def write_samples(

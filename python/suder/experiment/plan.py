@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from suder.settings.config import NonNegative, PathText, Positive, Section
 from suder.settings.config_file import ConfigError, load_config, read_override
+from suder.settings.fields import NonNegative, PathText, Positive, Section
 from suder.settings.yaml_file import read_yaml
 
 CONTROL = "start"  # the arm that trains nothing; every other arm is paired with it

@@ -11,7 +11,7 @@ from suder import ranks
 from suder.method.cut import cut
 from suder.method.rollouts import Rollouts
 from suder.models.base import Condition, UnifiedModel
-from suder.settings.config import Sampling
+from suder.settings.candidates import Sampling
 from suder_ext import linear_logprob
 
 

@@ -16,7 +16,7 @@ from suder.guard.chance import keep_bound, planned, score, stop_bound
 from suder.guard.drift import moved
 from suder.guard.look import Look
 from suder.models.base import Direction
-from suder.settings.config import Guard as Settings
+from suder.settings.keeping import Guard as Settings
 
 Verdict = Literal["keep", "hold", "stop", "rollback"]
 

@@ -21,7 +21,7 @@ from suder.inputs.pictures import (
 )
 from suder.inputs.texts import MAX_BYTES as MAX_TEXT
 from suder.inputs.texts import read_prompts
-from suder.settings.config import Data
+from suder.settings.given import Data
 from suder.storage.files import DamagedFile, read_object, seed_of, write_json, write_jsonl
 from suder.storage.shown import named
 

@@ -12,7 +12,7 @@ import torch
 
 from suder import ranks
 from suder.method import moments
-from suder.settings.config import Optimizer
+from suder.settings.learning import Optimizer
 
 SMOOTHING = 0.9  # of the norms that balancing uses
 LIMIT = 20.0  # largest factor by which a direction is scaled up or down

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from suder.settings.config import Reward
+from suder.settings.candidates import Reward
 from suder.settings.reward import Part, base_of
 from suder_ext import group_advantage
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suder.settings.config import Optimizer
+from suder.settings.learning import Optimizer
 
 # torchao's: tensors of fewer values stay in float32, as those that its blocks do not divide.
 FEWEST, BLOCK = 4096, 256

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from suder.method.selection import Selection
-from suder.settings.config import ObjectiveSection
+from suder.settings.learning import ObjectiveSection
 from suder.settings.objective import PAIRED, Preference, preference_of
 from suder_ext import policy_loss, preference_loss, sequence_reduce
 from suder_ext.preference_options import SORTING, TAKES_LENGTH

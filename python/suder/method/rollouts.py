@@ -18,7 +18,7 @@ from suder.method.external import ExternalReward, external_reward
 from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward, check_rewards
 from suder.models.base import DIRECTIONS, Condition, Direction, UnifiedModel
-from suder.settings.config import Sampling
+from suder.settings.candidates import Sampling
 from suder.storage.files import read_tensors, write_tensors
 from suder.storage.shown import named
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 
 Direction = Literal["understanding", "generation"]
 DIRECTIONS: tuple[Direction, ...] = ("understanding", "generation")

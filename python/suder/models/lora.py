@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from suder.models.save import ADAPTER
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 
 _NAME = "default"
 

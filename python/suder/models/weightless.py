@@ -16,7 +16,7 @@ from suder.models.decoder.adapter import DecoderModel
 from suder.models.find import find_model
 from suder.models.load import read_processor
 from suder.models.usable import check_no_run
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 
 
 @contextmanager

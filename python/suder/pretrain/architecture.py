@@ -28,7 +28,7 @@ from transformers import (
 # The one without torchvision: a 32x32 picture needs no resizing to be fast.
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
-from suder.settings.config import Positive, Section
+from suder.settings.fields import Positive, Section
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 BEGIN_OF_IMAGE, END_OF_IMAGE, IMAGE = "<begin_of_image>", "<end_of_image>", "<image_placeholder>"

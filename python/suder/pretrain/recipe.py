@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from suder.pretrain.architecture import Sizes
 from suder.pretrain.vq import VQSettings
 from suder.pretrain.warmup import WarmupSettings
-from suder.settings.config import NonNegative, Positive, Section
+from suder.settings.fields import NonNegative, Positive, Section
 from suder.settings.yaml_file import read_yaml
 
 # The recipes that come with the package, so that `--world` alone is enough.

@@ -25,7 +25,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from suder.pretrain.patches import cluster_patches, codes_of, nearest_centres
 from suder.pretrain.schedule import up_then_cosine
-from suder.settings.config import Positive, Section
+from suder.settings.fields import Positive, Section
 
 Log = Callable[[dict[str, float]], None]
 

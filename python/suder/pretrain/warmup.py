@@ -23,7 +23,7 @@ from suder.models.janus.layout import caption_ids, generation_ids, null_ids, und
 from suder.pretrain.questions import IGNORE, Partners, answers, judging_loss
 from suder.pretrain.schedule import up_then_cosine
 from suder.pretrain.vq import encode, to_pixels
-from suder.settings.config import Fraction, Positive, Section
+from suder.settings.fields import Fraction, Positive, Section
 
 Log = Callable[[dict[str, float]], None]
 

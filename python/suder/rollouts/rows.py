@@ -11,7 +11,7 @@ from torch import Tensor
 from suder.method.rollouts import Rollouts
 from suder.method.selection import Selection
 from suder.rollouts.schema import COLUMNS, arrow, schema
-from suder.settings.config import Sampling
+from suder.settings.candidates import Sampling
 
 
 def to_table(rows: Mapping[str, Sequence[Any]]) -> Any:

@@ -23,7 +23,8 @@ from suder.rollouts.schema import arrow
 from suder.run.folder import PHASES, Origin, numbered, read_origin
 from suder.run.rounds import selection_of
 from suder.run.sampled import sampling_seed
-from suder.settings.config import Reward, TrainConfig
+from suder.settings.candidates import Reward
+from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.settings.reward import base_of
 from suder.storage.files import DamagedFile, json_text, read_tensors

@@ -20,7 +20,8 @@ from suder.models.weightless import weightless
 from suder.rollouts.offline import Offline, fitted
 from suder.run.dry_round import DryRound
 from suder.run.live_bytes import peak_of
-from suder.settings.config import Lora, TrainConfig
+from suder.settings.config import TrainConfig
+from suder.settings.learning import Lora
 
 
 @dataclass(frozen=True)

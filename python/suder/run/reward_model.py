@@ -22,7 +22,7 @@ def load_reward_model(
     """Frozen, on the policy's device, for pictures of the policy's size.
 
     Args:
-        asked: what its prompts say; see `suder.settings.config.Prompts`.
+        asked: what its prompts say; see `suder.settings.given.Prompts`.
 
     Raises:
         OSError, ValueError: as `load_model`; or its words or pictures have other tokens.

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from suder.settings.config import Section, TrainConfig
+from suder.settings.config import TrainConfig
+from suder.settings.fields import Section
 from suder.settings.yaml_file import Place, YamlError, read_value, read_yaml
 
 

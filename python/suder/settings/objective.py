@@ -8,7 +8,7 @@ from suder_ext.preference_options import REFERENCE_FREE, TAKES_MARGIN
 from suder_ext.types import LossType
 
 if TYPE_CHECKING:
-    from suder.settings.config import ObjectiveSection
+    from suder.settings.learning import ObjectiveSection
 
 PAIRED = ("simpo", "dpo")
 LOSS_TYPE: dict[str, LossType] = {"simpo": "simpo", "dpo": "sigmoid"}

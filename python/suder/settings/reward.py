@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from suder.settings.config import Reward
+    from suder.settings.candidates import Reward
 
 Part = Literal["dual", "judge", "external", "entropy"]
 

@@ -11,7 +11,7 @@ import torch
 
 from suder.models.base import UnifiedModel
 from suder.models.load import load_model
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 from suder.testing import copies, likelihood, pictures, questions, texts, training
 from suder.testing.findings import AdapterError, AdapterReport, Findings, Outcome, Skipped
 from suder.testing.subject import Subject

@@ -23,7 +23,7 @@ from suder.models.base import (
     UnifiedModel,
     inference,
 )
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 from suder.world.catalogue import shapes_pictures
 from suder_ext import linear_logprob
 

@@ -13,7 +13,7 @@ from suder.engine.weights import places, to_sample_with
 from suder.models.base import inference
 from suder.models.janus.adapter import Janus
 from suder.models.merged import replaced_layers, unwrapped
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 from suder_ext import linear_logprob
 from tests.tolerances import TOLERANCES
 from tests.trainer.engine.recorder import Recorder

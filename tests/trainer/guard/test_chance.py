@@ -11,7 +11,7 @@ import pytest
 from benchmarks.guard_chances import power, rates
 from suder.guard.chance import keep_bound, planned, score, stop_bound
 from suder.guard.look import Change
-from suder.settings.config import Guard as Settings
+from suder.settings.keeping import Guard as Settings
 
 LEVEL = Settings().false_keep
 RUNS = 100

@@ -12,7 +12,7 @@ from suder.guard.chance import keep_bound
 from suder.guard.look import Change, Look
 from suder.guard.rule import Guard
 from suder.models.base import DIRECTIONS
-from suder.settings.config import Guard as Settings
+from suder.settings.keeping import Guard as Settings
 
 ROUNDS = 240
 # Of the start: means and spreads.

@@ -19,8 +19,8 @@ from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
 from suder.models import load_model
 from suder.models.base import DIRECTIONS, Direction, NotFinite
 from suder.models.decoder.adapter import DecoderModel
-from suder.settings.config import Guard as Settings
 from suder.settings.config_file import load_config
+from suder.settings.keeping import Guard as Settings
 from tests.tolerances import TOLERANCES
 
 BATCH = TOLERANCES["batch", "cpu", torch.float32]

@@ -12,7 +12,7 @@ from PIL import Image
 from suder.inputs.data import Inputs, read_inputs, turn_indices
 from suder.inputs.files import DataError
 from suder.inputs.pictures import load_picture
-from suder.settings.config import Data
+from suder.settings.given import Data
 
 
 def picture(path: Path, value: int, mode: str = "RGB") -> None:

@@ -21,8 +21,10 @@ from suder.method.rollouts import load_rollouts
 from suder.run.fitting import fitting
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
-from suder.settings.config import Data, Sampling, TrainConfig
+from suder.settings.candidates import Sampling
+from suder.settings.config import TrainConfig
 from suder.settings.config_file import ConfigError
+from suder.settings.given import Data
 from suder.storage.files import write_jsonl
 
 Make = Callable[..., TrainConfig]

@@ -16,7 +16,8 @@ from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
 from suder.method.selection import select
 from suder.models import load_model
 from suder.models.base import Condition
-from suder.settings.config import Lora, TrainConfig
+from suder.settings.config import TrainConfig
+from suder.settings.learning import Lora
 from tests.tolerances import TOLERANCES
 
 Make = Callable[..., TrainConfig]

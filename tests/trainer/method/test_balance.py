@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from suder.method.balance import Balance, Updater, norm_of
-from suder.settings.config import Optimizer
+from suder.settings.learning import Optimizer
 
 
 def updater(**settings: object) -> Updater:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from suder.method.combine import combine
 from suder.method.external import ExternalError, external_reward, load_external
-from suder.settings.config import Reward
+from suder.settings.candidates import Reward
 from tests.tolerances import TOLERANCES
 from tests.trainer.method import toy_reward
 

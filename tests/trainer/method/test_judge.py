@@ -12,7 +12,7 @@ import suder
 from suder.method import judge as judging
 from suder.method.judge import Answers, SelfJudge, answers_of
 from suder.models import load_model
-from suder.settings.config import Prompts
+from suder.settings.given import Prompts
 from tests.tolerances import TOLERANCES
 from tests.trainer.families import CODES
 

@@ -11,7 +11,8 @@ from suder.method.balance import Updater
 from suder.method.moments import moment_bytes
 from suder.run.learner import Learner
 from suder.run.plan import plan
-from suder.settings.config import Optimizer, TrainConfig
+from suder.settings.config import TrainConfig
+from suder.settings.learning import Optimizer
 
 
 def updater(moments: str) -> Updater:

@@ -9,7 +9,7 @@ import torch
 
 from suder.method.objectives import objective_loss, trained_candidates
 from suder.method.selection import Selection, select
-from suder.settings.config import ObjectiveSection
+from suder.settings.learning import ObjectiveSection
 from tests.tolerances import TOLERANCES
 
 NAMES = ("grpo", "simpo", "dpo", "expert")

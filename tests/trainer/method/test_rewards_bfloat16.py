@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from suder.engine.weights import to_sample_with
 from suder.method.rewards import DualReward
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 from tests.tolerances import TOLERANCES
 
 CAPTIONS = ["a red circle", "two circles", "a blue square", "above below above", "and", "red", "a"]

@@ -19,7 +19,7 @@ from suder.method.rollouts import (
 from suder.models import load_model
 from suder.models.decoder.adapter import DecoderModel
 from suder.run.rounds import random_reward
-from suder.settings.config import Sampling
+from suder.settings.candidates import Sampling
 
 SETTINGS = Sampling(max_new_tokens=6)
 PROMPTS = ["a red circle", "two blue square"]

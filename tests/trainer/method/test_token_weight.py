@@ -17,8 +17,10 @@ from suder.method.rollouts import read_conditions
 from suder.method.selection import select
 from suder.method.token_weight import critical, siblings
 from suder.models import load_model
-from suder.settings.config import ObjectiveSection, Reward, TrainConfig
+from suder.settings.candidates import Reward
+from suder.settings.config import TrainConfig
 from suder.settings.config_file import ConfigError
+from suder.settings.learning import ObjectiveSection
 from tests.tolerances import TOLERANCES
 from tests.trainer.method.test_gradients import (
     another,

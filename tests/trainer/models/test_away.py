@@ -20,7 +20,8 @@ from suder.models.away import comes_and_goes, moved, products, send_away
 from suder.models.base import DIRECTIONS
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
-from suder.settings.config import Lora, TrainConfig
+from suder.settings.config import TrainConfig
+from suder.settings.learning import Lora
 
 Make = Callable[..., TrainConfig]
 CAPTIONS = ["a red circle", "two circles", "a blue square", "and"]

@@ -17,7 +17,8 @@ from suder.models.decoder.adapter import DecoderModel
 from suder.run.learner import Learner
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
-from suder.settings.config import Lora, TrainConfig
+from suder.settings.config import TrainConfig
+from suder.settings.learning import Lora
 from suder.storage.files import read_jsonl
 from tests.tolerances import TOLERANCES
 

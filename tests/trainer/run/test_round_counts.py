@@ -17,7 +17,7 @@ from benchmarks.rounds.work import Machine, Work, totals
 from suder.engine.sampling import sample
 from suder.models import Janus
 from suder.models.base import inference
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 
 N, TEXT = 3, 5
 

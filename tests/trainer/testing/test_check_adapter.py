@@ -7,7 +7,7 @@ import torch
 
 from suder.models import load_model
 from suder.pretrain.architecture import SPECIAL
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 from suder.testing import CHECKS, AdapterError, check_adapter, texts
 from suder.testing.adapter import PROMPTS
 from suder.testing.findings import Findings

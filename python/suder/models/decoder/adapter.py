@@ -26,7 +26,7 @@ from suder.models.merged import replaced_layers
 from suder.models.precision import computing, guided, product_dtype
 from suder.models.recompute import recomputed
 from suder.models.save import save_model
-from suder.settings.config import Lora
+from suder.settings.learning import Lora
 
 CAPTION_TOKENS = 512  # what DeepSeek's own demo of Janus-Pro lets an answer have
 

@@ -21,8 +21,9 @@ from suder.models.janus.layout import caption_ids, generation_ids, null_ids, und
 from suder.models.weightless import weightless
 from suder.run.folder import RunError
 from suder.run.trainer import Trainer
-from suder.settings.config import Lora, TrainConfig
+from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
+from suder.settings.learning import Lora
 from suder.storage.files import read_jsonl, read_object
 from tests.trainer.published import PAD, PLAIN, SIZES, SPECIAL, write_checkpoint, write_processor
 
