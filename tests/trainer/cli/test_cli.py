@@ -175,7 +175,7 @@ def test_our_own_fault_says_so(
     assert "internal error, ZeroDivisionError: by zero (--debug" in capsys.readouterr().err
 
 
-OVERWRITE = ("sample", "score", "pairs", "evaluate", "report")
+OVERWRITE = ("audit", "sample", "score", "pairs", "evaluate", "report")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
