@@ -278,6 +278,7 @@ def test_a_run_keeps_to_what_it_asks(tuned: Path, inputs_folder: Path, tmp_path:
         "prompts.question=What is this?",
         "prompts.system_prompt=''",
         "prompts.null_prompt=fixed",
+        "prompts.judge=Is this {text}?",
     ]
     keep = "reward.cut_captions=keep"
     config = config_of(tuned, tmp_path, inputs_folder, *asked, keep, "sampling.max_new_tokens=null")
@@ -295,6 +296,7 @@ def test_a_run_keeps_to_what_it_asks(tuned: Path, inputs_folder: Path, tmp_path:
         "question": "What is this?",
         "system_prompt": "",
         "null_prompt": "fixed",
+        "judge": "Is this {text}?",
         "max_new_tokens": 4,
     }
     assert load_config(tmp_path / "run" / "config.yaml").prompts == config.prompts
