@@ -20,7 +20,7 @@ JUDGE = "suder.evaluation"
 # From the top floor down; a room imports itself and the floors below it. Rooms of one
 # floor, such as the ground's four, know nothing of one another.
 FLOORS = (
-    ("cli",),
+    ("cli", "integrations"),
     ("experiment",),
     ("report",),
     ("evaluation", "doctor"),
