@@ -32,7 +32,10 @@ COMMANDS = {
 }
 # Second words: commands of their own, told by both words, and the module of each.
 SECOND = {
-    "evaluate": dict.fromkeys(("geneval", "t2i-compbench", "dpg", "wise"), "evaluate_suite"),
+    "evaluate": {
+        **dict.fromkeys(("geneval", "t2i-compbench", "dpg", "wise"), "evaluate_suite"),
+        "pope": "evaluate_pope",
+    },
 }
 
 

@@ -17,6 +17,7 @@ EXAMPLE = """\
   suder evaluate geneval MODEL --prompts evaluation_metadata.jsonl --out DIR
                                               pictures for another benchmark's own scorer:
                                               geneval, t2i-compbench, dpg or wise, each --help
+  suder evaluate pope coco_pope_random.json MODEL --images val2014
 
   Prompts become pictures and pictures become captions; an exact checker that training never sees
   judges both. Intervals are 95%, paired, over whole combinations of things.
