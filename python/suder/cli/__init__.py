@@ -30,6 +30,13 @@ COMMANDS = {
     "pretrain": "make a small warm start from nothing",
     "experiment": "the objectives against their controls, several seeds",
 }
+# Second words: commands of their own, told by both words, and the module of each.
+SECOND = {
+    "evaluate": {
+        **dict.fromkeys(("geneval", "t2i-compbench", "dpg", "wise"), "evaluate_suite"),
+        "pope": "evaluate_pope",
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     asked = next((word for word in arguments if not word.startswith("-")), None)
+    second = _second(asked, arguments)
+    if asked and second:
+        place = arguments.index(asked)
+        asked = f"{asked} {second}"
+        arguments[place : place + 2] = [asked]
     # transformers' bars for reading and writing weights would break up the output.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # torch's threads wait for one another by spinning: by default for so long that beside another
@@ -73,6 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, BAD_INPUT) else 1
 
 
+def _second(asked: str | None, arguments: Sequence[str]) -> str | None:
+    """The second word of a command of two. A model or a run of that name is meant as it was."""
+    if asked not in SECOND:
+        return None
+    word = next(iter(arguments[arguments.index(asked) + 1 :]), "")
+    files = (os.path.join(word, name) for name in ("config.json", "config.yaml"))
+    return word if word in SECOND[asked] and not any(map(os.path.isfile, files)) else None
+
+
 def _parser(asked: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="suder",
@@ -89,4 +110,10 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
             command.set_defaults(run=module.run)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
+    first, _, second = (asked or "").partition(" ")
+    if second:
+        module = importlib.import_module(f"suder.cli.{SECOND[first][second]}")
+        command = module.add_parser(subparsers, second)
+        command.add_argument("--debug", action="store_true", help="full traceback of errors")
+        command.set_defaults(run=module.run)
     return parser

@@ -14,6 +14,10 @@ EXAMPLE = """\
   suder evaluate runs/demo/model              one model
   suder evaluate runs/demo/model --base shapes --n 2000 --seed 1
   suder evaluate shapes --sampled --temperature 0.7
+  suder evaluate geneval MODEL --prompts evaluation_metadata.jsonl --out DIR
+                                              pictures for another benchmark's own scorer:
+                                              geneval, t2i-compbench, dpg or wise, each --help
+  suder evaluate pope coco_pope_random.json MODEL --images val2014
 
   Prompts become pictures and pictures become captions; an exact checker that training never sees
   judges both. Intervals are 95%, paired, over whole combinations of things.

@@ -1,0 +1,107 @@
+"""`suder evaluate geneval` and its like: the pictures that another benchmark's scorer reads."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from suder.cli.common import add_command, prompts_of
+
+# Suite: what --prompts takes, what its scorer is called and takes beside the folder.
+SUITES = {
+    "geneval": ("evaluation_metadata.jsonl", "evaluate_images.py", ""),
+    "t2i-compbench": ("a category's file, a prompt a line", "its scorers", " (--out_dir)"),
+    "dpg": ("the folder of prompts, a .txt file each", "compute_dpg_bench.py", ""),
+    "wise": ("a JSON file of WISE or a folder of them", "its judge", ""),
+}
+SUMMARY = "Draw the pictures that {}'s own scorer reads."
+EXAMPLE = """\
+  suder evaluate {suite} runs/mine/model --prompts {prompts} --out drawn/{suite}
+  suder evaluate {suite} shapes --prompts {prompts} --seed 1 --guidance 5 --out drawn/other
+  suder evaluate {suite} MODEL --prompts {prompts} --out DIR --shard 2/8
+  torchrun --nproc-per-node 8 -m suder evaluate {suite} MODEL --device cuda ...
+
+  --prompts: {reads}. The same command again draws what is missing, and a machine gives the
+  same bytes after any kill and any division into shards. DIR/manifest.json holds the settings and
+  the model's hash; a folder of other settings is refused. docs/benchmarks.md tells the layouts.
+"""
+PROMPTS = {"geneval": "evaluation_metadata.jsonl", "t2i-compbench": "color_val.txt",
+           "dpg": "dpg_bench/prompts", "wise": "wise/data"}  # fmt: skip
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], suite: str
+) -> argparse.ArgumentParser:
+    reads = SUITES[suite][0]
+    example = EXAMPLE.format(suite=suite, reads=reads, prompts=PROMPTS[suite])
+    parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(suite), example)
+    parser.add_argument("model", help="a model's folder, a hub id, or `shapes`")
+    parser.add_argument("--prompts", type=Path, required=True, metavar="PATH", help=reads)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what is written")
+    parser.add_argument("--n", type=int, help="pictures of a prompt; default: the suite's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--greedy", action="store_true", help="always the most likely token")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, default=1.0, help="1: none")
+    parser.add_argument(
+        "--null-prompt", metavar="TEXT", help="what guidance subtracts; default: the model's"
+    )
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="side of a picture, where a model draws in any"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="the I-th of N parts, from 1; default: the launcher's rank"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.set_defaults(suite=suite)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    shard, device = _part(args.shard, args.device)
+    suite = importlib.import_module(f"suder.evaluation.suites.{args.suite.replace('-', '_')}")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size: takes an integer from 1, got {args.batch_size}")
+    n = suite.N if args.n is None else args.n
+    items = suite.items(args.prompts, n)
+    import torch
+    from rich.progress import Progress
+
+    from suder.evaluation.suites.draw import How, draw
+    from suder.models import load_model
+    from suder.models.unknown import not_known
+
+    dtype = getattr(torch, args.dtype)
+    model = load_model(args.model, device=device, dtype=dtype, **prompts_of(args))
+    if warning := not_known(model, [item.prompt for item in items]):
+        print(f"warning: {warning}", file=sys.stderr)
+    how = How(n, args.seed, args.temperature, args.guidance, args.greedy, args.batch_size)
+    done = 0
+    with Progress(transient=True, disable=shard[0] > 0) as bar:
+        task = bar.add_task("drawing", total=None)
+        for done, total in draw(model, args.suite, items, args.out, how, shard, args.model):
+            bar.update(task, completed=done, total=total)
+    _, scorer, option = SUITES[args.suite]
+    part = f", part {shard[0] + 1} of {shard[1]}" if shard[1] > 1 else ""
+    print(f"{done} pictures{part}; for {scorer}{option}: {args.out / suite.FOLDER}")
+    return 0
+
+
+def _part(given: str | None, device: str) -> tuple[tuple[int, int], Any]:
+    """The shard (from 0) and the device of this process."""
+    if given is None:
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        rank = int(os.environ.get("RANK", "0"))
+        if device == "cuda" and count > 1:
+            device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
+        return (rank, count), device
+    one, slash, of = given.partition("/")
+    if not (slash and one.isdecimal() and of.isdecimal() and 1 <= int(one) <= int(of)):
+        raise ValueError(f"--shard: takes I/N with I from 1 to N, such as 2/8, got {given!r}")
+    return (int(one) - 1, int(of)), device
