@@ -38,7 +38,8 @@ FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # what does, modules added later included.
 EVALUATORS = ("suder.evaluation", "suder.report", "suder.experiment")
 EVALUATING_COMMANDS = tuple(
-    f"suder.cli.{name}" for name in ("evaluate", "report", "demo", "experiment", "audit")
+    f"suder.cli.{name}"
+    for name in ("evaluate", "evaluate_own", "report", "demo", "experiment", "audit")
 )
 
 # Imports the one command that the user asked for by its name, so its strings are no imports: a

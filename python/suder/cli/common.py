@@ -30,6 +30,11 @@ def add_command(
     )
 
 
+def add_output(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Where a command writes, by one name in all of them; `--out` is its older name."""
+    parser.add_argument("--output", "--out", dest="out", type=Path, **options)
+
+
 def add_prompt_options(parser: argparse.ArgumentParser, drawing: bool = True) -> None:
     """The settings `prompts` and `sampling.max_new_tokens` of a run, by the same names.
 
@@ -60,7 +65,7 @@ def prompts_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_meant(args: argparse.Namespace) -> None:
-    """Options of every command: `~` is the home folder (a shell leaves `--out=~/x` as it is).
+    """Options of every command: `~` is the home folder (a shell leaves `--output=~/x` as it is).
 
     Raises:
         ValueError: a number is not finite.
