@@ -100,10 +100,12 @@ def test_the_command(make_config: Make, tmp_path: Path, capsys: pytest.CaptureFi
     kept = Inputs.load(Path(config.output))
     page = tmp_path / "own.html"
     own = ["--images", config.data.images, "--prompts", config.data.prompts]
+    own += ["--temperature", "0.7"]
     assert main(["evaluate", config.output, *own, "--output", str(page)]) == 0
     words = capsys.readouterr().out
     assert "R_G of the pictures drawn: " in words
     told = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert told["settings"]["temperature"] == 0.7  # asked for, so it samples
     assert {row["prompt"] for row in told["prompts"]} == set(kept.watched_prompts)
     assert {row["picture"] for row in told["pictures"]} == set(kept.watched_images)
     text = page.read_text(encoding="utf-8")
