@@ -41,6 +41,7 @@ EVALUATING_COMMANDS = tuple(
     f"suder.cli.{name}"
     for name in (
         "evaluate",
+        "evaluate_own",
         "evaluate_suite",
         "evaluate_pope",
         "report",

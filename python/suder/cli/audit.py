@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_prompt_options, new_file, prompts_of
+from suder.cli.common import add_command, add_output, add_prompt_options, new_file, prompts_of
 
 SUMMARY = "Look before you train: what both rewards make of your pictures and prompts."
 EXAMPLE = """\
   suder audit shapes --images runs/demo/inputs/images --prompts runs/demo/inputs/prompts.txt
-  suder audit my/model --images pairs/ --captions pairs.txt --out before.html
+  suder audit my/model --images pairs/ --captions pairs.txt --output before.html
 
   How often each reward prefers the matching to a shuffled partner, whether it likes length, how far
   apart the candidates of a group are, whether both directions and the model's own yes agree, and
@@ -39,9 +39,7 @@ def add_parser(
     parser.add_argument("--seed", type=int, default=0, help="of what is chosen and sampled")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", default=Path("audit.html"), help="default: audit.html"
-    )
+    add_output(parser, metavar="FILE", default=Path("audit.html"), help="default: audit.html")
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     return parser
 
@@ -51,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < least:
             raise ValueError(f"--{name}: takes {least} or more, got {getattr(args, name)}")
     if args.out.suffix not in (".html", ".htm"):
-        raise ValueError(f"--out: takes a name that ends in .html, got {args.out}")
+        raise ValueError(f"--output: takes a name that ends in .html, got {args.out}")
     numbers = args.out.with_suffix(".json")
     for path in (args.out, numbers):
-        new_file(path, "--out", args.overwrite)
+        new_file(path, "--output", args.overwrite)
     import torch
     from rich.console import Console
     from rich.progress import Progress

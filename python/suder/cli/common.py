@@ -30,6 +30,11 @@ def add_command(
     )
 
 
+def add_output(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Where a command writes, by one name in all of them; `--out` is its older name."""
+    parser.add_argument("--output", "--out", dest="out", type=Path, **options)
+
+
 def add_prompt_options(parser: argparse.ArgumentParser, drawing: bool = True) -> None:
     """The settings `prompts` and `sampling.max_new_tokens` of a run, by the same names.
 
@@ -60,10 +65,10 @@ def prompts_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_meant(args: argparse.Namespace) -> None:
-    """Options of every command: `~` is the home folder (a shell leaves `--out=~/x` as it is).
+    """Options of every command: `~` is the home folder (a shell leaves `--output=~/x` as it is).
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: a number is not finite, or out of its range.
     """
     for name, value in vars(args).items():
         if isinstance(value, Path):
@@ -72,6 +77,8 @@ def as_meant(args: argparse.Namespace) -> None:
             setattr(args, name, os.path.expanduser(value))
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name.replace('_', '-')}: takes a finite number, got {value}")
+        if name == "guidance" and value < 1:  # as the setting sampling.guidance
+            raise ValueError(f"--guidance: takes a number from 1, which is none, got {value:g}")
 
 
 def new_file(path: Path, option: str, overwrite: bool = False) -> Path:

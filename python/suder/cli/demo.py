@@ -6,12 +6,12 @@ import argparse
 import time
 from pathlib import Path
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_output
 
 SUMMARY = "Improve the embedded model on its own pictures and prompts, judge it, and report."
 EXAMPLE = """\
   suder demo                            minutes on two cores; then open runs/demo/report.html
-  suder demo --quick --out runs/quick   shows that it works, too short to improve much
+  suder demo --quick --output runs/quick   shows that it works, too short to improve much
 
   Interrupted? The same command goes on where it stopped.
 """
@@ -21,7 +21,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "demo", SUMMARY, EXAMPLE)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run")
+    add_output(parser, default=Path("runs/demo"), help="folder of the run")
     parser.add_argument("--rounds", type=int, help="other than the default number of rounds")
     parser.add_argument("--quick", action="store_true", help="few rounds, few inputs judged")
     parser.add_argument("--model", default="shapes", help="the start model; shapes: the embedded")

@@ -6,21 +6,27 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_prompt_options, new_file, prompts_of
+from suder.cli.common import add_command, add_output, add_prompt_options, new_file, prompts_of
 
 SUMMARY = "Judge a model, or a base and a tuned one side by side, on held-out inputs."
 EXAMPLE = """\
   suder evaluate runs/demo                    a run: its start model against its result
   suder evaluate runs/demo/model              one model
   suder evaluate runs/demo/model --base shapes --n 2000 --seed 1
-  suder evaluate shapes --sampled --temperature 0.7
-  suder evaluate geneval MODEL --prompts evaluation_metadata.jsonl --out DIR
+  suder evaluate shapes --temperature 0.7
+  suder evaluate runs/mine --images other/photos --prompts other.txt --output mine.html
+  suder evaluate geneval MODEL --prompts evaluation_metadata.jsonl --output DIR
                                               pictures for another benchmark's own scorer:
                                               geneval, t2i-compbench, dpg or wise, each --help
   suder evaluate pope coco_pope_random.json MODEL --images val2014
 
-  Prompts become pictures and pictures become captions; an exact checker that training never sees
-  judges both. Intervals are 95%, paired, over whole combinations of things.
+  With --images, --prompts or both: your own inputs, base and tuned side by side. Nobody judges
+  them: pictures and captions of both with their rewards by the base model, paired differences with
+  95% intervals, a page to look at. What a run was trained on is left out; texts of the pictures
+  (x.txt beside x.png, or metadata.jsonl) are used where there are some.
+
+  Without them: prompts become pictures and pictures become captions; an exact checker that training
+  never sees judges both. Intervals are 95%, paired, over whole combinations of things.
 """
 
 
@@ -30,6 +36,8 @@ def add_parser(
     parser = add_command(subparsers, "evaluate", SUMMARY, EXAMPLE)
     parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
     parser.add_argument("--base", help="the model to compare with")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="your own pictures")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="your own, one a line")
     parser.add_argument("--world", default="shapes", help="whose prompts and judge")
     parser.add_argument(
         "--split", default="test", help="test, unlabelled, supervised or validation"
@@ -37,19 +45,26 @@ def add_parser(
     parser.add_argument("--n", type=int, default=1000, help="prompts, and as many pictures")
     parser.add_argument("--seed", type=int, default=0, help="of inputs and sampling")
     parser.add_argument("--sampled", action="store_true", help="sample instead of greedy decoding")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of --sampled")
+    parser.add_argument("--temperature", type=float, help="sample at it; default: 1 if --sampled")
     parser.add_argument("--guidance", type=float, default=1.0, help="of drawing; 1: none")
     add_prompt_options(parser)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="write the items here (.npz)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_output(parser, metavar="FILE", help="the items (.npz); of your own inputs, a page (.html)")
     parser.add_argument(
         "--overwrite", action="store_true",
-        help="replace what is there: the file of --out, or a run's evaluation of other inputs",
+        help="replace what is there: the file of --output, or a run's evaluation of other inputs",
     )  # fmt: skip
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
+    args.sampled |= args.temperature is not None
+    args.temperature = 1.0 if args.temperature is None else args.temperature
+    if args.images or args.prompts:
+        from suder.cli import evaluate_own
+
+        return evaluate_own.run(args)
     from suder.evaluation.compare import accuracies, compare
     from suder.evaluation.side_by_side import judge_run
     from suder.storage.files import read_json
@@ -58,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if (Path(args.model) / "config.yaml").is_file():  # a run
         asked = [*prompts_of(args).values(), args.max_new_tokens]
         ours = args.base or args.sampled or args.out or args.guidance != 1.0
+        ours = ours or args.dtype != "float32"
         if ours or any(one is not None for one in asked):
             raise ValueError(
                 "a run is compared with its start model, greedy and sampled, as it is, its "
@@ -75,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             )
         return 0
     if args.out:
-        new_file(args.out, "--out", args.overwrite)
+        new_file(args.out, "--output", args.overwrite)
     tuned = _judged(args, args.model)
     if args.out:
         tuned.save(args.out)
@@ -105,12 +121,15 @@ def print_comparison(rows: Any, title: str) -> None:
 
 
 def _judged(args: argparse.Namespace, name: str) -> Any:
+    import torch
+
     from suder.evaluation.evaluate import evaluate
     from suder.evaluation.worlds import task_of
     from suder.models import load_model
 
+    dtype = getattr(torch, args.dtype)
     return evaluate(
-        load_model(name, device=args.device, **prompts_of(args)),
+        load_model(name, device=args.device, dtype=dtype, **prompts_of(args)),
         task=task_of(args.world, args.split, args.n, args.seed),
         seed=args.seed,
         greedy=not args.sampled,

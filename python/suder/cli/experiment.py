@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_output
 
 SUMMARY = "Run the objectives against their controls over seeds and warm starts."
 EXAMPLE = """\
-  suder experiment --out runs/experiment                         the whole grid of the recipe
-  suder experiment --out runs/first --arms grpo expert --seeds 1 --starts shapes
-  suder experiment --out runs/choice --split validation --set objective.kl=0.05
+  suder experiment --output runs/experiment                         the whole grid of the recipe
+  suder experiment --output runs/first --arms grpo expert --seeds 1 --starts shapes
+  suder experiment --output runs/choice --split validation --set objective.kl=0.05
 
   Run it again after an interruption: finished cells are not run again, a cut one goes on.
   Ctrl-c and SIGTERM let every cell write its state and end; a second one does not wait for them.
@@ -24,7 +24,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "experiment", SUMMARY, EXAMPLE)
-    parser.add_argument("--out", type=Path, default=Path("runs/experiment"), help="folder")
+    add_output(parser, default=Path("runs/experiment"), help="folder")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/experiment.yaml"))
     parser.add_argument("--arms", nargs="+", default=[], help="only these (default: all)")
     parser.add_argument("--starts", nargs="+", default=[], help="only these start models")
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for cell in cells:
         cell.check()
     if (args.out / "config.yaml").exists():
-        raise FolderError(f"--out: {args.out} holds a run; give the experiment another folder")
+        raise FolderError(f"--output: {args.out} holds a run; give the experiment another folder")
     claim(args.out)
     with sole_writer(args.out):
         failed = []

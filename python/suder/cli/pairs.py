@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from suder.cli.common import add_command, new_file
+from suder.cli.common import add_command, add_output, new_file
 
 SUMMARY = "Pair candidates anew and write them as preferences: for TRL, ms-swift or suder itself."
 EXAMPLE = """\
@@ -33,7 +33,7 @@ def add_parser(
     parser.add_argument(
         "rollouts", type=Path, metavar="ROLLOUTS", help="a Parquet file, or a folder of them"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    add_output(parser, required=True, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     parser.add_argument("--format", choices=("trl", "ms-swift", "suder"), required=True)
     parser.add_argument(
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
     if not pairs:
         raise DataError(f"{args.rollouts}: no pair of valid candidates of other rewards is in it")
     if args.format == "ms-swift":
-        write_jsonl(args.output, swift_rows(table, pairs, args.question))
+        write_jsonl(args.out, swift_rows(table, pairs, args.question))
     elif args.format == "trl":
-        write_table(args.output, trl_table(table, pairs, args.question, args.embed_images))
+        write_table(args.out, trl_table(table, pairs, args.question, args.embed_images))
     else:
         found = own_table(table, pairs)
         if args.pictures:
@@ -84,13 +84,13 @@ def run(args: argparse.Namespace) -> int:
             from suder.rollouts.drawn import with_pictures
 
             found = with_pictures(found, load_model(args.model), args.pictures)
-        write_table(args.output, found)
-    print(f"{len(pairs)} pairs of {len(table)} candidates: {args.output}")
+        write_table(args.out, found)
+    print(f"{len(pairs)} pairs of {len(table)} candidates: {args.out}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    new_file(args.output, "--output", args.overwrite)
+    new_file(args.out, "--output", args.overwrite)
     if args.k < 1 or args.margin < 0:
         raise ValueError("--k takes an integer from 1, --margin a number from 0")
     if args.k > 1 and args.rule != "top-k":

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_output
 
 SUMMARY = "Make a small Janus from nothing: a VQ model, then a short supervised warm-up."
 EXAMPLE = """\
-  suder pretrain --world shapes --seed 3 --out models/shapes-3
+  suder pretrain --world shapes --seed 3 --output models/shapes-3
       about 20 minutes on one core; the embedded models are seeds 1 and 2
-  suder pretrain --world digits --out models/digits
+  suder pretrain --world digits --output models/digits
       scanned handwritten digits (needs scikit-learn)
-  suder pretrain --world emoji --out models/emoji
+  suder pretrain --world emoji --output models/emoji
       96 things in 16 styles (needs suder[emoji]); the drawings are four packages that `npm pack`
       fetches once into $SUDER_EMOJI, or ~/.cache/suder/emoji, or that lie there already:
         @iconify-json/fluent-emoji-flat  MIT           @iconify-json/noto      Apache-2.0
         @iconify-json/twemoji            CC BY 4.0     @iconify-json/openmoji  CC BY-SA 4.0
-  suder pretrain --recipe models/shapes-3/recipe.yaml --out again
+  suder pretrain --recipe models/shapes-3/recipe.yaml --output again
       the same weights again: the last line of log.jsonl has their SHA-256
 
   The model is imperfect on purpose: `suder train` has something to improve. Killed half-way,
@@ -36,7 +35,7 @@ def add_parser(
     )
     source.add_argument("--recipe", help="a YAML file such as recipe.yaml in a model's folder")
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make the model in")
+    add_output(parser, required=True, help="folder to make the model in")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 

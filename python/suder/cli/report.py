@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_output
 
 SUMMARY = "Write a run's report.html: results, pictures, curves, settings, in one file."
 EXAMPLE = """\
@@ -21,7 +21,7 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "report", SUMMARY, EXAMPLE)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
+    add_output(parser, metavar="FILE", help="default: RUN/report.html")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is no report")
     return parser
 

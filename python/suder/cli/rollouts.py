@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_output
 
 SUMMARY = "Write what a run sampled and scored as Parquet, a row for each candidate."
 EXAMPLE = """\
@@ -27,22 +27,22 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "rollouts", SUMMARY, EXAMPLE)
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="the folder of a run")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="what is written")
+    add_output(parser, required=True, metavar="DIR", help="what is written")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     from suder.run.exported import export
 
-    if args.output.exists() and not args.output.is_dir():
-        raise ValueError(f"--output: {args.output} is a file; it takes a folder")
-    found = export(args.run_folder, args.output)
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--output: {args.out} is a file; it takes a folder")
+    found = export(args.run_folder, args.out)
     for why in found.lost:
         print(f"left out: {why}", file=sys.stderr)
     rounds = sorted([*found.written, *found.there])
     if not rounds:
-        raise ValueError(f"{args.run_folder} holds no whole round; {args.output} was not written")
+        raise ValueError(f"{args.run_folder} holds no whole round; {args.out} was not written")
     there = f", {len(found.there)} of them there already" * bool(found.there)
     first, last = int(rounds[0].stem), int(rounds[-1].stem)
-    print(f"{len(rounds)} rounds from {first} to {last}{there}: {args.output}")
+    print(f"{len(rounds)} rounds from {first} to {last}{there}: {args.out}")
     return 0

@@ -12,14 +12,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_prompt_options, prompts_of
+from suder.cli.common import add_command, add_output, add_prompt_options, prompts_of
 
 SUMMARY = "Draw pictures of prompts, or write captions of pictures."
 EXAMPLE = """\
-  suder sample --model shapes --prompts prompts.txt --n 4 --out drawn
-  suder sample --model shapes --images photos/ --n 4 --out captions
-  suder sample --model shapes --images photos/ --n 8 --parquet --out captions
-  suder sample --model runs/demo/model --prompts prompts.txt --greedy --out drawn
+  suder sample --model shapes --prompts prompts.txt --n 4 --output drawn
+  suder sample --model shapes --images photos/ --n 4 --output captions
+  suder sample --model shapes --images photos/ --n 8 --parquet --output captions
+  suder sample --model runs/demo/model --prompts prompts.txt --greedy --output drawn
 
   DIR/samples.jsonl has a row for each sample, with the log-probability of its tokens;
   `suder score DIR/samples.jsonl` adds the dual rewards. Pictures are DIR/00012_3.png: prompt 12
@@ -40,12 +40,14 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "sample", SUMMARY, EXAMPLE)
     inputs = parser.add_mutually_exclusive_group(required=True)
-    inputs.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line: draw them")
+    inputs.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="one a line, - for standard input: draw them"
+    )
     inputs.add_argument(
         "--images", type=Path, metavar="PATH", help="a picture or a folder of them: caption them"
     )
     parser.add_argument("--model", default="shapes", help="a folder, a hub id, or `shapes`")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what is written")
+    add_output(parser, required=True, metavar="DIR", help="what is written")
     parser.add_argument(
         "--overwrite", action="store_true", help="DIR holds earlier samples: replace them"
     )
@@ -126,16 +128,18 @@ def _check_out(out: Path, overwrite: bool) -> None:
         ours = os.path.lexists(out / ROWS)
         if ours and not overwrite:
             raise ValueError(
-                f"--out: {out} holds samples already; take another folder, or replace them by "
+                f"--output: {out} holds samples already; take another folder, or replace them by "
                 "--overwrite"
             )
         if not ours and any(out.iterdir()):
-            raise ValueError(f"--out: {out} holds other files; take a new or an empty folder")
+            raise ValueError(f"--output: {out} holds other files; take a new or an empty folder")
     elif os.path.lexists(out):
-        raise ValueError(f"--out: {out} is a file; it takes a folder")
+        raise ValueError(f"--output: {out} is a file; it takes a folder")
     above = next(one for one in (out, *out.absolute().parents) if one.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ValueError(f"--out: {out} cannot be made: {above} is no folder that can be written")
+        raise ValueError(
+            f"--output: {out} cannot be made: {above} is no folder that can be written"
+        )
 
 
 def _begin(out: Path) -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_prompt_options, prompts_of
+from suder.cli.common import add_command, add_output, add_prompt_options, prompts_of
 from suder.cli.score_rollouts import score_rollouts
 
 SUMMARY = "Dual rewards: how likely the model finds the input again from the answer."
 EXAMPLE = """\
   suder score drawn/samples.jsonl --model shapes
-  suder score pairs.jsonl --model shapes --out scored.jsonl
-  suder score runs/mine/rollouts --model other/model --drawn-by shapes --out other.parquet
+  suder score pairs.jsonl --model shapes --output scored.jsonl
+  suder score runs/mine/rollouts --model other/model --drawn-by shapes --output other.parquet
 
   Rows of the file, one JSON object a line; other keys are kept:
     {"image": "a.png", "caption": "a red circle"}   scored as a caption of the picture,
@@ -44,9 +44,7 @@ def add_parser(
     parser = add_command(subparsers, "score", SUMMARY, EXAMPLE)
     parser.add_argument("rows", type=Path, help="a JSONL file of pictures and texts, or rollouts")
     parser.add_argument("--model", default="shapes", help="a folder, a hub id, or `shapes`")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: ROWS with .scored before its suffix"
-    )
+    add_output(parser, metavar="FILE", help="default: ROWS with .scored before its suffix")
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     parser.add_argument(
         "--drawn-by", metavar="M",
@@ -125,16 +123,16 @@ def _not_a_row(value: Any) -> str:
 def _check_out(out: Path, rows: Path, overwrite: bool) -> None:
     """Before any work: what would fail at its end, and what must not be written over."""
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"--out: {out.parent} is no folder that can be written")
+        raise ValueError(f"--output: {out.parent} is no folder that can be written")
     if not os.path.lexists(out):
         return
     if out.exists() and out.samefile(rows):
-        raise ValueError(f"--out: {out} holds the rows to score; take another file")
+        raise ValueError(f"--output: {out} holds the rows to score; take another file")
     if not out.is_file():
-        raise ValueError(f"--out: {out} is not a regular file")
+        raise ValueError(f"--output: {out} is not a regular file")
     if not overwrite:
         raise ValueError(
-            f"--out: {out} is there already; take another file, or replace it by --overwrite"
+            f"--output: {out} is there already; take another file, or replace it by --overwrite"
         )
 
 

@@ -15,7 +15,7 @@ def score_rollouts(args: argparse.Namespace) -> int:
 
     table = read_table(find_files(args.rows))
     out: Path = args.out or args.rows.with_name(f"{args.rows.stem}.scored.parquet")
-    new_file(out, "--out", args.overwrite)
+    new_file(out, "--output", args.overwrite)
     import torch
     from rich.progress import Progress
 

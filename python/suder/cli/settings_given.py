@@ -22,7 +22,8 @@ def add_settings(parser: argparse.ArgumentParser, config: str) -> None:
         "overrides", nargs="*", metavar="key=value", help="the same as --set key=value"
     )
     for option, (key, value, meaning) in OPTIONS.items():
-        parser.add_argument(option, metavar=value, help=f"{meaning} (the setting {key})")
+        names = (option, "--out") if option == "--output" else (option,)  # its older name
+        parser.add_argument(*names, metavar=value, help=f"{meaning} (the setting {key})")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
         help="overrides a setting, such as optimizer.lr=1e-4; may be repeated",

@@ -84,7 +84,7 @@ def _check_same(out: Path, config: TrainConfig) -> None:
     if begun.is_file() and load_config(begun) != config:
         raise DemoError(
             f"{out} holds a run of other settings than asked for; "
-            "give another --out, or delete that folder"
+            "give another --output, or delete that folder"
         )
 
 

@@ -82,7 +82,7 @@ def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
     if result.get("fingerprint") != cell.fingerprint():
         raise PlanError(
             f"{path} was made with other settings than asked for now; "
-            "use another --out, or delete that cell's folder to run it again"
+            "use another --output, or delete that cell's folder to run it again"
         )
     for direction, interval in result.get("reward_accuracy", {}).items():
         # Where all candidates of a group are right, or all wrong, there is none; null in JSON.

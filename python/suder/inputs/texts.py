@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,7 +27,10 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         DataError: there is no such file, or it is not UTF-8; the message names the line.
     """
-    data = read_file(path, MAX_BYTES)
+    return _lines_of(read_file(path, MAX_BYTES), path)
+
+
+def _lines_of(data: bytes, path: object) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -41,13 +45,23 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_prompts(path: str | os.PathLike[str]) -> Prompts:
-    """One prompt a line, its blanks made single.
+    """One prompt a line, its blanks made single; of the name "-", standard input's.
 
     Raises:
-        DataError: as `read_lines`.
+        DataError: as `read_lines`; a prompt in the place of a file's name is told what to do.
     """
+    name = os.fspath(path)
+    if name == "-":
+        lines = _lines_of(sys.stdin.buffer.read(MAX_BYTES), "standard input")
+    elif " " in name and not os.path.lexists(name):
+        raise DataError(
+            f"there is no file {named(name)}; prompts are read from a file, one a line, or of - "
+            "from standard input: `echo TEXT | suder ...`"
+        )
+    else:
+        lines = read_lines(path)
     found = Prompts([], [])
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(lines, 1):
         prompt = " ".join(line.split())
         if prompt and "\0" not in prompt:
             found.prompts.append(prompt)

@@ -77,6 +77,6 @@ def _embedded(name: str) -> Path:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"load_model: the embedded model {name!r} is not at {folder}; reinstall suder, or make "
-            f"it with `suder pretrain --world shapes --seed {EMBEDDED[name][-1]} --out {folder}`"
+            f"it with `suder pretrain --world shapes --seed {EMBEDDED[name][-1]} --output {folder}`"
         )
     return folder

@@ -77,7 +77,7 @@ def _check_ours(out: Path, kept: Path) -> None:
     """Raises FileExistsError where something of the user's is in the way."""
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         what = "is not empty" if out.is_dir() else "is no folder"
-        raise FileExistsError(f"{out} {what}; choose another --out or remove it")
+        raise FileExistsError(f"{out} {what}; choose another --output or remove it")
     there = os.path.lexists(kept)
     if there and (not kept.is_dir() or {one.name for one in kept.iterdir()} - STAGE_FILES):
         raise FileExistsError(

@@ -32,7 +32,7 @@ def write_audit(found: Audit, path: Path, *, replace: bool = False) -> Path:
     """
     if os.path.lexists(path) and not replace and not is_ours(path, (MARK,)):
         raise FileExistsError(
-            f"{path} is there and is no audit of suder's; take another --out, or --overwrite to "
+            f"{path} is there and is no audit of suder's; take another --output, or --overwrite to "
             "replace it"
         )
     page = render(

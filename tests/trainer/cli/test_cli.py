@@ -214,3 +214,20 @@ def test_help_imports_nothing_heavy() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert suder.cli.COMMANDS
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_an_option_has_one_name_in_all_commands(command: str) -> None:
+    subparsers = suder.cli._parser(command)._subparsers
+    assert subparsers is not None
+    choices = subparsers._group_actions[0].choices
+    assert isinstance(choices, dict)
+    names = [tuple(action.option_strings) for action in choices[command]._actions]
+    writes = [one for one in names if "--out" in one or "--output" in one]
+    assert writes == ([] if command == "doctor" else [("--output", "--out")])
+
+
+def test_guidance_is_from_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["sample", "--prompts", "p", "--output", "o"], ["evaluate", "shapes"]):
+        assert main([*command, "--guidance", "0"]) == 2
+        assert "--guidance: takes a number from 1, which is none, got 0" in capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_nothing_is_put_into_a_run_of_other_settings(small: str, tmp_path: Path)
     config = demo_config(out, small, 7, True, 0)
     (out / "config.yaml").write_text(dump_config(config))
     before = sorted(out.rglob("*"))
-    with pytest.raises(DemoError, match="give another --out, or delete that folder"):
+    with pytest.raises(DemoError, match="give another --output, or delete that folder"):
         run_demo(out, model=small, rounds=2, quick=True, say=lambda _: None)
     assert sorted(out.rglob("*")) == before
 

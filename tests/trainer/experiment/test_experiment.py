@@ -380,7 +380,7 @@ def test_an_experiment_takes_no_folder_of_others(
     claim(used)
     said = {
         theirs: "theirs is not empty and nothing of suder's: results.json is in it",
-        run: f"--out: {run} holds a run; give the experiment another folder",
+        run: f"--output: {run} holds a run; give the experiment another folder",
         used: f"{used} is in use by process {os.getpid()} on",
     }
     with sole_writer(used):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -98,3 +99,14 @@ def test_regular_files_of_a_bounded_size(
 def test_shown_is_one_printable_line() -> None:
     assert named("a\x1b[31m\n\u202eb\udce9\u00e9") == "a\\x1b[31m\\n\\u202eb\\udce9\u00e9"
     assert len(named("x" * 10**6)) < 400
+
+
+def test_standard_input_and_a_text_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = io.TextIOWrapper(io.BytesIO("a  red\n\nblå".encode()))
+    monkeypatch.setattr("sys.stdin", given)
+    assert read_prompts(Path("-")) == (["a red", "blå"], [(2, "blank line")])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    with pytest.raises(DataError, match="standard input, line 1: not UTF-8"):
+        read_prompts("-")
+    with pytest.raises(DataError, match="no file a red circle; prompts are read from a file"):
+        read_prompts("a red circle")

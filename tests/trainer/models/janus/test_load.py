@@ -60,7 +60,7 @@ def test_another_family_is_refused(tmp_path):
 
 def test_a_missing_embedded_model_says_how_to_make_it(monkeypatch):
     monkeypatch.setitem(find.EMBEDDED, "shapes", "no-such-model-1")
-    with pytest.raises(FileNotFoundError, match="suder pretrain --world shapes --seed 1 --out"):
+    with pytest.raises(FileNotFoundError, match="suder pretrain --world shapes --seed 1 --output"):
         suder.load_model("shapes")
 
 
