@@ -114,10 +114,10 @@ class Watch:
                 rollouts = self._sample(model, direction)
                 kl[direction] = self._distance(model, rollouts)
                 entropy[direction] = float(-rollouts.logprob.mean())
-                reward[direction] = self._reward(rollouts)
+                reward[direction], each = self._reward(rollouts)
                 statistics |= self._statistics(rollouts)
                 with ranks.each():
-                    strip = strip_of(strip, rollouts, self.start)
+                    strip = strip_of(strip, rollouts, self.start, each)
             except NotFinite:
                 if direction not in self.first:
                     raise
@@ -144,7 +144,8 @@ class Watch:
         condition = self.conditions[rollouts.direction]
         return logprob_of(model, rollouts, condition, self.sampling, self.at_once, self.tokens)
 
-    def _reward(self, rollouts: Rollouts) -> Change:
+    def _reward(self, rollouts: Rollouts) -> tuple[Change, Tensor]:
+        """Against the start's, and of each candidate `[B]`, NaN where there is none."""
         direction = rollouts.direction
         reward = reward_of(rollouts, self.scorer, self.start, self.conditions[direction])
         # Empty captions have no reward; one that is not finite says nothing.
@@ -153,7 +154,7 @@ class Watch:
             check_reward_of(rollouts, self.start, reward)
         if not self.counts_cut:
             reward = reward.masked_fill(~rollouts.finished, torch.nan)
-        return self._change(direction, reward, len(rollouts.inputs))
+        return self._change(direction, reward, len(rollouts.inputs)), reward
 
     def _statistics(self, rollouts: Rollouts) -> dict[str, Change]:
         inputs = len(rollouts.inputs)

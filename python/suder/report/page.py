@@ -38,7 +38,7 @@ def write_report(folder: Path, out: Path | None = None, *, replace: bool = False
     run = read_run(folder)
     if os.path.lexists(path) and not replace and not is_ours(path):
         raise FileExistsError(
-            f"{path} is there and is no report of suder's; take another --out, or --overwrite "
+            f"{path} is there and is no report of suder's; take another --output, or --overwrite "
             "to replace it"
         )
     write_text(path, _page(run))
@@ -82,6 +82,7 @@ def _page(run: RunData) -> str:
         **sections.results(run),
         **sections.pictures(run),
         **sections.captions(run),
+        **sections.heldout(run),
         **sections.training(run),
         **sections.guard(run),
         **sections.dropped(run),

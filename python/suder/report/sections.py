@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from suder.evaluation.compare import Row, compare
+from suder.evaluation.grammar import parse
 from suder.evaluation.result import Evaluation
 from suder.report import curves, drift, gallery, tables
 from suder.report.run_data import RunData
-from suder.report.strips import strips
+from suder.report.strips import strips, watched_prompts
 
 _NAMED = 20  # dropped inputs named in the page
 _DECODINGS = {
@@ -40,7 +41,8 @@ def headline(run: RunData) -> dict[str, Any]:
 def results(run: RunData) -> dict[str, Any]:
     """The comparisons there are, greedy before sampled."""
     told = run.summary.evaluation if run.summary else None
-    shown = {name: rows for name in _DECODINGS if (rows := _rows(run, name))}
+    elsewhere = on_other_inputs(run)
+    shown = {name: rows for name in _DECODINGS if not elsewhere and (rows := _rows(run, name))}
     comparisons = [
         {
             "decoding": name,
@@ -53,6 +55,7 @@ def results(run: RunData) -> dict[str, Any]:
     ]
     return {
         "comparisons": comparisons,
+        "elsewhere": elsewhere,
         "titles": tables.TITLES,
         "split": told.split if told else "test",
         "category_bars": curves.category_bars(next(iter(shown.values()))) if shown else "",
@@ -88,9 +91,25 @@ def guard(run: RunData) -> dict[str, Any]:
     return {
         "guard_curves": curves.guard_curves(run) if there else "",
         "statistic_curves": drift.statistic_curves(run),
-        **strips(run),
         "guard_words": _guard_words(run),
     }
+
+
+def heldout(run: RunData) -> dict[str, Any]:
+    """The run's own held-out inputs over the rounds, with their rewards."""
+    kept = run.summary.kept_round if run.summary else None
+    last = [row for row in run.rounds if kept is None or row["round"] == kept][-1:]
+    said = []
+    for direction, name in (("generation", "pictures"), ("understanding", "captions")):
+        for row in last:
+            gain, error = (row.get(f"guard/{one}/{direction}") for one in ("gain", "error"))
+            if gain is not None and row["round"] > 0:
+                noise = "" if error is None else f", standard error {error:.3f}"
+                said.append(
+                    f"Reward of {name} of all held-out inputs at round {row['round']}, against the "
+                    f"start's: {gain:+.3f}{noise}."
+                )
+    return {"heldout": said, **strips(run)}
 
 
 def dropped(run: RunData) -> dict[str, Any]:
@@ -109,7 +128,17 @@ def settings(run: RunData) -> dict[str, Any]:
     return {"config": run.config, "versions": run.versions}
 
 
+def on_other_inputs(run: RunData) -> bool:
+    """Whether there is an evaluation on the shapes world of a run whose prompts are not of it."""
+    told = run.summary.evaluation if run.summary else None
+    if not (told or run.evaluations) or (told and told.world != "shapes"):
+        return False
+    return any(parse(prompt) is None for prompt in watched_prompts(run))
+
+
 def _pair(run: RunData, decoding: str) -> tuple[Evaluation, Evaluation] | None:
+    if on_other_inputs(run):
+        return None
     base, tuned = (run.evaluations.get((side, decoding)) for side in ("base", "tuned"))
     return None if base is None or tuned is None else (base, tuned)
 

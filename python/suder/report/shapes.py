@@ -56,6 +56,7 @@ class Judged(_Typed):
 class Told(_Typed):
     """What an evaluation found."""
 
+    world: str = "shapes"
     split: str = "test"
     greedy: list[Judged] = Field([], max_length=1000)
     sampled: list[Judged] = Field([], max_length=1000)

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from suder.inputs.files import DataError
 from suder.inputs.pictures import decode_picture
+from suder.models.base import Direction
 from suder.report.gallery import picture_url
 from suder.report.run_data import Notes, RunData, read_value, said
+from suder.report.shapes import Number
 
 INPUTS = 8  # of each direction
 LOOKS = 12  # in the page, of those that left a file
@@ -30,6 +32,13 @@ class _Look(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
     pictures: Annotated[list[str], Field(max_length=INPUTS)] = []
     captions: Annotated[list[str], Field(max_length=INPUTS)] = []
+    rewards: dict[Direction, Annotated[list[Number | None], Field(max_length=INPUTS)]] = {}
+
+    def reward(self, direction: Direction, place: int) -> str:
+        """As the page has it; older runs have none."""
+        values = self.rewards.get(direction, [])
+        value = values[place] if place < len(values) else None
+        return "" if value is None else f"{value:.2f}"
 
 
 def strips(run: RunData) -> dict[str, Any]:
@@ -46,7 +55,10 @@ def strips(run: RunData) -> dict[str, Any]:
     rows = [
         {
             "prompt": prompt,
-            "pictures": [_url(look.pictures, place, run.notes) for _, look in looks],
+            "pictures": [
+                (_url(look.pictures, place, run.notes), look.reward("generation", place))
+                for _, look in looks
+            ],
         }
         for place, prompt in enumerate(asked.prompts)
     ]
@@ -55,6 +67,12 @@ def strips(run: RunData) -> dict[str, Any]:
         for place in range(len(asked.pictures))
     ]
     return {"strip_rounds": [at for at, _ in looks], "strips": rows, "told": told}
+
+
+def watched_prompts(run: RunData) -> list[str]:
+    """The first prompts that the run set aside; none where no look left a file."""
+    asked = _read(run.folder / "looks" / "inputs.json", _Inputs, Notes())
+    return [] if asked is None else list(asked.prompts)
 
 
 def _some(files: list[Path]) -> list[Path]:
@@ -67,16 +85,20 @@ def _some(files: list[Path]) -> list[Path]:
 
 def _lines(looks: list[tuple[int, _Look]], place: int) -> list[dict[str, str]]:
     """A picture's captions, each with the rounds that it stood for."""
-    lines: list[tuple[int, int, str]] = []
+    lines: list[tuple[int, int, str, str]] = []
     for at, look in looks:
         caption = look.captions[place] if place < len(look.captions) else ""
         if lines and lines[-1][2] == caption:
-            lines[-1] = (lines[-1][0], at, caption)
+            lines[-1] = (lines[-1][0], at, *lines[-1][2:])
         else:
-            lines.append((at, at, caption))
+            lines.append((at, at, caption, look.reward("understanding", place)))
     return [
-        {"rounds": f"{first}" if first == end else f"{first} to {end}", "caption": caption}
-        for first, end, caption in lines
+        {
+            "rounds": f"{first}" if first == end else f"{first} to {end}",
+            "caption": caption,
+            "reward": reward,
+        }
+        for first, end, caption, reward in lines
     ]
 
 

@@ -1,7 +1,8 @@
 """What the guard's looks show to people, in `looks/` of a run: small, and few files.
 
 `inputs.json` has the prompts and the pictures to caption; `000020.json` the pictures drawn and the
-captions written at the look of round 20, for the same inputs with the same random numbers.
+captions written at the look of round 20, for the same inputs with the same random numbers, and
+their rewards as the guard scores them: by the frozen start model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from suder.guard.watch import Watch
 from suder.inputs.files import DataError
 from suder.inputs.pictures import load_picture
 from suder.settings.config import TrainConfig
-from suder.storage.files import write_json
+from suder.storage.files import finite, write_json
 from suder.storage.folders import make_folder
 
 FOLDER = "looks"
@@ -49,7 +50,9 @@ def save_inputs(run: Path, watch: Watch, digests: Mapping[str, str]) -> None:
 
 def save_strip(run: Path, index: int, strip: Strip) -> None:
     drawn = [] if strip.pictures is None else [_png(one) for one in strip.pictures]
-    _write(run, f"{index:06d}", {"pictures": drawn, "captions": strip.captions})
+    rewards = finite({name: list(values) for name, values in strip.rewards.items()})
+    look = {"pictures": drawn, "captions": strip.captions, "rewards": rewards}
+    _write(run, f"{index:06d}", look)
 
 
 def _write(run: Path, name: str, value: dict[str, Any]) -> None:

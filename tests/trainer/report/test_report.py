@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -214,8 +215,9 @@ def make_looks(folder: Path, looks: int) -> None:
     shown = [base64.b64encode(png(200)).decode()] * 2
     for number in range(looks):
         pictures = np.full((2, 8, 8, 3), number, dtype=np.uint8)
+        rewards: Any = {"generation": (-3.5, math.nan), "understanding": (-1.25, math.nan)}
         captions = ("a <b>dog</b>", "a dog" if number < looks // 2 else "a cat")
-        save_strip(folder, number, Strip(pictures, captions))
+        save_strip(folder, number, Strip(pictures, captions, rewards))
     write_json(folder / "looks" / "inputs.json", {"prompts": ["x & y", "z"], "pictures": shown})
 
 
@@ -233,18 +235,33 @@ def level(source: str) -> int:
 def test_the_same_inputs_over_the_rounds(tmp_path: Path):
     """A row a prompt, a column a look, in their order; a caption once for all rounds it stood."""
     folder = make_run(tmp_path / "run", None)
-    before = len(read(folder).sources)
+    before = read(folder).sources
     make_looks(folder, 30)
     page = read(folder)
-    drawn = page.sources[before:]  # the looks' pictures stand last
+    drawn = [one for one in page.sources if one not in before]
     assert len(drawn) == 2 * LOOKS + 2
     assert [level(one) for one in drawn[:LOOKS]] == sorted(level(one) for one in drawn[:LOOKS])
     assert (level(drawn[0]), level(drawn[LOOKS - 1])) == (0, 29)
     assert [level(one) for one in drawn[-2:]] == [200, 200]
     words = " ".join(page.words.split())
     assert "x & y" in words
-    assert "0 to 29 a <b>dog</b>" in words
+    assert "0 to 29 a <b>dog</b> -1.25" in words
     assert re.search(r"0 to \d+ a dog \d+ to 29 a cat", words)
+    assert "-3.50" in words
+    assert "Reward of pictures of all held-out inputs at round 20, against the start's" in words
+
+
+def test_the_shapes_worlds_verdicts_are_of_its_runs_alone(tmp_path: Path):
+    folder = make_run(tmp_path / "run", 20, 30)
+    looks = folder / "looks" / "inputs.json"
+    make_looks(folder, 3)
+    write_json(looks, {"prompts": ["a red circle", "two blue squares"], "pictures": []})
+    assert "Base against tuned" in read(folder).words
+    write_json(looks, {"prompts": ["a red circle", "a cat on a mat"], "pictures": []})
+    words = read(folder).words
+    assert "Base against tuned" not in words
+    assert "whose prompts are not this run's" in words
+    assert "Pictures, before and after" not in words
 
 
 def test_looks_that_are_done_again_are_not_shown(tmp_path: Path):

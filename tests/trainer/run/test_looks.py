@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 import suder.run.looks
+from suder.inputs.pictures import load_picture
+from suder.method.rewards import DualReward
 from suder.run.looks import SHOWN, SIDE, is_shown, save_strip
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
@@ -44,6 +46,17 @@ def test_looks_of_a_run(make_config: Make) -> None:
     last = [base64.b64decode(one) for one in read(folder / "000003.json")["pictures"]]
     shown = [np.asarray(Image.open(io.BytesIO(one))) for one in last]
     assert np.array_equal(np.stack(shown), watch.strip.pictures)
+    scorer = DualReward(watch.start)  # the frozen start, whatever round it is
+    told = read(folder / "000003.json")
+    pictures = [load_picture(path) for path in trainer.inputs.watched_images[:8]]
+    by_hand = {
+        "generation": scorer.generation(asked["prompts"], shown),
+        "understanding": scorer.understanding(pictures, told["captions"]),
+    }
+    assert told["rewards"].keys() == by_hand.keys()
+    for direction, values in by_hand.items():
+        given = [np.nan if one is None else one for one in told["rewards"][direction]]
+        assert np.allclose(given, values.numpy(), atol=1e-5, equal_nan=True), direction
     first = read_jsonl(Path(config.output) / "metrics.jsonl")[0]
     assert first["guard/dark_band/generation"] > 0
     before = {name: (folder / name).read_bytes() for name in names}
