@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from suder.cli.common import add_command, new_file
+from suder.cli.common import add_command, add_output, new_file
 
 SUMMARY = "Ask POPE's questions: does the model see what is not there?"
 EXAMPLE = """\
   suder evaluate pope coco_pope_random.json runs/mine/model --images val2014
-  suder evaluate pope coco_pope_random.json MODEL --images val2014 --out answers.jsonl
+  suder evaluate pope coco_pope_random.json MODEL --images val2014 --output answers.jsonl
 
-  An answer is the likelier of yes and no. Intervals are 95%, over whole pictures. --out has each
+  An answer is the likelier of yes and no. Intervals are 95%, over whole pictures. --output has each
   question with its answer and p(yes) / (p(yes) + p(no)), a JSON object a line.
 """
 
@@ -25,7 +25,7 @@ def add_parser(
     parser.add_argument("model", help="a model's folder, a hub id, or `shapes`")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="its pictures")
     parser.add_argument("--question", metavar="TEXT", help="around {text}; default: VLMEvalKit's")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the answers here (JSONL)")
+    add_output(parser, metavar="FILE", help="write the answers here (JSONL)")
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     rows = questions(args.questions)
     if args.out:
-        new_file(args.out, "--out", args.overwrite)
+        new_file(args.out, "--output", args.overwrite)
     import torch
 
     from suder.models import load_model

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, prompts_of
+from suder.cli.common import add_command, add_output, prompts_of
 
 # Suite: what --prompts takes, what its scorer is called and takes beside the folder.
 SUITES = {
@@ -20,9 +20,9 @@ SUITES = {
 }
 SUMMARY = "Draw the pictures that {}'s own scorer reads."
 EXAMPLE = """\
-  suder evaluate {suite} runs/mine/model --prompts {prompts} --out drawn/{suite}
-  suder evaluate {suite} shapes --prompts {prompts} --seed 1 --guidance 5 --out drawn/other
-  suder evaluate {suite} MODEL --prompts {prompts} --out DIR --shard 2/8
+  suder evaluate {suite} runs/mine/model --prompts {prompts} --output drawn/{suite}
+  suder evaluate {suite} shapes --prompts {prompts} --seed 1 --guidance 5 --output drawn/other
+  suder evaluate {suite} MODEL --prompts {prompts} --output DIR --shard 2/8
   torchrun --nproc-per-node 8 -m suder evaluate {suite} MODEL --device cuda ...
 
   --prompts: {reads}. The same command again draws what is missing, and a machine gives the
@@ -41,7 +41,7 @@ def add_parser(
     parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(suite), example)
     parser.add_argument("model", help="a model's folder, a hub id, or `shapes`")
     parser.add_argument("--prompts", type=Path, required=True, metavar="PATH", help=reads)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what is written")
+    add_output(parser, required=True, metavar="DIR", help="what is written")
     parser.add_argument("--n", type=int, help="pictures of a prompt; default: the suite's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--greedy", action="store_true", help="always the most likely token")

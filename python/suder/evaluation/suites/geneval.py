@@ -14,7 +14,7 @@ from suder.storage.files import json_text
 from suder.storage.shown import named
 
 N = 4
-FOLDER = "."  # what its scorer is given, from --out on
+FOLDER = "."  # what its scorer is given, from --output on
 
 
 def items(path: Path, n: int = N) -> list[Item]:

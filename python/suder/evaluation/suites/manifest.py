@@ -26,7 +26,7 @@ def claim_folder(out: Path, manifest: dict[str, Any], items: Sequence[Item]) -> 
     """
     refuse_links((out,))
     if out.exists() and not out.is_dir():
-        raise FolderError(f"--out: {named(out)} is a file; it takes a folder")
+        raise FolderError(f"--output: {named(out)} is a file; it takes a folder")
     file = out / MANIFEST
     with told(file, 4096):
         out.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def claim_folder(out: Path, manifest: dict[str, Any], items: Sequence[Item]) -> 
             others = [path.name for path in out.iterdir() if not path.name.startswith(ours)]
             if others and not file.exists():
                 raise FolderError(
-                    f"--out: {named(out)} is not empty and has no {MANIFEST}: {named(others[0])} "
+                    f"--output: {named(out)} is not empty and has no {MANIFEST}: {named(others[0])} "
                     "is in it, for one; take a new or an empty folder"
                 )
             _write_once(file, json_text(manifest, indent=1) + "\n")
@@ -47,7 +47,7 @@ def claim_folder(out: Path, manifest: dict[str, Any], items: Sequence[Item]) -> 
         said = ", ".join(f"{key} {kept.get(key)!r} there and {manifest.get(key)!r} now"
                          for key in other)  # fmt: skip
         raise FolderError(
-            f"--out: {named(out)} was drawn with other settings: {said}; take another folder"
+            f"--output: {named(out)} was drawn with other settings: {said}; take another folder"
         )
     _refuse_strangers(out, items)
 
@@ -74,6 +74,6 @@ def _refuse_strangers(out: Path, items: Sequence[Item]) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.with_name(path.name.removesuffix(".partial")) not in expected:
                 raise FolderError(
-                    f"--out: {named(path)} is none of the suite's pictures, and its scorer would "
+                    f"--output: {named(path)} is none of the suite's pictures, and its scorer would "
                     "count it; move it elsewhere"
                 )
