@@ -122,12 +122,12 @@ def test_captions_that_were_cut_off_count_as_they_do_in_training(
     values = torch.arange(len(rollouts)).double()
     monkeypatch.setattr("suder.guard.watch.reward_of", lambda *_: values.float())
     object.__setattr__(rollouts, "finished", finished)
-    found = watch._reward(rollouts)
+    found, _ = watch._reward(rollouts)
     kept = values.masked_fill(~finished, math.nan) if rule == "drop" else values
     assert found.mean == pytest.approx(float(kept.view(-1, rollouts.group).nanmean(1).mean()))
     if rule == "drop":
         object.__setattr__(rollouts, "finished", torch.zeros(len(rollouts), dtype=torch.bool))
-        assert math.isnan(watch._reward(rollouts).mean)  # nothing is said, which is no loss
+        assert math.isnan(watch._reward(rollouts)[0].mean)  # nothing is said, which is no loss
         assert watch._reward(rollouts).change == 0
 
 

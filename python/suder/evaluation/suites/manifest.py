@@ -35,8 +35,8 @@ def claim_folder(out: Path, manifest: dict[str, Any], items: Sequence[Item]) -> 
             others = [path.name for path in out.iterdir() if not path.name.startswith(ours)]
             if others and not file.exists():
                 raise FolderError(
-                    f"--output: {named(out)} is not empty and has no {MANIFEST}: {named(others[0])} "
-                    "is in it, for one; take a new or an empty folder"
+                    f"--output: {named(out)} is not empty and has no {MANIFEST}: "
+                    f"{named(others[0])} is in it, for one; take a new or an empty folder"
                 )
             _write_once(file, json_text(manifest, indent=1) + "\n")
     kept = read_object(file)
@@ -74,6 +74,6 @@ def _refuse_strangers(out: Path, items: Sequence[Item]) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.with_name(path.name.removesuffix(".partial")) not in expected:
                 raise FolderError(
-                    f"--output: {named(path)} is none of the suite's pictures, and its scorer would "
-                    "count it; move it elsewhere"
+                    f"--output: {named(path)} is none of the suite's pictures, and its scorer "
+                    "would count it; move it elsewhere"
                 )
