@@ -128,7 +128,7 @@ def test_captions_that_were_cut_off_count_as_they_do_in_training(
     if rule == "drop":
         object.__setattr__(rollouts, "finished", torch.zeros(len(rollouts), dtype=torch.bool))
         assert math.isnan(watch._reward(rollouts)[0].mean)  # nothing is said, which is no loss
-        assert watch._reward(rollouts).change == 0
+        assert watch._reward(rollouts)[0].change == 0
 
 
 def test_statistics_are_of_the_decoded_pictures_and_the_captions(watch: Watch) -> None:
