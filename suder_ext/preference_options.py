@@ -90,7 +90,7 @@ def check_preference_options(
             f"f_alpha is {f_alpha}; f_divergence={f_divergence!r} does not use it, so it must be "
             f"{ALPHA} (divergence that does: 'alpha_divergence')"
         )
-    if not math.isfinite(f_alpha):
+    if not -math.inf < f_alpha < math.inf:  # torch.compile traces no isfinite of a number
         raise ValueError(f"f_alpha is {f_alpha}; it must be a number")
     if not discopop_tau > 0:
         raise ValueError(f"discopop_tau is {discopop_tau}; it must be above 0")

@@ -125,7 +125,7 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
         (n, *none, *head, None, TARGET, saved[0], n[:0], n[:0], -100, 1.0, 2.0, True, False, False),
     )
     names = "hidden", "weight", "bias", "ref_hidden", "ref_weight", "ref_bias"
-    yield "linear_kl", (*(t[name] for name in names), TARGET, -100, 0.5, None, 4)
+    yield "linear_kl", (*(t[name] for name in names), TARGET, -100, 0.5, None, 0)
     yield (
         "linear_kl",
         (*head, None, t["ref_hidden"], plain["ref_weight"], None, TARGET, 2, 1.0, 3.0, 0),
