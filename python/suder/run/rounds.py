@@ -45,56 +45,45 @@ class Scored:
     parts: Tensors = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Scorers:
+    """What gives the rewards.
+
+    Attributes:
+        judge, external: where the settings name them.
+        start: whose entropy is an anchor, where the settings say so.
+    """
+
+    dual: DualReward
+    judge: SelfJudge | None = None
+    external: ExternalReward | None = None
+    start: UnifiedModel | None = None
+
+
 @torch.no_grad()
 def score_phase(
     folder: Path,
-    scorer: DualReward,
+    scorers: Scorers,
     policy: UnifiedModel,
     rounds: list[Rollouts],
     conditions: dict[str, Condition],
     config: TrainConfig,
     index: int,
-    judge: SelfJudge | None = None,
-    external: ExternalReward | None = None,
     digests: Mapping[str, str] | None = None,
     source: Offline | None = None,
-    start: UnifiedModel | None = None,
 ) -> Tensors:
     """Each direction's rewards, float32 `[B]`, and as "direction/part" what they are made of,
     where that is more than the dual reward.
 
     Args:
-        judge, external: where the settings name them.
         digests: what is known of the pictures' contents.
         source: the files that the candidates are taken from, rewards included unless
             `reward.rescore`.
-        start: whose entropy is an anchor, where the settings say so.
 
     Raises:
         NotFinite: a direction has none that is finite, though there was something to score.
         ExternalError: the external reward failed.
     """
-
-    def scored(one: Rollouts) -> dict[Part, torch.Tensor]:
-        parts: dict[Part, torch.Tensor] = {}
-        condition = conditions[one.direction]
-        if base_of(config.reward) == "dual":
-            if config.reward.scorer == "random":
-                seed = seed_of(config.seed, index, "score", one.direction)
-                parts["dual"] = random_reward(one, policy, seed)
-            else:
-                parts["dual"] = reward_of(one, scorer, policy, condition)
-        if judge is not None:
-            parts["judge"] = judged_of(one, judge, condition)
-        if external is not None:
-            parts["external"] = external_of(
-                one, external, str(config.reward.external), policy, digests
-            )
-        if config.objective.entropy_anchor and start is not None:
-            parts["entropy"] = entropy_reward(
-                policy, start, one, condition, config, scorer.tokens_per_batch
-            )
-        return parts
 
     def make() -> Tensors:
         rewards: Tensors = {}
@@ -102,16 +91,17 @@ def score_phase(
             numbers = _taken_numbers(source, one, config, index) if source else []
             if source and not config.reward.rescore:
                 rewards[one.direction] = source.reward(one.direction, numbers)
-            else:
-                parts = scored(one)
-                if source:  # nothing of a group is made of who only fills it up
-                    fill = source.fill(one.direction, numbers)
-                    parts = {name: x.masked_fill(fill, torch.nan) for name, x in parts.items()}
-                rewards[one.direction] = combine(
-                    parts, config.reward, one.group, config.objective.entropy_anchor
-                )
-                if list(parts) != ["dual"]:
-                    rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
+                continue
+            condition = conditions[one.direction]
+            parts = _parts(one, scorers, policy, condition, config, index, digests)
+            if source:  # nothing of a group is made of who only fills it up
+                fill = source.fill(one.direction, numbers)
+                parts = {name: x.masked_fill(fill, torch.nan) for name, x in parts.items()}
+            rewards[one.direction] = combine(
+                parts, config.reward, one.group, config.objective.entropy_anchor
+            )
+            if list(parts) != ["dual"]:
+                rewards |= {f"{one.direction}/{name}": part for name, part in parts.items()}
         return rewards
 
     rewards = phase(folder / "score.safetensors", make, _save, _load)
@@ -122,8 +112,37 @@ def score_phase(
         given = [rewards.get(f"{one.direction}/{name}") for name in ("dual", "judge")]
         for part in [rewards[one.direction]] if alone else given:
             if part is not None:  # what comes of weights
-                check_reward_of(one, scorer.model, part)
+                check_reward_of(one, scorers.dual.model, part)
     return rewards
+
+
+def _parts(
+    one: Rollouts,
+    scorers: Scorers,
+    policy: UnifiedModel,
+    condition: Condition,
+    config: TrainConfig,
+    index: int,
+    digests: Mapping[str, str] | None,
+) -> dict[Part, torch.Tensor]:
+    """What a direction's rewards are made of, each float32 `[B]`."""
+    parts: dict[Part, torch.Tensor] = {}
+    if base_of(config.reward) == "dual":
+        if config.reward.scorer == "random":
+            seed = seed_of(config.seed, index, "score", one.direction)
+            parts["dual"] = random_reward(one, policy, seed)
+        else:
+            parts["dual"] = reward_of(one, scorers.dual, policy, condition)
+    if scorers.judge is not None:
+        parts["judge"] = judged_of(one, scorers.judge, condition)
+    if scorers.external is not None:
+        name = str(config.reward.external)
+        parts["external"] = external_of(one, scorers.external, name, policy, digests)
+    if config.objective.entropy_anchor and scorers.start is not None:
+        parts["entropy"] = entropy_reward(
+            policy, scorers.start, one, condition, config, scorers.dual.tokens_per_batch
+        )
+    return parts
 
 
 def parts_of(rewards: Tensors, direction: str) -> Tensors:

@@ -39,7 +39,7 @@ from suder.run.logs import Clock, RunLog
 from suder.run.oversight import Oversight
 from suder.run.phases import drop_damaged
 from suder.run.replay import Replay
-from suder.run.rounds import Scored, parts_of, score_phase, select_phase
+from suder.run.rounds import Scored, Scorers, parts_of, score_phase, select_phase
 from suder.run.said import all_cut, dropped_rows, lost_rows, round_numbers
 from suder.run.sampled import Anchor, Sampled, sample_phase
 from suder.run.stopping import Stopped, Stopping
@@ -288,9 +288,10 @@ class Trainer:
             learner.scorer.tokens_per_batch = batches.tokens
             if learner.judge is not None:
                 learner.judge.tokens_per_batch = batches.tokens
+            scorers = Scorers(learner.scorer, learner.judge, learner.external, learner.start)
             return score_phase(
-                folder, learner.scorer, policy, rollouts, conditions, config, index,
-                learner.judge, learner.external, self.inputs.digests, self.source, learner.start,
+                folder, scorers, policy, rollouts, conditions, config, index,
+                self.inputs.digests, self.source,
             )  # fmt: skip
 
         rewards = batches.within_memory(score, log.say, "score")
