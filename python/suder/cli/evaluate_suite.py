@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from suder.cli.common import add_command, add_output, prompts_of
+from suder.cli.shards import add_shard, shard_of
 
 # Suite: what --prompts takes, what its scorer is called and takes beside the folder.
 SUITES = {
@@ -54,9 +53,7 @@ def add_parser(
         "--image-size", type=int, metavar="N", help="side of a picture, where a model draws in any"
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
-    parser.add_argument(
-        "--shard", metavar="I/N", help="the I-th of N parts, from 1; default: the launcher's rank"
-    )
+    add_shard(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(suite=suite)
@@ -64,7 +61,7 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
-    shard, device = _part(args.shard, args.device)
+    shard, device = shard_of(args.shard, args.device)
     suite = importlib.import_module(f"suder.evaluation.suites.{args.suite.replace('-', '_')}")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size: takes an integer from 1, got {args.batch_size}")
@@ -91,17 +88,3 @@ def run(args: argparse.Namespace) -> int:
     part = f", part {shard[0] + 1} of {shard[1]}" if shard[1] > 1 else ""
     print(f"{done} pictures{part}; for {scorer}{option}: {args.out / suite.FOLDER}")
     return 0
-
-
-def _part(given: str | None, device: str) -> tuple[tuple[int, int], Any]:
-    """The shard (from 0) and the device of this process."""
-    if given is None:
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        rank = int(os.environ.get("RANK", "0"))
-        if device == "cuda" and count > 1:
-            device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-        return (rank, count), device
-    one, slash, of = given.partition("/")
-    if not (slash and one.isdecimal() and of.isdecimal() and 1 <= int(one) <= int(of)):
-        raise ValueError(f"--shard: takes I/N with I from 1 to N, such as 2/8, got {given!r}")
-    return (int(one) - 1, int(of)), device
