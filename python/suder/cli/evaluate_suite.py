@@ -19,7 +19,8 @@ SUITES = {
 }
 SUMMARY = "Draw the pictures that {}'s own scorer reads."
 EXAMPLE = """\
-  suder evaluate {suite} runs/mine/model --prompts {prompts} --output drawn/{suite}
+  suder evaluate {suite} runs/mine --prompts {prompts} --output drawn/{suite}
+                                              a run: drawn/{suite}/base and drawn/{suite}/tuned
   suder evaluate {suite} shapes --prompts {prompts} --seed 1 --guidance 5 --output drawn/other
   suder evaluate {suite} MODEL --prompts {prompts} --output DIR --shard 2/8
   torchrun --nproc-per-node 8 -m suder evaluate {suite} MODEL --device cuda ...
@@ -38,7 +39,8 @@ def add_parser(
     reads = SUITES[suite][0]
     example = EXAMPLE.format(suite=suite, reads=reads, prompts=PROMPTS[suite])
     parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(suite), example)
-    parser.add_argument("model", help="a model's folder, a hub id, or `shapes`")
+    parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
+    parser.add_argument("--base", help="draw by this one, too; of a run, by its start model")
     parser.add_argument("--prompts", type=Path, required=True, metavar="PATH", help=reads)
     add_output(parser, required=True, metavar="DIR", help="what is written")
     parser.add_argument("--n", type=int, help="pictures of a prompt; default: the suite's")
@@ -70,21 +72,28 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from rich.progress import Progress
 
+    from suder.evaluation.sides import sides_of
     from suder.evaluation.suites.draw import How, draw
     from suder.models import load_model
     from suder.models.unknown import not_known
 
-    dtype = getattr(torch, args.dtype)
-    model = load_model(args.model, device=device, dtype=dtype, **prompts_of(args))
-    if warning := not_known(model, [item.prompt for item in items]):
-        print(f"warning: {warning}", file=sys.stderr)
+    sides = sides_of(args.model, args.base)
+    given = {name: value for name, value in prompts_of(args).items() if value is not None}
     how = How(n, args.seed, args.temperature, args.guidance, args.greedy, args.batch_size)
-    done = 0
-    with Progress(transient=True, disable=shard[0] > 0) as bar:
-        task = bar.add_task("drawing", total=None)
-        for done, total in draw(model, args.suite, items, args.out, how, shard, args.model):
-            bar.update(task, completed=done, total=total)
     _, scorer, option = SUITES[args.suite]
     part = f", part {shard[0] + 1} of {shard[1]}" if shard[1] > 1 else ""
-    print(f"{done} pictures{part}; for {scorer}{option}: {args.out / suite.FOLDER}")
+    for side, name in sides.models.items():
+        out = args.out / side if len(sides.models) > 1 else args.out
+        model = load_model(
+            name, device=device, dtype=getattr(torch, args.dtype), **sides.options | given
+        )
+        if warning := not_known(model, [item.prompt for item in items]):
+            print(f"warning: {warning}", file=sys.stderr)
+        done = 0
+        with Progress(transient=True, disable=shard[0] > 0) as bar:
+            task = bar.add_task("drawing", total=None)
+            for done, total in draw(model, args.suite, items, out, how, shard, name):
+                bar.update(task, completed=done, total=total)
+        print(f"{done} pictures{part}; for {scorer}{option}: {out / suite.FOLDER}")
+        del model  # the next may need its room
     return 0

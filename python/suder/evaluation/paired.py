@@ -52,9 +52,9 @@ def paired_ratio_interval(
             return paired_interval(before, after, index[counted], level=level)
         spread = jackknife((after - before) * weights, weights, index[counted])
         return difference_interval(after - before, spread, level)
-    one, other = (jackknife(part.top, part.bottom, index) for part in (base, tuned))
     if not (base.bottom.any() and tuned.bottom.any()):
         return Interval(math.nan, math.nan, math.nan, len(index), 0)
+    one, other = (jackknife(part.top, part.bottom, index) for part in (base, tuned))
     difference = other.mean - one.mean
     place = cluster_index(index)
     sums = [np.bincount(place, weights=part) for part in (*base, *tuned)]

@@ -103,9 +103,9 @@ def score(
             found = ratio_interval(one.top, one.bottom, one.clusters)
             row |= {name: found.estimate, f"{name}_interval": [found.low, found.high]}
         if base is not None:
-            pair = [Fraction(one.top, one.bottom) for one in of_each]
-            found = paired_ratio_interval(*pair, last.clusters)
-            ends = paired_bootstrap(*pair, last.clusters)
+            before, after = (Fraction(one.top, one.bottom) for one in of_each)
+            found = paired_ratio_interval(before, after, last.clusters)
+            ends = paired_bootstrap(before, after, last.clusters)
             if same:
                 found, ends = found._replace(estimate=0.0, low=0.0, high=0.0), (0.0, 0.0)
             row |= {"difference": found.estimate, "interval": [found.low, found.high],

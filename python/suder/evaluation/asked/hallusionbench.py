@@ -53,10 +53,9 @@ def measures(
     questions: Sequence[Question], right: np.ndarray, said: Sequence[str]
 ) -> list[Measure]:
     """The three numbers of all, and of each category and subcategory."""
-    units = {"aAcc": None, "fAcc": "figure", "qAcc": "question"}
     columns = ("category", "l2-category")
-    found: list[Measure] = []
-    for name, unit in units.items():
-        of = (lambda one: one.key) if unit is None else (lambda one, unit=unit: one.parts[unit])
-        found += by_part(name, questions, right, columns, of)
-    return found
+    return [
+        *by_part("aAcc", questions, right, columns),
+        *by_part("fAcc", questions, right, columns, lambda one: one.parts["figure"]),
+        *by_part("qAcc", questions, right, columns, lambda one: one.parts["question"]),
+    ]
