@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from suder.evaluation.answering.table import Row, Table
-from suder.inputs.as_seen import Colour
+from suder.inputs.as_seen import Colour, side_by_side
 from suder.inputs.files import DataError
 from suder.inputs.pictures import PICTURE_ENDINGS, decode_picture, load_picture
 from suder.storage.shown import named
@@ -132,15 +132,7 @@ def picture_of(question: Question, images: Path | None, background: Colour) -> n
         found = [decode_picture(data, f"of {where}", background) for data in question.row.read()]
     if not found:
         raise DataError("it has no picture")
-    if len(found) == 1:
-        return found[0]
-    height = max(len(one) for one in found)
-    padded = []
-    for one in found:
-        tall = np.full((height, *one.shape[1:]), background, np.uint8)
-        tall[: len(one)] = one
-        padded.append(tall)
-    return np.concatenate(padded, 1)
+    return side_by_side(found, background)
 
 
 def _in(folder: Path, name: str) -> Path:
