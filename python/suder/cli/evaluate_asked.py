@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 
 from suder.cli.common import add_command, add_output
@@ -11,17 +12,18 @@ from suder.cli.shards import add_shard, shard_of
 
 SUMMARY = "Ask {}'s questions, and say what is right with intervals."
 EXAMPLE = """\
-  suder evaluate {suite} {file} runs/mine --images pictures
-                                              a run: its start model against its result
-  suder evaluate {suite} {file} MODEL --base BASE --output answers/{suite}
-  suder evaluate {suite} {file} MODEL --by generation --shard 2/8 --output DIR
-  torchrun --nproc-per-node 8 -m suder evaluate {suite} {file} MODEL --device cuda --output DIR
+  suder evaluate {suite} FILE runs/mine           a run: its start model against its result
+  suder evaluate {suite} FILE MODEL --images pictures
+  suder evaluate {suite} FILE MODEL --base BASE --output answers/{suite}
+  suder evaluate {suite} FILE MODEL --by generation --shard 2/8 --output DIR
+  torchrun --nproc-per-node 8 -m suder evaluate {suite} FILE MODEL --device cuda --output DIR
 
-  FILE: {reads}. Pictures are read from the file, where they are in it, or from --images.
-  By likelihood, the answer is the likeliest of the options (letters, or yes and no); by generation,
-  what the model writes, read by VLMEvalKit's rules without a judge. Intervals are 95%, over whole
-  pictures. DIR has scores.md, scores.json, and each model's predictions as VLMEvalKit and lmms-eval
-  have them; the same command again answers what is missing. docs/benchmarks.md tells all of it.
+  FILE: {reads}.
+  Pictures are read from it, where they are in it, or from --images. By likelihood, the answer is
+  the likeliest of the options (letters, or yes and no); by generation, what the model writes, read
+  by VLMEvalKit's rules without a judge. Intervals are 95%, over whole pictures. DIR has scores.md,
+  scores.json, and each model's predictions as VLMEvalKit and lmms-eval have them; the same command
+  again answers what is missing. docs/benchmarks.md tells all of it.
 """
 
 
@@ -29,8 +31,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser], suite: str
 ) -> argparse.ArgumentParser:
     asks = importlib.import_module(f"suder.evaluation.asked.{suite}")
-    file = asks.READS.split(",")[0].rpartition(" ")[2]
-    example = EXAMPLE.format(suite=suite, reads=asks.READS, file=file)
+    example = EXAMPLE.format(suite=suite, reads=asks.READS)
     parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(asks.TITLE), example)
     parser.add_argument("questions", type=Path, metavar="FILE", help=asks.READS)
     parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
@@ -92,7 +93,10 @@ def run(args: argparse.Namespace) -> int:
         def step(side: str, done: int, total: int) -> None:
             bar.update(tasks[side], completed=done, total=total)
 
-        answered = answer_sides(args.suite, asked, sides, asking, out, shard, step)
+        def warn(text: str) -> None:
+            print(shown(f"warning: {text}"), file=sys.stderr)
+
+        answered = answer_sides(args.suite, asked, sides, asking, out, shard, step, warn)
     if answered.missing:
         print(
             f"part {shard[0] + 1} of {shard[1]} is answered; others have {answered.missing} of "
@@ -111,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
         printed.add_column(one, justify="left" if i < 2 else "right")
     for row in rows:
         printed.add_row(*map(escape, row), style="bold" if row[1] == "all" else None)
-    Console().print(printed)
+    if rows:
+        Console().print(printed)
     for line in in_words(found):
         print(shown(line))
     for path in made:

@@ -225,6 +225,27 @@ def test_one_model_alone_and_by_generation(models, files, capsys):
     assert "--images" in capsys.readouterr().err
 
 
+def test_what_was_left_out_is_tried_again(models, files, tmp_path, capsys):
+    """Of a folder without pictures nothing is said; with some, more the next time."""
+    _, questions, file, pictures = files["pope"]
+    some = tmp_path / "pictures"
+    some.mkdir()
+    words = ["evaluate", "pope", str(file), str(models / "tuned"), "--images", str(some)]
+    words += ["--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "no question could be answered: line 1: picture" in capsys.readouterr().err
+    for names, left in ((("0.png", "1.png"), 6), (("2.png", "3.png"), 0)):
+        for name in names:
+            (some / name).write_bytes((pictures / name).read_bytes())
+        assert main(words) == 0
+        told = json.loads((tmp_path / "out" / "scores.json").read_text())
+        assert told["left_out"] == left
+        assert told["rows"][0]["n"] == len(questions) - left
+    (some / "0.png").unlink()  # what was answered stays so
+    assert main(words) == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == told
+
+
 def test_parts_are_put_together_by_the_last(models, files, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(folders, "AT_ONCE", 4)
     _, questions, file, pictures = files["pope"]

@@ -60,9 +60,11 @@ def test_mmbench_makes_the_rotations_that_a_file_lacks(tmp_path):
 
 
 def test_mmmu(tmp_path):
-    """Of the validation split; several pictures side by side, an open question, both answers."""
-    found = asked("mmmu", official.write_suite("mmmu", tmp_path)[0])
-    assert [one.key for one in found.questions] == ["0", "1", "2", "3", "5", "6"]
+    """Several pictures side by side, an open question with both its answers; no test split."""
+    rows = [*official.mmmu_tsv(), {**official.mmmu_tsv()[0], "index": 7, "split": "test"}]
+    found = asked("mmmu", official.write_tsv(tmp_path / "some.tsv", rows))
+    assert [one.key for one in found.questions] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert [one.parts["split"] for one in found.questions[3:5]] == ["validation", "dev"]
     assert {one.parts["subject"] for one in found.questions} == {"Art", "Art Theory"}
     several, free = found.questions[-2:]
     both = np.concatenate([pixels(4), pixels(5)], 1)

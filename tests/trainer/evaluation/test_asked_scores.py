@@ -54,7 +54,8 @@ def test_mmbench_is_right_in_every_rotation(tmp_path):
 
 
 def test_mmmu_by_subject(tmp_path):
-    right = [True, False, True, True, False, True]  # subjects: Art, Theory, Art, Theory, Art, Art
+    # Subjects: Art, Theory, Art, Theory, one of dev, which does not count, Art, Art.
+    right = [True, False, True, True, True, False, True]
     found = numbers("mmmu", tmp_path, right)
     assert found == {
         ("accuracy", "all"): (pytest.approx(4 / 6), 6),
@@ -202,6 +203,12 @@ def test_yes_or_no_is_meant(text, said):
 )
 def test_open_answers(text, answers, right):
     assert is_right(text, answers) == right
+
+
+def test_mmmu_of_another_split_alone(tmp_path):
+    module, questions = read("mmmu", tmp_path)
+    dev = [one for one in questions if one.parts["split"] == "dev"]
+    assert score(module.measures, dev, answers(dev, [True]))[0]["tuned"] == 1.0
 
 
 def test_clusters_of_questions_make_wider_intervals(tmp_path):

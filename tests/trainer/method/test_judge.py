@@ -144,7 +144,7 @@ def test_the_answer_goes_through_the_op_with_the_rows_of_its_words(
     monkeypatch.setattr(answering, "linear_logprob", spy)
     judge = SelfJudge(judging_model)
     judge(pictures, ["a red circle"] * 4)
-    words = len(judge.answers.yes) + len(judge.answers.no)
+    words = sum(map(len, judge.answers.options))
     assert {rows for rows, _ in shapes} == {words}
 
 
@@ -198,7 +198,7 @@ def test_a_model_that_is_not_finite_gives_none(fresh_model_that_judges, pictures
         .hidden.isnan()
         .any()
     )
-    model.parts.last_layer("understanding")[0].data[judge.answers.no[0], 2] = torch.nan
+    model.parts.last_layer("understanding")[0].data[judge.answers.options[1][0], 2] = torch.nan
     assert judge(pictures, ["two"] * 4).isnan().all()
 
 

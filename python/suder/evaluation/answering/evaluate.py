@@ -13,7 +13,9 @@ from suder.evaluation.answering.answer import LONGEST, Answer, Answering, By
 from suder.evaluation.answering.folder import answer_all, digest_of_questions
 from suder.evaluation.answering.question import Asked
 from suder.evaluation.sides import Sides
+from suder.inputs.files import DataError
 from suder.models import load_model
+from suder.models.unknown import not_known
 from suder.run.exported import digest_of_model
 from suder.run.origin import fingerprint
 from suder.storage.fingerprint import versions
@@ -52,12 +54,17 @@ def answer_sides(
     out: Path | None = None,
     shard: tuple[int, int] = (0, 1),
     step: Callable[[str, int, int], None] = lambda side, done, total: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Answered:
     """Every side's answers, into `out/base` and `out/tuned`; see `answer_all`.
 
     Args:
         suite: its name, for the manifest.
         step: told of the side, of questions done and of all.
+        warn: told of words that a model does not know.
+
+    Raises:
+        DataError: no question could be answered.
     """
     how = {
         "suite": suite,
@@ -72,6 +79,8 @@ def answer_sides(
         if asking.system_prompt is not None:
             options["system_prompt"] = asking.system_prompt
         model = load_model(name, device=asking.device, dtype=asking.dtype, **options)
+        if warning := not_known(model, [one.asked(asking.wrap) for one in asked.questions]):
+            warn(f"{name}: {warning}")
         manifest: dict[str, Any] = {
             **how,
             "model_hash": digest_of_model(fingerprint(model)),
@@ -86,6 +95,10 @@ def answer_sides(
         for done, total, known in answer_all(asked.questions, answering, folder, told, shard):
             step(side, done, total)
             answers[side] = known
+        if answers[side] and all("skipped" in one for one in answers[side].values()):
+            first = next(one for one in asked.questions if one.key in answers[side])
+            why = answers[side][first.key]["skipped"]
+            raise DataError(f"no question could be answered: {first.row.where}: {why}")
         del model, answering  # the next may need its room
         gc.collect()
     missing = max(sum(one.key not in of for one in asked.questions) for of in answers.values())

@@ -50,7 +50,7 @@ def answer_all(
     done = 0
     for first in mine:
         batch = questions[first : first + AT_ONCE]
-        if missing := {one.key for one in batch if one.key not in known}:
+        if missing := {one.key for one in batch if "said" not in known.get(one.key, {})}:
             new = [one for one in answering(batch) if one["key"] in missing]
             if own is not None:
                 append_jsonl(own, new)
@@ -66,8 +66,10 @@ def answers_in(folder: Path) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
     for file in sorted(folder.glob(ANSWERS.format("*", "*"))):
         for row in read_jsonl_left(file)[0]:
-            if isinstance(row.get("key"), str) and ("said" in row or "skipped" in row):
-                found.setdefault(row["key"], row)
+            key = row.get("key")
+            # What was left out is tried again in another call, and may be answered by now.
+            if isinstance(key, str) and ("said" in row or (key not in found and "skipped" in row)):
+                found[key] = row
     return found
 
 

@@ -29,14 +29,15 @@ from suder.storage.shown import named
 TITLE = "MMMU"
 READS = "VLMEvalKit's MMMU_DEV_VAL.tsv, or the folder of MMMU/MMMU's parquet files"
 DATASET, TASK = "MMMU_DEV_VAL", "mmmu_val"
-SPLITS = ("validation", "test", "dev")
+SCORED = "validation"
 
 
 def questions(table: Table) -> Asked:
-    """Of the validation split where the file has one: dev is for examples, test has no answers."""
+    """Test, which has no answers, is left where the file has the validation split; dev, which is
+    for examples, is asked, since VLMEvalKit wants all of its file, and not scored.
+    """
     splits = {_split(row) for row in table.rows}
-    wanted = next((one for one in SPLITS if one in splits), "")
-    rows = [row for row in table.rows if _split(row) == wanted]
+    rows = [row for row in table.rows if SCORED not in splits or _split(row) != "test"]
     return each(table._replace(rows=rows), _question)
 
 
@@ -49,7 +50,7 @@ def _question(row: Row) -> list[Question]:
     choices = _listed(row.text("options")) if "options" in row.values else choices_of(row)
     answer = row.text("answer")
     answer = "" if answer == "?" else answer  # of the test split
-    parts = {"subject": subject.replace("_", " ")} if subject else {}
+    parts = {"split": _split(row), **({"subject": subject.replace("_", " ")} if subject else {})}
     if area := row.text("l2-category"):
         parts["area"] = area
     question = row.needs("question")
@@ -80,5 +81,11 @@ def _listed(text: str) -> tuple[str, ...]:
 def measures(
     questions: Sequence[Question], right: np.ndarray, said: Sequence[str]
 ) -> list[Measure]:
-    """Accuracy of all, of each discipline where the file tells it, and of each subject."""
+    """Accuracy of all, of each discipline where the file tells it, and of each subject; of the
+    validation split, where there is one.
+    """
+    counts = np.array([one.parts["split"] == SCORED for one in questions])
+    if counts.any():
+        questions = [one for one, is_so in zip(questions, counts, strict=True) if is_so]
+        right = right[counts]
     return by_part("accuracy", questions, right, ("area", "subject"))
