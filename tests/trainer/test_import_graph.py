@@ -43,7 +43,7 @@ EVALUATING_COMMANDS = tuple(
         "evaluate",
         "evaluate_own",
         "evaluate_suite",
-        "evaluate_pope",
+        "evaluate_asked",
         "report",
         "demo",
         "experiment",

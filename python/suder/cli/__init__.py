@@ -30,11 +30,17 @@ COMMANDS = {
     "pretrain": "make a small warm start from nothing",
     "experiment": "the objectives against their controls, several seeds",
 }
+# Suites of questions, one a file, which is named as the command is.
+ASKED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "evaluation", "asked")
 # Second words: commands of their own, told by both words, and the module of each.
 SECOND = {
     "evaluate": {
         **dict.fromkeys(("geneval", "t2i-compbench", "dpg", "wise"), "evaluate_suite"),
-        "pope": "evaluate_pope",
+        **{
+            name.removesuffix(".py"): "evaluate_asked"
+            for name in sorted(os.listdir(ASKED))
+            if name.endswith(".py") and not name.startswith("_")
+        },
     },
 }
 

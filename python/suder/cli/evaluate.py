@@ -18,7 +18,9 @@ EXAMPLE = """\
   suder evaluate geneval MODEL --prompts evaluation_metadata.jsonl --output DIR
                                               pictures for another benchmark's own scorer:
                                               geneval, t2i-compbench, dpg or wise, each --help
-  suder evaluate pope coco_pope_random.json MODEL --images val2014
+  suder evaluate pope coco_pope_random.json runs/demo --images val2014
+                                              questions with known answers, base and tuned: pope,
+                                              mmbench, mmmu, seedbench, hallusionbench, each --help
 
   With --images, --prompts or both: your own inputs, base and tuned side by side. Nobody judges
   them: pictures and captions of both with their rewards by the base model, paired differences with

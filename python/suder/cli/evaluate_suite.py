@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from suder.cli.common import add_command, add_output, prompts_of
+from suder.cli.shards import add_shard, shard_of
 
 # Suite: what --prompts takes, what its scorer is called and takes beside the folder.
 SUITES = {
@@ -20,7 +19,8 @@ SUITES = {
 }
 SUMMARY = "Draw the pictures that {}'s own scorer reads."
 EXAMPLE = """\
-  suder evaluate {suite} runs/mine/model --prompts {prompts} --output drawn/{suite}
+  suder evaluate {suite} runs/mine --prompts {prompts} --output drawn/{suite}
+                                              a run: drawn/{suite}/base and drawn/{suite}/tuned
   suder evaluate {suite} shapes --prompts {prompts} --seed 1 --guidance 5 --output drawn/other
   suder evaluate {suite} MODEL --prompts {prompts} --output DIR --shard 2/8
   torchrun --nproc-per-node 8 -m suder evaluate {suite} MODEL --device cuda ...
@@ -39,7 +39,8 @@ def add_parser(
     reads = SUITES[suite][0]
     example = EXAMPLE.format(suite=suite, reads=reads, prompts=PROMPTS[suite])
     parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(suite), example)
-    parser.add_argument("model", help="a model's folder, a hub id, or `shapes`")
+    parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
+    parser.add_argument("--base", help="draw by this one, too; of a run, by its start model")
     parser.add_argument("--prompts", type=Path, required=True, metavar="PATH", help=reads)
     add_output(parser, required=True, metavar="DIR", help="what is written")
     parser.add_argument("--n", type=int, help="pictures of a prompt; default: the suite's")
@@ -54,9 +55,7 @@ def add_parser(
         "--image-size", type=int, metavar="N", help="side of a picture, where a model draws in any"
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
-    parser.add_argument(
-        "--shard", metavar="I/N", help="the I-th of N parts, from 1; default: the launcher's rank"
-    )
+    add_shard(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.set_defaults(suite=suite)
@@ -64,7 +63,7 @@ def add_parser(
 
 
 def run(args: argparse.Namespace) -> int:
-    shard, device = _part(args.shard, args.device)
+    shard, device = shard_of(args.shard, args.device)
     suite = importlib.import_module(f"suder.evaluation.suites.{args.suite.replace('-', '_')}")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size: takes an integer from 1, got {args.batch_size}")
@@ -73,35 +72,28 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from rich.progress import Progress
 
+    from suder.evaluation.sides import sides_of
     from suder.evaluation.suites.draw import How, draw
     from suder.models import load_model
     from suder.models.unknown import not_known
 
-    dtype = getattr(torch, args.dtype)
-    model = load_model(args.model, device=device, dtype=dtype, **prompts_of(args))
-    if warning := not_known(model, [item.prompt for item in items]):
-        print(f"warning: {warning}", file=sys.stderr)
+    sides = sides_of(args.model, args.base)
+    given = {name: value for name, value in prompts_of(args).items() if value is not None}
     how = How(n, args.seed, args.temperature, args.guidance, args.greedy, args.batch_size)
-    done = 0
-    with Progress(transient=True, disable=shard[0] > 0) as bar:
-        task = bar.add_task("drawing", total=None)
-        for done, total in draw(model, args.suite, items, args.out, how, shard, args.model):
-            bar.update(task, completed=done, total=total)
     _, scorer, option = SUITES[args.suite]
     part = f", part {shard[0] + 1} of {shard[1]}" if shard[1] > 1 else ""
-    print(f"{done} pictures{part}; for {scorer}{option}: {args.out / suite.FOLDER}")
+    for side, name in sides.models.items():
+        out = args.out / side if len(sides.models) > 1 else args.out
+        model = load_model(
+            name, device=device, dtype=getattr(torch, args.dtype), **sides.options | given
+        )
+        if warning := not_known(model, [item.prompt for item in items]):
+            print(f"warning: {warning}", file=sys.stderr)
+        done = 0
+        with Progress(transient=True, disable=shard[0] > 0) as bar:
+            task = bar.add_task("drawing", total=None)
+            for done, total in draw(model, args.suite, items, out, how, shard, name):
+                bar.update(task, completed=done, total=total)
+        print(f"{done} pictures{part}; for {scorer}{option}: {out / suite.FOLDER}")
+        del model  # the next may need its room
     return 0
-
-
-def _part(given: str | None, device: str) -> tuple[tuple[int, int], Any]:
-    """The shard (from 0) and the device of this process."""
-    if given is None:
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        rank = int(os.environ.get("RANK", "0"))
-        if device == "cuda" and count > 1:
-            device = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-        return (rank, count), device
-    one, slash, of = given.partition("/")
-    if not (slash and one.isdecimal() and of.isdecimal() and 1 <= int(one) <= int(of)):
-        raise ValueError(f"--shard: takes I/N with I from 1 to N, such as 2/8, got {given!r}")
-    return (int(one) - 1, int(of)), device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,6 +67,7 @@ def sample(
     progress: bool = False,
     batch_size: int = AT_ONCE,
     first: int = 0,
+    questions: Sequence[str] | None = None,
 ) -> Samples:
     """Writes `n` candidates for each condition.
 
@@ -92,6 +93,8 @@ def sample(
             threads, a few for each) in another order, and so rounds otherwise, than one of more.
         first: the number of the first condition: a call for a part of many conditions draws what a
             call for all of them would.
+        questions: understanding: what each picture is asked, in place of the model's own question;
+            only where `model.takes_questions`.
 
     Raises:
         ValueError: an option out of its range; `NotFinite` where logits are not finite.
@@ -105,6 +108,10 @@ def sample(
         raise ValueError(
             "n, max_new_tokens, batch_size: take integers from 1, "
             f"got {n}, {max_new_tokens}, {batch_size}"
+        )
+    if questions is not None and len(questions) != len(condition):
+        raise ValueError(
+            f"questions: {len(condition)} conditions take as many, got {len(questions)}"
         )
     steps = model.num_image_tokens if direction == "generation" else max_new_tokens
     parts = list(batches(len(condition), n, batch_size))
@@ -123,7 +130,9 @@ def sample(
             end = model.eos_token_id if direction == "understanding" else None
             board = Board(uniform, (len(part) * each, steps), end, model.device)
             with model.computing():
-                decoding = writer.start(direction, part, each, steps, guidance)
+                own = questions and questions[conditions.start : conditions.stop]
+                asked = {} if own is None else {"questions": own}  # older adapters take none
+                decoding = writer.start(direction, part, each, steps, guidance, **asked)
                 batch = Batch(decoding, Head(decoding.weight, decoding.bias), board, rules)
                 write(batch, each, move, graphs, where)
             tokens, logprob, entropy = board.tokens.T, board.logprob.T, board.entropy.T

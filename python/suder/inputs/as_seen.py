@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -58,6 +59,19 @@ def as_seen(picture: Image.Image, background: Colour = WHITE) -> np.ndarray:
     if turn is not None:
         picture = picture.transpose(turn)
     return np.asarray(picture)
+
+
+def side_by_side(pictures: Sequence[np.ndarray], background: Colour = WHITE) -> np.ndarray:
+    """One picture uint8 `[H, W, 3]` of several, from left to right, their tops at one height."""
+    if len(pictures) == 1:
+        return pictures[0]
+    height = max(len(one) for one in pictures)
+    tall = []
+    for one in pictures:
+        column = np.full((height, *one.shape[1:]), background, np.uint8)
+        column[: len(one)] = one
+        tall.append(column)
+    return np.concatenate(tall, 1)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from suder.engine.weights import to_sample_with
-from suder.method.pairs import (
-    PAIRS_AT_ONCE,
-    Shown,
-    batches,
-    check_group,
-    distinct,
-    places,
-)
-from suder.models.base import Hidden, UnifiedModel, inference, name_of
-from suder_ext import linear_logprob
+from suder.method.answers import answers_of, lost, read_answers
+from suder.method.pairs import PAIRS_AT_ONCE, Shown, check_group, distinct, places
+from suder.models.base import UnifiedModel, inference, name_of
 
 PLACE = "{text}"
 WORDS = (("Yes", "No"), ("yes", "no"))
-
-
-class Answers(NamedTuple):
-    """Tokens by which yes and no are told apart.
-
-    Attributes:
-        before: ids that both begin with; none where the words are tokens.
-        yes, no: ids of what comes then, of every case that the vocabulary tells apart.
-    """
-
-    before: list[int]
-    yes: list[int]
-    no: list[int]
 
 
 class SelfJudge:
@@ -84,7 +63,7 @@ class SelfJudge:
             raise ValueError(f"prompts.judge: takes a question with {PLACE} in it once, got "
                              f"{self.template!r}")  # fmt: skip
         self.unavailable = _unavailable(model, self.template)
-        self.answers = None if self.unavailable else answers_of(model)
+        self.answers = None if self.unavailable else answers_of(model, WORDS)
 
     def question(self, text: str) -> str:
         """What is asked about a text; a full stop at its end is not read as the question's."""
@@ -118,86 +97,21 @@ class SelfJudge:
             spoken = [i for i in range(count) if fits[text[i]]]
             keys = [(asked[text[i]], shown.codes[picture[i]]) for i in spoken]
             unique, place = distinct(keys)
-            judged = self._judge(shown, [keys[i] for i in unique])
-            found[spoken] = judged[place]
+            read = read_answers(model, shown, [keys[i] for i in unique], self.answers,
+                                self.batch_size, self.tokens_per_batch)  # fmt: skip
+            judged = read[:, 0].exp().clamp(max=1.0)
+            found[spoken] = judged.masked_fill(~judged.isfinite(), torch.nan)[place]
         return found
-
-    def _judge(self, shown: Shown, pairs: Sequence[tuple[str, int]]) -> Tensor:
-        assert self.answers
-        target = torch.tensor([*self.answers.before, self.answers.yes[0]])
-        reader = to_sample_with(self.model)
-
-        def tokens(groups: Sequence[Sequence[int]]) -> int:
-            flat = [pairs[i][0] for group in groups for i in group]
-            lengths = [len(target)] * len(flat)
-            return reader.tokens_read(
-                "understanding", len(groups), lengths, len(groups[0]), questions=flat
-            )
-
-        order: list[int] = []
-        parts = [torch.zeros(0, device=self.model.device)]
-        seen = [code for _, code in pairs]
-        cut = batches(len(pairs), tokens, lambda group: tokens([group]), self.batch_size,
-                      self.tokens_per_batch, seen)  # fmt: skip
-        for batch in cut:
-            condition = shown.read([seen[i] for i in batch.pairs[:: batch.group]])
-            questions = [pairs[i][0] for i in batch.pairs]
-            targets = [target] * len(questions)
-            hidden = reader("understanding", condition, targets, batch.group, questions=questions)
-            order += batch.pairs
-            parts.append(of_answers(hidden, self.answers))
-        judged = torch.zeros(len(pairs), device=self.model.device)
-        judged[order] = torch.cat(parts)
-        return judged
-
-
-def of_answers(hidden: Hidden, answers: Answers) -> Tensor:
-    """p(yes) / (p(yes) + p(no)) at each sequence's last position, float32 `[B]`; NaN if not finite.
-
-    Of the two kinds of tokens alone, so that the rest of the vocabulary cancels out.
-    """
-    rows = torch.tensor([*answers.yes, *answers.no], device=hidden.weight.device)
-    weight = hidden.weight[rows]
-    bias = None if hidden.bias is None else hidden.bias[rows]
-    last = hidden.hidden[hidden.cu_seqlens[1:] - 1]
-    of_each = [
-        linear_logprob(last, weight, torch.full((len(last),), i, device=last.device), bias)
-        for i in range(len(answers.yes))
-    ]
-    judged = torch.stack(of_each).float().logsumexp(0).exp().clamp(max=1.0)
-    return judged.masked_fill(~judged.isfinite(), torch.nan)
-
-
-def answers_of(model: UnifiedModel) -> Answers | None:
-    """The tokens of yes and no, or None where the vocabulary does not tell them apart."""
-    found: list[tuple[list[int], int, int]] = []
-    for words in WORDS:
-        if _lost(model, words):
-            continue
-        yes, no = (ids[:-1].tolist() for ids in model.tokenize(words))
-        same = 0
-        while same < min(len(yes), len(no)) and yes[same] == no[same]:
-            same += 1
-        if same < min(len(yes), len(no)):
-            found.append((yes[:same], yes[same], no[same]))
-    if not found:
-        return None
-    before = min((one[0] for one in found), key=len)
-    alike = [one for one in found if one[0] == before]
-    answers = Answers(before, sorted({one[1] for one in alike}), sorted({one[2] for one in alike}))
-    if set(answers.yes) & set(answers.no):  # one case's yes begins as the other's no
-        return Answers(before, [alike[0][1]], [alike[0][2]])
-    return answers
 
 
 def _unavailable(model: UnifiedModel, template: str) -> str:
     if not template or not getattr(model, "takes_questions", False):
         return f"{name_of(model)} is of a family whose adapter takes no questions of their own"
-    lost = _lost(model, template.replace(PLACE, " ").split())
-    if lost or answers_of(model) is None:
-        missing = ", ".join(map(repr, lost)) or "yes and no as different words"
+    missing = lost(model, template.replace(PLACE, " ").split())
+    if missing or answers_of(model, WORDS) is None:
+        lacked = ", ".join(map(repr, missing)) or "yes and no as different words"
         return (
-            f"{name_of(model)} cannot be asked {template!r}: its vocabulary lacks {missing}; set "
+            f"{name_of(model)} cannot be asked {template!r}: its vocabulary lacks {lacked}; set "
             "prompts.judge to a question in words that it knows"
         )
     try:
@@ -205,12 +119,3 @@ def _unavailable(model: UnifiedModel, template: str) -> str:
     except ValueError as error:
         return f"{name_of(model)} cannot be asked: {error}"
     return ""
-
-
-def _lost(model: UnifiedModel, words: Sequence[str]) -> list[str]:
-    """Words that the vocabulary does not spell, in either case."""
-    back = model.detokenize(model.tokenize(words)) if words else []
-    return [
-        word for word, got in zip(words, back, strict=True)
-        if "".join(got.split()).lower() != word.lower()
-    ]  # fmt: skip

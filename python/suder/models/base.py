@@ -92,7 +92,8 @@ class UnifiedModel(Protocol):
     asks: dict[str, Any]  # what its prompts say: settings of a run (`Prompts`), none of them null
     checkpoint_activations: bool
     reads_tokens: bool  # a condition of "understanding" may be VQ tokens [C, I], too
-    takes_questions: bool  # of each target its own, see `__call__`; an adapter need not have it
+    # of each target or picture its own, see `__call__` and `start`; an adapter need not have it
+    takes_questions: bool
 
     @property
     def device(self) -> torch.device: ...
@@ -186,8 +187,16 @@ class UnifiedModel(Protocol):
         ...
 
     def start(
-        self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
-    ) -> Decoding: ...
+        self,
+        direction: Direction,
+        condition: Condition,
+        n: int,
+        steps: int,
+        guidance: float = 1.0,
+        questions: Sequence[str] | None = None,
+    ) -> Decoding:
+        """`questions`: of each picture its own; only where `takes_questions`, else not passed."""
+        ...
 
     def computing(self) -> AbstractContextManager[Any]: ...
     def frozen_copy(self) -> UnifiedModel: ...

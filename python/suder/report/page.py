@@ -82,6 +82,7 @@ def _page(run: RunData) -> str:
         **sections.results(run),
         **sections.pictures(run),
         **sections.captions(run),
+        **sections.suites(run),
         **sections.heldout(run),
         **sections.training(run),
         **sections.guard(run),

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from suder.evaluation.result import Evaluation, load_evaluation
-from suder.report.shapes import Dropped, Summary, is_count, is_number
+from suder.report.shapes import Dropped, Suite, Summary, is_count, is_number
 from suder.settings.yaml_file import YamlError, read_yaml
 
 LARGEST = 1 << 28  # bytes of a file of lines
 LONGEST = 1 << 20  # bytes of a line, or of a file that is one value
+_SUITES = 50  # that are shown
 NOTES = 20  # kept; more are counted
 
 
@@ -45,6 +46,7 @@ class RunData:
     `config`, `settings`: config.yaml, as text and read. `rounds`: the rows of metrics.jsonl.
     `summary`: what it says; None if there is none. `versions`: the file as it is.
     `evaluations`: by (side, decoding), such as ("base", "greedy"); empty if not evaluated.
+    `suites`: other people's questions, base and tuned.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class RunData:
     versions: str
     dropped: list[Dropped]
     evaluations: dict[tuple[str, str], Evaluation]
+    suites: list[Suite]
     notes: Notes
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
@@ -93,6 +96,7 @@ def read_run(folder: Path) -> RunData:
         versions=_text(folder / "versions.json", notes),
         dropped=list(_dropped(folder / "data" / "dropped.jsonl", notes)),
         evaluations=dict(_evaluations(folder / "evaluation", notes)),
+        suites=list(_suites(folder / "evaluation", notes)),
         notes=notes,
     )
 
@@ -138,6 +142,14 @@ def _evaluations(folder: Path, notes: Notes) -> Iterator[tuple[tuple[str, str], 
                     yield (side, decoding), load_evaluation(path)
                 except ValueError as error:
                     notes.add(str(error))
+
+
+def _suites(folder: Path, notes: Notes) -> Iterator[Suite]:
+    for path in sorted(folder.glob("*/scores.json"))[:_SUITES]:
+        try:
+            yield Suite.model_validate(read_value(path, notes))
+        except ValidationError as error:
+            notes.add(f"{path}: left out, {said(error.errors()[0])}")
 
 
 def _lines(path: Path, notes: Notes) -> Iterator[tuple[str, dict[str, Any]]]:

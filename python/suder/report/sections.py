@@ -112,6 +112,21 @@ def heldout(run: RunData) -> dict[str, Any]:
     return {"heldout": said, **strips(run)}
 
 
+def suites(run: RunData) -> dict[str, Any]:
+    """Other people's questions, base and tuned side by side."""
+    return {
+        "suites": [
+            {
+                "title": one.suite,
+                "of": f"{one.questions} questions of {one.file}, answered by {one.by}"
+                + (f"; {one.left_out} left out" if one.left_out else ""),
+                "lines": [tables.counted(row) for row in one.rows],
+            }
+            for one in run.suites
+        ]
+    }
+
+
 def dropped(run: RunData) -> dict[str, Any]:
     """What was left out, counted and named."""
     before = sum(row.round is None for row in run.dropped)

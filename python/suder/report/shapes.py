@@ -73,6 +73,29 @@ class Told(_Typed):
         return [Row(**row.model_dump()) for row in getattr(self, decoding)]  # type: ignore[typeddict-item]
 
 
+class Counted(_Typed):
+    """A number of a suite of questions; see `suder.evaluation.answering.score.score`."""
+
+    measure: str
+    part: str
+    n: Count
+    base: Number | None
+    tuned: Number | None
+    difference: Number | None
+    interval: Annotated[list[Number | None], Field(min_length=2, max_length=2)]
+
+
+class Suite(_Typed):
+    """Of a suite's scores.json, what the page shows."""
+
+    suite: str
+    file: str
+    by: Literal["likelihood", "generation"]
+    questions: Count
+    left_out: Count = 0
+    rows: list[Counted] = Field(max_length=1000)
+
+
 class GuardState(_Typed):
     rollbacks: Count = 0
     declines: Count = 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from suder.evaluation.answering.score import ALL, lines
 from suder.evaluation.compare import Row, headline
+from suder.report.shapes import Counted
 
 TITLES = {
     "generation": "Pictures of unseen prompts",
@@ -48,6 +50,19 @@ def line(row: Row) -> dict[str, Any]:
         "difference": f"{100 * row['difference']:+.1f}",
         "interval": f"{100 * low:+.1f} to {100 * high:+.1f}",
         "sense": _sense(row),
+    }
+
+
+def counted(row: Counted) -> dict[str, Any]:
+    """A suite's number as it is printed."""
+    _, *cells = lines([row.model_dump()])
+    measure, part, n, base, tuned, points, interval = cells[0]
+    low, high = row.interval
+    return {
+        "kind": "all" if part == ALL else "",
+        "name": measure if part == ALL else f"{measure}: {part}",
+        "cells": (n, base, tuned, points, interval),
+        "sense": "up" if (low or 0) > 0 else "down" if (high or 0) < 0 else "",
     }
 
 

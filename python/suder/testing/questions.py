@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from suder.engine.sampling import sample
 from suder.models.base import inference
 from suder.testing.findings import Findings, Skipped
 from suder.testing.subject import Subject, forced, logprob
@@ -29,11 +30,18 @@ def questions(subject: Subject, found: Findings) -> None:
         ]
         shared = model("understanding", pixels[:1], targets, len(targets), questions=asked)
         apart = model("understanding", seen, targets, questions=asked)
+        length = min(8, model.longest_text - max(map(len, map(model.question_ids, asked))))
+        said = sample(model, "understanding", pixels, 2, max_new_tokens=max(2, length), seed=0,
+                      questions=asked)  # fmt: skip
+        twice = [question for question in asked for _ in range(2)]
+        read_again = model("understanding", pixels, list(said.tokens), 2, questions=twice)
     found.close("the model's own question, asked", logprob(same), logprob(usual), dtype)
     found.differ("log p under another question", logprob(others), logprob(usual))
     one_by_one = torch.cat([logprob(one) for one in alone])
     found.close("questions against one at a time", logprob(others), one_by_one, dtype)
     found.close("questions about one picture", logprob(shared), logprob(apart), dtype)
+    what = "answers to questions, sampler against teacher forcing"
+    found.close(what, torch.cat(list(said.logprob)), logprob(read_again), dtype)
     found.holds(
         torch.equal(others.target, usual.target)
         and torch.equal(others.cu_seqlens, usual.cu_seqlens),

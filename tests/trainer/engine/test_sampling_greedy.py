@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import transformers
 
 from suder.engine.sampling import sample
 from suder.models.janus.layout import generation_ids, understanding_ids
+from tests.tolerances import TOLERANCES
+
+BATCH = TOLERANCES["batch", "cpu", torch.float32]
 
 
 def generate_image(janus, prompt, scale):
@@ -68,3 +73,24 @@ def test_greedy_candidates_of_one_condition_are_equal(shared_model, prompts):
     rows = drawn.unflatten(0, (len(prompts), 3))
     assert torch.equal(rows, rows[:, :1].expand_as(rows))
     assert len({tuple(row.tolist()) for row in rows[:, 0]}) > 1
+
+
+def test_pictures_are_asked_what_each_is_asked(shared_model, pictures):
+    """As a model that is set up with that question is, whatever the others of the batch are."""
+    model, asked = shared_model, ["a red circle", "two", "a blue square above a red one", "two"]
+    options = {"greedy": True, "max_new_tokens": 6}
+    pixels = model.pixels(pictures)
+    together = sample(model, "understanding", pixels, questions=asked, batch_size=3, **options)
+    for i, question in enumerate(asked):
+        alone = copy.copy(model)
+        alone.prompts = copy.copy(model.prompts)
+        alone.prompts.question_ids = model.question_ids(question)
+        usual = sample(alone, "understanding", pixels[i : i + 1], **options)
+        assert together.tokens[i].tolist() == usual.tokens[0].tolist()
+        torch.testing.assert_close(together.logprob[i], usual.logprob[0], **BATCH)
+    own = sample(model, "understanding", pixels, **options)
+    assert any(a.tolist() != b.tolist() for a, b in zip(own.tokens, together.tokens, strict=True))
+    with pytest.raises(ValueError, match="questions: 4 conditions take as many, got 1"):
+        sample(model, "understanding", pixels, questions=asked[:1])
+    with pytest.raises(ValueError, match="asked about pictures"):
+        sample(model, "generation", asked, questions=asked)

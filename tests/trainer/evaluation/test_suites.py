@@ -235,7 +235,32 @@ def test_command(folder, tmp_path, capsys, monkeypatch, suite):
     assert "takes I/N" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suite", ["geneval", "t2i-compbench", "dpg", "wise"])
+def test_base_and_tuned_are_drawn_by_the_same_noise(folder, janus, make_janus, tmp_path, capsys):
+    """Of two models, and by default of a run: its start model and its result."""
+    make_janus(seed=5).save(tmp_path / "run" / "model")
+    (tmp_path / "run" / "config.yaml").write_text(
+        f"model: {folder}\ndata:\n  images: x\n  prompts: y\noutput: z\n", encoding="utf-8"
+    )
+    options = ["--prompts", str(write_prompts("wise", tmp_path)), "--seed", "4", "--out"]
+    tuned = str(tmp_path / "run" / "model")
+    two = ["evaluate", "wise", "--base", str(folder), *options, str(tmp_path / "two"), tuned]
+    assert main(two) == 0
+    assert main(["evaluate", "wise", *options, str(tmp_path / "out"), str(tmp_path / "run")]) == 0
+    assert str(tmp_path / "out" / "tuned" / "images") in capsys.readouterr().out
+    expected = pictures_of(janus, 1, 4, PROMPTS[::-1])[:, 0]
+    for out in ("two", "out"):
+        base, tuned = (
+            [pixels(tmp_path / out / side / "images" / f"{i}.png") for i in range(1, 6)]
+            for side in ("base", "tuned")
+        )
+        assert np.array_equal(base, expected)
+        assert not np.array_equal(base, tuned)
+
+
+ASKED = ("pope", "mmbench", "mmmu", "seedbench", "hallusionbench")
+
+
+@pytest.mark.parametrize("suite", ["geneval", "t2i-compbench", "dpg", "wise", *ASKED])
 def test_help_has_an_example(capsys, suite):
     with pytest.raises(SystemExit):
         main(["evaluate", suite, "--help"])

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 import suder
-from suder.method import judge as judging
-from suder.method.judge import Answers, SelfJudge, answers_of
+from suder.method import answers as answering
+from suder.method.answers import Answers, answers_of
+from suder.method.judge import WORDS, SelfJudge
 from suder.models import load_model
 from suder.settings.given import Prompts
 from tests.tolerances import TOLERANCES
@@ -72,7 +73,7 @@ def test_words_in_pieces_are_read_up_to_where_they_differ(judging_model, picture
     """Of both words that begin with one piece: p of each whole word, by teacher forcing."""
     model, judge = judging_model, SelfJudge(judging_model)
     first, yes, no = (int(model.tokenize([word])[0][0]) for word in ("red", "yes", "no"))
-    judge.answers = Answers([first], [yes], [no])
+    judge.answers = Answers([first], [[yes], [no]])
     asked = [judge.question("a red circle")] * 4
     both = []
     for word in (yes, no):
@@ -134,16 +135,16 @@ def test_the_answer_goes_through_the_op_with_the_rows_of_its_words(
     judging_model, pictures, monkeypatch
 ):
     shapes = []
-    real = judging.linear_logprob
+    real = answering.linear_logprob
 
     def spy(hidden, weight, target, bias):
         shapes.append(tuple(weight.shape))
         return real(hidden, weight, target, bias)
 
-    monkeypatch.setattr(judging, "linear_logprob", spy)
+    monkeypatch.setattr(answering, "linear_logprob", spy)
     judge = SelfJudge(judging_model)
     judge(pictures, ["a red circle"] * 4)
-    words = len(judge.answers.yes) + len(judge.answers.no)
+    words = sum(map(len, judge.answers.options))
     assert {rows for rows, _ in shapes} == {words}
 
 
@@ -197,7 +198,7 @@ def test_a_model_that_is_not_finite_gives_none(fresh_model_that_judges, pictures
         .hidden.isnan()
         .any()
     )
-    model.parts.last_layer("understanding")[0].data[judge.answers.no[0], 2] = torch.nan
+    model.parts.last_layer("understanding")[0].data[judge.answers.options[1][0], 2] = torch.nan
     assert judge(pictures, ["two"] * 4).isnan().all()
 
 
@@ -207,7 +208,7 @@ def test_products_in_16_bits_are_those_of_the_copy(judging_model, pictures, monk
     twin.compute = torch.bfloat16
     ours = SelfJudge(twin)(pictures, TEXTS[:2] * 2)
     exact = SelfJudge(judging_model)(pictures, TEXTS[:2] * 2)
-    monkeypatch.setattr(judging, "to_sample_with", lambda model: model)
+    monkeypatch.setattr(answering, "to_sample_with", lambda model: model)
     assert torch.equal(ours, SelfJudge(twin)(pictures, TEXTS[:2] * 2))
     assert 0 < (ours - exact).abs().max() < 0.1
 
@@ -234,18 +235,21 @@ class Spelled:
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ({"Yes": [1], "No": [2], "yes": [3], "no": [4]}, ([], [1, 3], [2, 4])),
-        ({"yes": [3], "no": [4]}, ([], [3], [4])),
-        ({"Yes": [3], "No": [4], "yes": [3], "no": [4]}, ([], [3], [4])),  # of one case
-        ({"Yes": [7, 1, 2], "No": [7, 5]}, ([7], [1], [5])),  # a blank, then letters
-        ({"Yes": [7, 1], "No": [7, 5], "yes": [3], "no": [4]}, ([], [3], [4])),
-        ({"Yes": [1, 8], "No": [2], "yes": [2, 9], "no": [4]}, ([], [1], [2])),  # yes begins as No
+        ({"Yes": [1], "No": [2], "yes": [3], "no": [4]}, ([], [[1, 3], [2, 4]])),
+        ({"yes": [3], "no": [4]}, ([], [[3], [4]])),
+        ({"Yes": [3], "No": [4], "yes": [3], "no": [4]}, ([], [[3], [4]])),  # of one case
+        ({"Yes": [7, 1, 2], "No": [7, 5]}, ([7], [[1], [5]])),  # a blank, then letters
+        ({"Yes": [7, 1], "No": [7, 5], "yes": [3], "no": [4]}, ([], [[3], [4]])),
+        (
+            {"Yes": [1, 8], "No": [2], "yes": [2, 9], "no": [4]},
+            ([], [[1], [2]]),
+        ),  # yes begins as No
         ({"yes": [3], "no": [3, 4]}, None),
         ({"yes": [3]}, None),
     ],
 )
 def test_words_in_pieces_are_told_apart_by_the_first_that_differs(table, expected):
-    found = answers_of(Spelled(table))
+    found = answers_of(Spelled(table), WORDS)
     assert (None if found is None else tuple(found)) == expected
 
 

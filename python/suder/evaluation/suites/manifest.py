@@ -47,7 +47,8 @@ def claim_folder(out: Path, manifest: dict[str, Any], items: Sequence[Item]) -> 
         said = ", ".join(f"{key} {kept.get(key)!r} there and {manifest.get(key)!r} now"
                          for key in other)  # fmt: skip
         raise FolderError(
-            f"--output: {named(out)} was drawn with other settings: {said}; take another folder"
+            f"--output: {named(out)} holds what was made with other settings: {said}; take another "
+            "folder"
         )
     _refuse_strangers(out, items)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from suder.models.base import Condition, Direction, Hidden, Targets
-from suder.models.decoder.asking import after_picture, asked
+from suder.models.decoder.asking import after_picture, asked, asked_prefix
 from suder.models.decoder.decoding import DecoderDecoding
 from suder.models.decoder.hidden import hidden_states
 from suder.models.decoder.parts import Parts, target_rows
@@ -348,12 +348,23 @@ class DecoderModel(nn.Module, ABC):
         return count
 
     def start(
-        self, direction: Direction, condition: Condition, n: int, steps: int, guidance: float = 1.0
+        self,
+        direction: Direction,
+        condition: Condition,
+        n: int,
+        steps: int,
+        guidance: float = 1.0,
+        questions: Sequence[str] | None = None,
     ) -> DecoderDecoding:
-        """Reads every condition once and stands ready to write `n` sequences for each."""
+        """Reads every condition once and stands ready to write `n` sequences for each.
+
+        `questions`: of each picture its own, in place of the model's.
+        """
         parts = self.parts
         with self.computing():
             prefix = self.prefix(direction, condition)
+            if questions is not None:
+                prefix = asked_prefix(self.prompts, parts, direction, prefix, questions)
             longest = steps + self._row_ends(direction, steps)
             check_positions(prefix, longest, self.positions, condition)
             if guidance != 1.0:

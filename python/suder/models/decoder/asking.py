@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from suder.models.base import Direction
-from suder.models.decoder.prefix import Prefix, Prompts
+from suder.models.decoder.parts import Parts
+from suder.models.decoder.prefix import Prefix, Prompts, of_ids
 
 
 def after_picture(prompts: Prompts, question: str) -> Tensor:
@@ -52,3 +53,19 @@ def asked(
     nothing = torch.zeros(0, dtype=torch.bool)
     cut = Prefix(prefix.embeddings[:, :stop], [stop] * len(prefix.lengths))
     return cut, whole, torch.cat([nothing, *scored])
+
+
+def asked_prefix(
+    prompts: Prompts, parts: Parts, direction: Direction, prefix: Prefix, questions: Sequence[str]
+) -> Prefix:
+    """The same pictures, each followed by a question of its own."""
+    if direction != "understanding":
+        raise ValueError(f"questions: are asked about pictures (understanding), not in {direction}")
+    if len(questions) != len(prefix.lengths):
+        raise ValueError(
+            f"questions: {len(prefix.lengths)} pictures take as many, got {len(questions)}"
+        )
+    stop = prompts.picture.stop
+    rest = of_ids(parts, [after_picture(prompts, question) for question in questions])
+    both = torch.cat([prefix.embeddings[:, :stop], rest.embeddings.to(prefix.embeddings.dtype)], 1)
+    return Prefix(both, [stop + length for length in rest.lengths])
