@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from suder.method import rewards
-from suder.models.base import DIRECTIONS, Direction, UnifiedModel
+from suder.integrations.scoring import (
+    dual_reward,
+    numbers,
+    of_captions,
+    of_pictures,
+    picture,
+    words,
+)
+from suder.models.base import Direction, UnifiedModel
 
 
 class DualReward:
@@ -26,11 +30,12 @@ class DualReward:
     any log-likelihood: give `missing` a low number there.
 
     Args:
-        model: an adapter from `suder.load_model`; it need not be the policy.
+        model: an adapter from `suder.load_model`, or what that function takes; it need not be the
+            policy.
         direction: of the candidates.
-        column: with the image of each caption (PIL, an array, or a list of one; default: "image",
-            else "images"), or with the text that each picture was drawn for (default: the prompt,
-            of a conversation the last user's words).
+        column: with the image of each caption (PIL, an array, a path, a row of bytes, or a list of
+            one; default: "image", else "images"), or with the text that each picture was drawn for
+            (default: the prompt, of a conversation the last user's words).
         codes: of "generation", from a completion's token ids to the VQ tokens among them; default:
             the ids are the tokens.
         missing: the reward of a completion that has none.
@@ -39,20 +44,18 @@ class DualReward:
 
     def __init__(
         self,
-        model: UnifiedModel,
+        model: UnifiedModel | str,
         direction: Direction = "understanding",
         column: str | None = None,
         codes: Callable[[Sequence[int]], Sequence[int]] = list,
         missing: float = math.nan,
         **options: Any,
     ) -> None:
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction: takes {' or '.join(DIRECTIONS)}, got {direction!r}")
+        self.reward = dual_reward(model, direction, options)
         self.direction = direction
         self.column = column
         self.codes = codes
         self.missing = missing
-        self.reward = rewards.DualReward(model, **options)
         self.__name__ = f"dual_reward_{direction}"  # TRL's logs and the weights of rewards use it
 
     def __call__(
@@ -74,13 +77,14 @@ class DualReward:
             NotFinite: texts had a reward to get, and the model gave none.
         """
         if self.direction == "understanding":
-            texts = [_words(completion, "assistant") for completion in completions]
-            found = self.reward.understanding(self._images(columns), texts)
-            rewards.check_rewards(self.reward.model, self.direction, texts, found)
+            texts = [words(completion, "assistant") for completion in completions]
+            found = of_captions(self.reward, self._images(columns), texts)
+        elif completion_ids is None:
+            raise ValueError("DualReward: direction='generation' needs completion_ids, TRL's own")
         else:
-            found = self._of_pictures(self._texts(prompts, columns), completion_ids)
-        scored: list[float] = found.masked_fill(~found.isfinite(), self.missing).tolist()
-        return scored
+            rows = [self.codes(ids) for ids in completion_ids]
+            found = of_pictures(self.reward, self._texts(prompts, columns), rows)
+        return numbers(found, self.missing)
 
     def _images(self, columns: dict[str, Any]) -> list[Any]:
         name = self.column or ("image" if "image" in columns else "images")
@@ -89,55 +93,14 @@ class DualReward:
                 f"DualReward: no column {name!r} with the captions' images among "
                 f"{sorted(columns)}; name it by column="
             )
-        images = []
-        for row, image in enumerate(columns[name]):
-            if isinstance(image, list | tuple):
-                if len(image) != 1:
-                    raise ValueError(f"{name}: takes one image a caption, row {row}: {len(image)}")
-                image = image[0]
-            images.append(image)
-        return images
+        return [picture(one, f"{name}, row {row}") for row, one in enumerate(columns[name])]
 
     def _texts(self, prompts: Sequence[Any], columns: dict[str, Any]) -> list[str]:
         if self.column is None:
-            return [_words(prompt, "user") for prompt in prompts]
+            return [words(prompt, "user") for prompt in prompts]
         if self.column not in columns:
             raise ValueError(
                 f"DualReward: no column {self.column!r} with the pictures' texts among "
                 f"{sorted(columns)}"
             )
         return [str(text) for text in columns[self.column]]
-
-    def _of_pictures(
-        self, texts: Sequence[str], completion_ids: Sequence[Sequence[int]] | None
-    ) -> Tensor:
-        if completion_ids is None:
-            raise ValueError("DualReward: direction='generation' needs completion_ids, TRL's own")
-        model = self.reward.model
-        rows = [list(self.codes(ids)) for ids in completion_ids]
-        whole = [
-            i
-            for i, row in enumerate(rows)
-            if len(row) == model.num_image_tokens
-            and all(0 <= code < model.image_vocab_size for code in row)
-        ]
-        found = torch.full((len(rows),), torch.nan, device=model.device)
-        if whole:
-            tokens = torch.tensor([rows[i] for i in whole], device=model.device)
-            drawn_for = [texts[i] for i in whole]
-            found[whole] = self.reward.generation(drawn_for, tokens)
-            rewards.check_rewards(model, self.direction, drawn_for, found)
-        return found
-
-
-def _words(message: Any, role: str) -> str:
-    """A text as it is; of a conversation the last words of a role."""
-    if isinstance(message, str):
-        return message
-    for turn in reversed(message):
-        if turn["role"] == role:
-            content = turn["content"]
-            if isinstance(content, str):
-                return content
-            return "".join(part["text"] for part in content if part.get("type") == "text")
-    return ""
