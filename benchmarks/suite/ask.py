@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 def title(script: str) -> str:
     """What a script measures, by the first sentence of its docstring."""
     said = importlib.import_module(_module(script)).__doc__ or script
-    return said.strip().split("\n\n")[0].replace("\n", " ").rstrip(".:")
+    return said.strip().split("\n\n")[0].replace("\n", " ").replace("`", "").rstrip(".:")
 
 
 def answers(script: str, quick: bool, rounds: int, clock: Callable[[], float]) -> Iterator[Row]:
