@@ -11,14 +11,14 @@ bench_linear_preference.py.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from bench_linear_preference import extra_memory
-from timing import add_arguments, clock_of, interleaved, write_record
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -86,6 +86,18 @@ def forward_backward(function: Callable[[Problem], Tensor], p: Problem) -> None:
 
 
 PASSES = {"forward": forward, "with gradients": forward_backward}
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """Forward, then with gradients; see timing.py."""
+    for name in ("shapes",) if quick else ("shapes", "one image"):
+        task = TASKS[name]
+        for dtype in ("bfloat16", "float32"):
+            p = Problem.of(task, getattr(torch, dtype))
+            for way, run in PASSES.items():
+                timed = {key: partial(run, f, p) for key, f in CANDIDATES.items()}
+                case = f"{'x'.join(map(str, task))}, {dtype}, {way}"
+                yield Question(case, timed, "linear_kl", memory=not quick)
 
 
 def main() -> None:

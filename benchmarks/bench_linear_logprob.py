@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timing import add_arguments, clock_of, interleaved, write_record
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -103,6 +103,23 @@ def candidates(p: Problem, backward: bool, slow_peers: bool) -> dict[str, Callab
         if backward:
             timed[f"{name}, fwd+bwd"] = lambda f=function: forward_backward(f, p)
     return timed
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """Forward, then both ways; see timing.py."""
+    small = Shape(64, 128, 1024)
+    shapes = [small, Shape(128, 512, 4096) if quick else Shape(576, 2048, 16384)]
+    for shape in shapes:
+        for name in ("bfloat16", "float32"):
+            # F.linear_cross_entropy takes up to 364 times as long: beside the small shape alone.
+            timed = candidates(Problem.of(shape, DTYPES[name]), True, shape == small)
+            del timed["peak"]
+            for way, ending in (("forward", ""), ("forward and backward", ", fwd+bwd")):
+                both = {
+                    n: run for n, run in timed.items() if n.endswith(", fwd+bwd") == bool(ending)
+                }
+                some = {n.removesuffix(ending): run for n, run in both.items()}
+                yield Question(f"{shape}, {name}, {way}", some, limits=("torch.mm",))
 
 
 def error_of(function: Callable[[Problem], Tensor], p: Problem) -> float:

@@ -11,14 +11,15 @@ Extra memory is the peak of the resident set above what it was, gradients includ
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timing import add_arguments, clock_of, interleaved, write_record
+from peers import liger_dpo_loss
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -31,6 +32,7 @@ class Task(NamedTuple):
     shortest: int
     longest: int
     vocab: int
+    features: int = FEATURES
 
 
 # The two heads of a Janus-Pro-1B.
@@ -58,9 +60,9 @@ class Problem(NamedTuple):
         )
         cu_seqlens = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         tokens = int(cu_seqlens[-1])
-        hidden = torch.randn(tokens, FEATURES, generator=generator)
-        weight = torch.randn(task.vocab, FEATURES, generator=generator)
-        weight *= 2.0 / FEATURES**0.5
+        hidden = torch.randn(tokens, task.features, generator=generator)
+        weight = torch.randn(task.vocab, task.features, generator=generator)
+        weight *= 2.0 / task.features**0.5
         floats = (hidden, weight, torch.randn(task.vocab, generator=generator))
         leaves = [t.to(dtype).requires_grad_() for t in floats]
         target = torch.randint(task.vocab, (tokens,), generator=generator)
@@ -95,6 +97,28 @@ CANDIDATES: dict[str, Callable[[Problem], Tensor]] = {
 
 def forward_backward(function: Callable[[Problem], Tensor], p: Problem) -> None:
     torch.autograd.grad(function(p), (p.hidden, p.weight, p.bias))
+
+
+def liger(p: Problem) -> Tensor:
+    """Liger's chunked DPO loss, of pairs of one length; it wants all chosen before all rejected."""
+    length = int(p.cu_seqlens[1])
+    hidden, target = p.hidden.view(-1, 2, length, p.hidden.shape[1]), p.target.view(-1, 2, length)
+    rows, targets = hidden.transpose(0, 1).flatten(0, 1), target.transpose(0, 1).flatten(0, 1)
+    return liger_dpo_loss(BETA)(p.weight, rows, targets, p.bias)[0]
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """The mean loss with its gradients; see timing.py."""
+    tasks = [Task(2, 48, 48, 4096, 256)] if quick else [TASKS["images"], TASKS["prompts"]]
+    for task in tasks:
+        for name in ("bfloat16", "float32"):
+            p = Problem.of(task, getattr(torch, name))
+            same_length = task.shortest == task.longest and liger_dpo_loss(BETA) is not None
+            functions = CANDIDATES | ({"Liger chunked DPO": liger} if same_length else {})
+            timed = {key: partial(forward_backward, f, p) for key, f in functions.items()}
+            sizes = f"{len(p.target)} tokens, D {task.features}, V {task.vocab}"
+            case = f"{task.pairs} pairs, {sizes}, {name}"
+            yield Question(case, timed, "mean", ("mean of pairs",), memory=not quick)
 
 
 def memory(name: str) -> int:

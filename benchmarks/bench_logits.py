@@ -10,10 +10,11 @@ gather, and its autograd.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from timing import add_arguments, clock_of, interleaved, write_record
+from peers import trl_selective_log_softmax
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -46,6 +47,25 @@ def candidates(logits: Tensor, target: Tensor) -> dict[str, Callable[[], object]
         "ours, backward": lambda: backward(ours),
         "log_softmax, backward": lambda: backward(theirs),
     }
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """Forward, then backward; see timing.py."""
+    for tokens, vocab in ((64, 8192),) if quick else ((576, 16384), (128, 102400)):
+        for dtype in (torch.bfloat16, torch.float32):
+            logits, target = torch.randn(tokens, vocab).to(dtype), torch.randint(vocab, (tokens,))
+            timed = candidates(logits, target)
+            peer = trl_selective_log_softmax()
+            if peer is not None:
+                plain = logits.detach()
+                timed["TRL selective_log_softmax"] = lambda f=peer, x=plain, t=target: f(x, t)
+            named = f"{tokens}x{vocab}, {str(dtype).removeprefix('torch.')}"
+            back = {
+                n.removesuffix(", backward"): run for n, run in timed.items() if "backward" in n
+            }
+            there = {n: run for n, run in timed.items() if n != "copy" and "backward" not in n}
+            yield Question(f"{named}, forward", there, limits=("read",))
+            yield Question(f"{named}, backward", back | {"copy": timed["copy"]}, limits=("copy",))
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ timed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from timing import add_arguments, clock_of, interleaved, write_record
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -31,6 +31,34 @@ def usual(hidden: Tensor, weight: Tensor, target: Tensor, cu: Tensor, bias: Tens
     return logprob.view(len(cu) - 1, -1).mean(1)
 
 
+def scored(
+    length: int, vocab: int, count: int, dtype: torch.dtype, features: int = FEATURES
+) -> dict[str, Callable[[], object]]:
+    """Ours and the usual way on the same candidates."""
+    hidden = torch.randn(length * count, features).to(dtype)
+    weight = (torch.randn(vocab, features) * 2 / features**0.5).to(dtype)
+    target = torch.randint(vocab, (length * count,))
+    inputs = hidden, weight, target, torch.arange(count + 1) * length, torch.randn(vocab).to(dtype)
+    return {
+        "ours": lambda: suder_ext.linear_sequence_logprob(*inputs),
+        "full logits": lambda: usual(*inputs),
+    }
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """Both rewards; see timing.py."""
+    for direction, (length, vocab, count) in HEADS.items():
+        for name in ("bfloat16", "float32"):
+            sizes = (
+                (length // 8 + 4, vocab // 8, 2, 256) if quick else (length, vocab, count, FEATURES)
+            )
+            timed = scored(*sizes[:3], getattr(torch, name), sizes[3])
+            case = (
+                f"{direction}: {sizes[2]} of {sizes[0]} tokens, D {sizes[3]}, V {sizes[1]}, {name}"
+            )
+            yield Question(case, timed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -42,20 +70,7 @@ def main() -> None:
     rows = []
     for direction, (length, vocab, candidates) in HEADS.items():
         for dtype in args.dtypes:
-            hidden = torch.randn(length * candidates, FEATURES).to(getattr(torch, dtype))
-            weight = (torch.randn(vocab, FEATURES) * 2 / FEATURES**0.5).to(hidden.dtype)
-            bias = torch.randn(vocab).to(hidden.dtype)
-            inputs = (
-                hidden,
-                weight,
-                torch.randint(vocab, (length * candidates,)),
-                torch.arange(candidates + 1) * length,
-                bias,
-            )
-            timed: dict[str, Callable[[], object]] = {
-                "ours": lambda i=inputs: suder_ext.linear_sequence_logprob(*i),
-                "full logits": lambda i=inputs: usual(*i),
-            }
+            timed = scored(length, vocab, candidates, getattr(torch, dtype))
             print(f"{direction}, {candidates} x {length} x {vocab}, {dtype}")
             for name, seconds in interleaved(timed, args.rounds, clock_of(args)).items():
                 print(f"    {name:<14}{candidates / seconds:8.1f} rewards a second")

@@ -10,11 +10,11 @@ torch.multinomial or a cumulative sum searched at the same uniform numbers.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from timing import add_arguments, clock_of, interleaved, write_record
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 from torch import Tensor
 
 import suder_ext
@@ -52,6 +52,24 @@ def candidates(
         "cumulative sum": lambda: searched(logits, uniform),
         "multinomial": lambda: multinomial(logits),
     }
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """From hidden states, then from logits; see timing.py."""
+    rows, features, vocab = (16, 256, 8192) if quick else (64, 2048, 16384)
+    for dtype in (torch.bfloat16, torch.float32):
+        hidden = torch.randn(rows, features).to(dtype)
+        weight = (torch.randn(vocab, features) / features**0.5).to(dtype)
+        uniform, logits = torch.rand(rows, dtype=torch.float64), 3 * torch.randn(rows, vocab)
+        timed = candidates(hidden, weight, uniform, logits)
+        named = f"{rows}x{features}x{vocab}, {str(dtype).removeprefix('torch.')}"
+        for case, names, ours in (
+            ("from hidden states", list(timed)[:5], "linear_sample_token"),
+            ("from logits", list(timed)[5:], "sample_token"),
+        ):
+            if dtype == torch.bfloat16 or case == "from hidden states":  # logits are float32
+                some = {name: timed[name] for name in names if "top_k" not in name}
+                yield Question(f"{named}, {case}", some, ours, limits=("product", "read"))
 
 
 def main() -> None:

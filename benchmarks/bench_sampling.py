@@ -18,11 +18,12 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import transformers
+from timing import Question
 
 from suder.engine.sampling import sample
 from suder.models import Janus, load_model
@@ -61,6 +62,16 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """The embedded model at guidance 2; see timing.py."""
+    model, n = load_model("shapes"), 2 if quick else 8
+    timed: dict[str, Callable[[], object]] = {
+        "suder": lambda: sample(model, "generation", PROMPTS[:1], n, guidance=2.0),
+        "transformers generate": lambda: theirs(model, PROMPTS[:1], n, 2.0),
+    }
+    yield Question(f"{n} pictures of a prompt, 2.2 M parameters, float32", timed, "suder")
 
 
 def main() -> None:

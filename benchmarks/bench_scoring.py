@@ -12,12 +12,12 @@ and the last column is (scoring - head - pictures) / language model.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import torch
-from timing import add_arguments, clock_of, interleaved, write_record
+from timing import Question, add_arguments, clock_of, interleaved, write_record
 
 from suder.method import rewards
 from suder.models import Janus, load_model
@@ -46,7 +46,7 @@ def parts_of(
 ) -> dict[str, Callable[[], object]]:
     """Scoring, and what it consists of, each on the inputs that it has there."""
     passes: list[dict[str, Any]] = []
-    heads: list[tuple[Any, ...]] = []
+    heads: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     readers: list[Any] = []
     honest, to_read = rewards.linear_sequence_logprob, rewards.to_sample_with
 
@@ -56,9 +56,9 @@ def parts_of(
         readers[0].parts.language_model.register_forward_pre_hook(hook, with_kwargs=True)
         return readers[0]
 
-    def op(*given: Any) -> Any:
-        heads.append(given)
-        return honest(*given)
+    def op(*given: Any, **settings: Any) -> Any:
+        heads.append((given, settings))
+        return honest(*given, **settings)
 
     with mock.patch.multiple(rewards, to_sample_with=reader, linear_sequence_logprob=op):
         score()
@@ -66,7 +66,7 @@ def parts_of(
     twin.parts.language_model._forward_pre_hooks.clear()
     before = twin.parts.before_head(direction)
     width = model.core.config.text_config.hidden_size
-    seen = torch.randn(max(len(given[0]) for given in heads), width, dtype=twin.dtype)
+    seen = torch.randn(max(len(given[0]) for given, _ in heads), width, dtype=twin.dtype)
 
     @torch.no_grad()
     def language_model() -> None:
@@ -76,10 +76,10 @@ def parts_of(
 
     @torch.no_grad()
     def head() -> None:
-        for given in heads:
+        for given, settings in heads:
             with twin.computing():
                 before(seen[: len(given[0])])
-            honest(*given)
+            honest(*given, **settings)
 
     @torch.no_grad()
     def pictures() -> None:
@@ -93,6 +93,37 @@ def parts_of(
 
     found = {"scoring": score, "language model": language_model, "head": head}
     return found | {"pictures": pictures} if direction == "understanding" else found
+
+
+def scorings(
+    model: Janus, inputs: int, candidates: int, tokens_per_batch: int
+) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
+    """Both rewards of random candidates, each with its parts."""
+    count = inputs * candidates
+    make = torch.Generator().manual_seed(0)
+    shape = (count, model.num_image_tokens)
+    drawn = torch.randint(model.image_vocab_size, shape, generator=make)
+    shown = drawn[:inputs].repeat_interleave(candidates, 0)
+    scorer = rewards.DualReward(model, tokens_per_batch=tokens_per_batch)
+    captions, prompts = texts(count), texts(inputs)
+    runs: dict[str, tuple[Direction, Callable[[], object]]] = {
+        "R_U of captions": ("generation", lambda: scorer.understanding(shown, captions)),
+        "R_G of pictures": (
+            "understanding",
+            lambda: scorer.generation(prompts, drawn, candidates),
+        ),
+    }
+    for name, (direction, score) in runs.items():
+        yield name, parts_of(model, direction, score, drawn)
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """Both rewards beside what they consist of; see timing.py."""
+    inputs, candidates = (2, 2) if quick else (12, 8)
+    for name, timed in scorings(load_model("shapes"), inputs, candidates, 16384):
+        parts = tuple(part for part in timed if part != "scoring")
+        case = f"{name}, {inputs} inputs x {candidates}, 2.2 M parameters, float32"
+        yield Question(case, timed, "scoring", limits=parts)
 
 
 def main() -> None:
@@ -114,26 +145,12 @@ def main() -> None:
     )
     model.compute = torch.bfloat16 if args.dtype == "bfloat16" else None
     count = args.inputs * args.candidates
-    make = torch.Generator().manual_seed(0)
-    shape = (count, model.num_image_tokens)
-    drawn = torch.randint(model.image_vocab_size, shape, generator=make)
-    shown = drawn[: args.inputs].repeat_interleave(args.candidates, 0)
-    scorer = rewards.DualReward(model, tokens_per_batch=args.tokens_per_batch)
-    captions, prompts = texts(count), texts(args.inputs)
     weights = sum(weight.numel() for weight in model.parameters())
     print(
         f"{weights / 1e6:.1f} M weights, {count} candidates of {args.inputs} inputs, {args.dtype}"
     )
     rows = []
-    runs: dict[str, tuple[Direction, Callable[[], object]]] = {
-        "R_U of captions": ("generation", lambda: scorer.understanding(shown, captions)),
-        "R_G of pictures": (
-            "understanding",
-            lambda: scorer.generation(prompts, drawn, args.candidates),
-        ),
-    }
-    for name, (direction, score) in runs.items():
-        timed = parts_of(model, direction, score, drawn)
+    for name, timed in scorings(model, args.inputs, args.candidates, args.tokens_per_batch):
         seconds = interleaved(timed, args.rounds, clock_of(args))
         apart = seconds["head"] + seconds.get("pictures", 0.0)
         ratio = (seconds["scoring"] - apart) / seconds["language model"]

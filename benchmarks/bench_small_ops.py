@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timing import write_record
+from timing import Question, write_record
 from torch import Tensor
 
 import suder_ext
@@ -157,6 +157,21 @@ def measure(case: Case, args: argparse.Namespace) -> Iterator[dict]:
         with torch.set_grad_enabled(way != "forward"):
             ours, theirs = microseconds(candidates, args.rounds, args.seconds)
         yield {"case": case.name, "way": way, "ours_us": ours, "torch_us": theirs}
+
+
+def questions(quick: bool) -> Iterator[Question]:
+    """Each op at launch size; see timing.py."""
+
+    def without_grad(function: Callable[[], Tensor]) -> Callable[[], object]:
+        return torch.no_grad()(function)
+
+    for case in op_cases():
+        ways = {"forward": without_grad}
+        if case.leaves:
+            ways["forward and backward"] = lambda f, leaves=case.leaves: forward_backward(f, leaves)
+        for way, wrap in ways.items():
+            timed = {"ours": wrap(case.ours), "plain PyTorch": wrap(case.theirs)}
+            yield Question(f"{case.name}, {way}", timed, calls=20 if quick else 500)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

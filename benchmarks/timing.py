@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,18 @@ import suder_ext
 # After its work, a thread of torch's OpenMP waits for more by spinning, and keeps a core busy that
 # the next candidate would use.
 PAUSE = 0.05
+
+
+class Question(NamedTuple):
+    """A case of a script's `questions(quick)`, which `python -m benchmarks` asks and shows."""
+
+    case: str
+    timed: dict[str, Callable[[], object]]  # name -> one run of the same work
+    ours: str = "ours"  # which of them ratios are to
+    also_ours: tuple[str, ...] = ()  # other ways of ours, which are no peers
+    limits: tuple[str, ...] = ()  # those that do less: a bare product, a read of the same bytes
+    calls: int = 1  # a time is of so many runs: for those of microseconds
+    memory: bool = False  # what a run holds at its peak is worth a column
 
 
 def interleaved(

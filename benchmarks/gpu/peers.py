@@ -53,6 +53,14 @@ def _cut_cross_entropy() -> Loss | None:
     return lambda h, w, b, t: linear_cross_entropy(h, w, t, bias=b, reduction="none")
 
 
+def _fla() -> Loss | None:
+    try:
+        from fla.modules.fused_linear_cross_entropy import fused_linear_cross_entropy_loss
+    except ImportError:
+        return None
+    return lambda h, w, b, t: fused_linear_cross_entropy_loss(h, t, w, b)
+
+
 def available() -> tuple[dict[str, Loss], list[str]]:
     """The peers that are here, and what was left out with the reason."""
     found: dict[str, Loss] = {"torch eager": eager, "torch compiled": torch.compile(eager)}
@@ -60,6 +68,7 @@ def available() -> tuple[dict[str, Loss], list[str]]:
         "Liger (mean)": _liger(),
         "quack chunked (mean, no bias)": _quack(),
         "cut-cross-entropy": _cut_cross_entropy(),
+        "flash-linear-attention (mean)": _fla(),
     }
     found.update({name: loss for name, loss in optional.items() if loss is not None})
     left_out = [f"{name}: not installed" for name, loss in optional.items() if loss is None]

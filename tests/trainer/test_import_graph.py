@@ -44,6 +44,7 @@ EVALUATING_COMMANDS = tuple(
         "evaluate_own",
         "evaluate_suite",
         "evaluate_asked",
+        "packaged",
         "report",
         "demo",
         "experiment",

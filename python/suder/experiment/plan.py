@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from suder.settings.config_file import ConfigError, load_config, read_override
 from suder.settings.fields import NonNegative, PathText, Positive, Section
+from suder.settings.packaged import with_packaged
 from suder.settings.yaml_file import read_yaml
 
 CONTROL = "start"  # the arm that trains nothing; every other arm is paired with it
@@ -167,9 +168,10 @@ def read_plan(path: Path) -> Plan:
         FileNotFoundError: there is none at `path`.
         PlanError: it has an unknown key, or no arms.
     """
+    path = with_packaged(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no recipe {path}: give one with --recipe (the repository has recipes/experiment.yaml)"
+            f"no recipe {path}: give one with --recipe (recipes/experiment.yaml comes with suder)"
         )
     tree, _ = read_yaml(path)
     known = {"starts", "seeds", "inputs", "evaluation", "common", "arms"}

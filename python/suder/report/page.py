@@ -56,11 +56,12 @@ def is_ours(path: Path, marks: Sequence[str] = _MARKS) -> bool:
 
 def render(template: str, **values: Any) -> str:
     """A page from the template of that name beside this file."""
-    return _template(template).render(**values)
+    return page_template(template).render(**values)
 
 
 @lru_cache
-def _template(name: str) -> Template:
+def page_template(name: str) -> Template:
+    """One of the templates beside this file."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from suder.settings.config import TrainConfig
 from suder.settings.fields import Section
+from suder.settings.packaged import with_packaged
 from suder.settings.yaml_file import Place, YamlError, read_value, read_yaml
 
 
@@ -33,6 +34,8 @@ def load_config(
 ) -> TrainConfig:
     """Checked settings from a YAML file (or a dict), with `section.key=value` overrides on top.
 
+    `recipes/NAME.yaml` that is not here is the one that comes with suder.
+
     Raises:
         ConfigError: naming each bad key, where it stands and the nearest right name.
         FileNotFoundError: there is no such file.
@@ -41,7 +44,7 @@ def load_config(
     if isinstance(source, dict):
         tree, name = source, "the settings"
     else:
-        path = Path(source)
+        path = with_packaged(Path(source))
         if not path.is_file():
             raise FileNotFoundError(f"no settings file {path}")
         name = str(path)

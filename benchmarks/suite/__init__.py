@@ -1,0 +1,1 @@
+"""`python -m benchmarks`: the scripts' questions asked in one run, as a table, files and a page."""

@@ -1,0 +1,1 @@
+"""What an installation does here, checked: `python -m suder_ext.selftest`."""
