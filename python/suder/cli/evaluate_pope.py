@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from suder.cli.common import add_command, add_output, new_file
+from suder.storage.shown import counted
 
 SUMMARY = "Ask POPE's questions: does the model see what is not there?"
 EXAMPLE = """\
@@ -50,5 +51,6 @@ def run(args: argparse.Namespace) -> int:
         write_jsonl(args.out, said)
     for name, found in scores(said).items():
         print(f"{name}: {found.estimate:.4f} ({found.low:.4f} to {found.high:.4f})")
-    print(f"{len(said)} questions about {len({row['image'] for row in said})} pictures")
+    pictures = {row["image"] for row in said}
+    print(f"{counted(len(said), 'question')} about {counted(len(pictures), 'picture')}")
     return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from suder.cli.common import add_command, add_output, prompts_of
+from suder.storage.shown import counted
 
 # Suite: what --prompts takes, what its scorer is called and takes beside the folder.
 SUITES = {
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             bar.update(task, completed=done, total=total)
     _, scorer, option = SUITES[args.suite]
     part = f", part {shard[0] + 1} of {shard[1]}" if shard[1] > 1 else ""
-    print(f"{done} pictures{part}; for {scorer}{option}: {args.out / suite.FOLDER}")
+    print(f"{counted(done, 'picture')}{part}; for {scorer}{option}: {args.out / suite.FOLDER}")
     return 0
 
 
