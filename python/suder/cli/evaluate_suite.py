@@ -9,6 +9,7 @@ from pathlib import Path
 
 from suder.cli.common import add_command, add_output, prompts_of
 from suder.cli.shards import add_shard, shard_of
+from suder.storage.shown import counted
 
 # Suite: what --prompts takes, what its scorer is called and takes beside the folder.
 SUITES = {
@@ -94,6 +95,6 @@ def run(args: argparse.Namespace) -> int:
             task = bar.add_task("drawing", total=None)
             for done, total in draw(model, args.suite, items, out, how, shard, name):
                 bar.update(task, completed=done, total=total)
-        print(f"{done} pictures{part}; for {scorer}{option}: {out / suite.FOLDER}")
+        print(f"{counted(done, 'picture')}{part}; for {scorer}{option}: {out / suite.FOLDER}")
         del model  # the next may need its room
     return 0

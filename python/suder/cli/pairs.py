@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from suder.cli.common import add_command, add_output, new_file
+from suder.storage.shown import counted
 
 SUMMARY = "Pair candidates anew and write them as preferences: for TRL, ms-swift or suder itself."
 EXAMPLE = """\
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
             found = with_pictures(found, load_model(args.model), args.pictures)
         write_table(args.out, found)
-    print(f"{len(pairs)} pairs of {len(table)} candidates: {args.out}")
+    print(f"{counted(len(pairs), 'pair')} of {counted(len(table), 'candidate')}: {args.out}")
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from suder.cli.common import add_command, add_output
+from suder.storage.shown import counted
 
 SUMMARY = "Write what a run sampled and scored as Parquet, a row for each candidate."
 EXAMPLE = """\
@@ -44,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.run_folder} holds no whole round; {args.out} was not written")
     there = f", {len(found.there)} of them there already" * bool(found.there)
     first, last = int(rounds[0].stem), int(rounds[-1].stem)
-    print(f"{len(rounds)} rounds from {first} to {last}{there}: {args.out}")
+    print(f"{counted(len(rounds), 'round')} from {first} to {last}{there}: {args.out}")
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from suder.cli.common import add_command, add_output, add_prompt_options, prompts_of
+from suder.storage.shown import counted
 
 SUMMARY = "Draw pictures of prompts, or write captions of pictures."
 EXAMPLE = """\
@@ -117,8 +118,8 @@ def run(args: argparse.Namespace) -> int:
         write_jsonl(args.out / DROPPED, ({"input": name, "why": why} for name, why in dropped))
         _tell_dropped(dropped)
         print(f"all {len(dropped)} of them: {args.out / DROPPED}", file=sys.stderr)
-    kind = "pictures" if prompts else "captions"
-    print(f"{count} {kind} of {count // args.n} inputs: {args.out / ROWS}")
+    kind = "picture" if prompts else "caption"
+    print(f"{counted(count, kind)} of {counted(count // args.n, 'input')}: {args.out / ROWS}")
     return 0
 
 

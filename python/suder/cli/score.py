@@ -13,6 +13,7 @@ from typing import Any
 
 from suder.cli.common import add_command, add_output, add_prompt_options, prompts_of
 from suder.cli.score_rollouts import score_rollouts
+from suder.storage.shown import counted
 
 SUMMARY = "Dual rewards: how likely the model finds the input again from the answer."
 EXAMPLE = """\
@@ -209,6 +210,6 @@ def _tell(rows: Sequence[Row], out: Path) -> int:
     for row in unscored[:10]:
         print(f"no reward: {row['error']}", file=sys.stderr)
     if len(unscored) > 10:
-        print(f"no reward: {len(unscored) - 10} rows more", file=sys.stderr)
-    print(f"{len(rows)} rows: {out}")
+        print(f"no reward: {counted(len(unscored) - 10, 'row')} more", file=sys.stderr)
+    print(f"{counted(len(rows), 'row')}: {out}")
     return 0 if len(unscored) < len(rows) else 1

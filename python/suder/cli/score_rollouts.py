@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from suder.cli.common import new_file, prompts_of
+from suder.storage.shown import counted
 
 
 def score_rollouts(args: argparse.Namespace) -> int:
@@ -38,11 +39,11 @@ def score_rollouts(args: argparse.Namespace) -> int:
     for path, why in lost[:10]:
         print(f"no reward: {why if path in why else f'{path}: {why}'}", file=sys.stderr)
     if len(lost) > 10:
-        print(f"no reward: of {len(lost) - 10} pictures more", file=sys.stderr)
+        print(f"no reward: of {counted(len(lost) - 10, 'picture')} more", file=sys.stderr)
     rows = list(zip(*(found[name].to_pylist() for name in ("direction", "reward")), strict=True))
     for name in ("understanding", "generation"):
         known = [reward for direction, reward in rows if direction == name and reward is not None]
         if known:
             print(f"reward/{name}: mean {sum(known) / len(known):.4f} of {len(known)}")
-    print(f"{len(rows)} rows: {out}")
+    print(f"{counted(len(rows), 'row')}: {out}")
     return 0 if any(reward is not None for _, reward in rows) else 1

@@ -12,6 +12,7 @@ import torch
 from suder.doctor.findings import Finding
 from suder.doctor.patient import Patient
 from suder.models.janus.adapter import Janus
+from suder.storage.shown import counted
 
 GAIN = 3.0  # dB over the picture's mean colour alone; below, nothing of the picture is left
 POOR = 15.0  # dB; trained VQ models give 18 to 30
@@ -35,8 +36,8 @@ def pictures(patient: Patient) -> Iterator[Finding]:
     found, base = _decibels(error), _decibels(blank)
     used = len(codes.unique())
     text = (
-        f"{len(shown)} pictures through the VQ model: PSNR {found:.1f} dB ({base:.1f} of their "
-        f"mean colours), {used} of {model.image_vocab_size} codes"
+        f"{counted(len(shown), 'picture')} through the VQ model: PSNR {found:.1f} dB ({base:.1f} "
+        f"of their mean colours), {used} of {model.image_vocab_size} codes"
     )
     values = {"psnr": found, "psnr_of_mean_colour": base, "codes": used}
     todo = (

@@ -15,6 +15,7 @@ from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.storage.files import read_object
 from suder.storage.folders import claim, sole_writer
+from suder.storage.shown import counted
 
 PICTURES = PROMPTS = 512
 N = 1000
@@ -90,12 +91,13 @@ def _check_same(out: Path, config: TrainConfig) -> None:
 
 def _train(out: Path, config: TrainConfig, say: Callable[[str], None]) -> None:
     if not (out / "config.yaml").is_file():
-        say(f"{config.rounds} rounds of self-improvement: sample, score, select, optimise")
+        rounds = counted(config.rounds, "round")
+        say(f"{rounds} of self-improvement: sample, score, select, optimise")
         Trainer(config).run()
         return
     if (out / "summary.json").is_file():
-        rounds = read_object(out / "summary.json").get("rounds")
-        say(f"the run is there already, {rounds} rounds")
+        done = read_object(out / "summary.json").get("rounds")
+        say(f"the run is there already, rounds: {done}")
         return
     say("going on with the run that was interrupted")
     Trainer.resume(out).run()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from suder.models.merged import plain_state
+from suder.storage.files import set_mode, usual_mode
 
 ADAPTER = "adapter"  # below a saved model: at its top, transformers would take it for the model
 
@@ -39,6 +40,10 @@ def save_model(model: Any, core: Any, path: str | Path, dtype: torch.dtype | Non
     if model is not core:
         # Of embeddings only the adapters; whether they were resized, PEFT would ask the hub.
         model.save_pretrained(Path(path) / ADAPTER, save_embedding_layers=False)
+    mode = usual_mode(Path(path) / ".partial")
+    for folder in (Path(path), Path(path) / ADAPTER):
+        for weights in folder.glob("*.safetensors"):
+            set_mode(weights, mode)
 
 
 def _bare(core: Any, state: dict[str, Tensor], dtype: torch.dtype) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from suder.storage.shown import named
+from suder.storage.shown import counted, named
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:
@@ -28,6 +28,6 @@ def not_known(model: Any, prompts: Iterable[str]) -> str:
     shown = ", ".join(f'"{named(word)}"' for word in words[:5])
     more = f" and {len(words) - 5} more" if len(words) > 5 else ""
     return (
-        f"{len(found)} of {len(every)} prompts have words that this model does not know "
+        f"{len(found)} of {counted(len(every), 'prompt')} have words that this model does not know "
         f"({shown}{more}): it reads of each only that there is one"
     )

@@ -15,6 +15,7 @@ from suder.report.audit_curves import length_diagram, partner_diagram, spread_di
 from suder.report.gallery import picture_url
 from suder.report.page import is_ours, render
 from suder.storage.files import write_text
+from suder.storage.shown import counted
 
 MARK = '<meta name="generator" content="suder audit">'
 NAMES: dict[Direction, str] = {
@@ -90,7 +91,7 @@ def correlation(found: Correlation) -> str:
     if not found.groups:
         return "none"
     error = f" +- {found.error:.2f}" if math.isfinite(found.error) else ""
-    return f"{found.mean:+.2f}{error} ({found.groups} groups)"
+    return f"{found.mean:+.2f}{error} ({counted(found.groups, 'group')})"
 
 
 def _preference(found: Preference) -> str:
@@ -108,8 +109,8 @@ def _own(one: OfReward) -> str:
 def _facts(found: Audit) -> list[str]:
     partner = "the model's own, greedy" if found.own_captions else "given"
     facts = [
-        f"{len(found.captions)} pictures, captions {partner}",
-        f"{len(found.groups['generation'].inputs)} prompts"
+        f"{counted(len(found.captions), 'picture')}, captions {partner}",
+        f"{counted(len(found.groups['generation'].inputs), 'prompt')}"
         + ("" if found.material.prompts else ", which are those captions"),
         f"groups of {found.candidates}",
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 from suder.evaluation.compare import Row
-from suder.report.figures import STYLE, legend, new_figure, png
+from suder.report.figures import STYLE, legend, new_figure, png, rounds_axis
 from suder.report.run_data import RunData
 from suder.report.shapes import is_number
 from suder.storage.shown import shown as visible
@@ -38,8 +38,7 @@ def training_curves(run: RunData) -> str:
                 _trend(axis, at, values, color, NAMES[direction])
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_ylabel(unit)
-            if place >= 2:
-                axis.set_xlabel("round")
+            rounds_axis(axis, labelled=place >= 2)
         legend(figure)
         return png(figure)
 
@@ -67,7 +66,7 @@ def guard_curves(run: RunData) -> str:
                 axis.axvline(kept, color="#444c52", linewidth=1, linestyle=":", label="kept")
             axis.set_title(title, loc="left", fontweight="bold")
             axis.set_ylabel("nats per token")
-            axis.set_xlabel("round")
+            rounds_axis(axis)
         legend(figure)
         return png(figure)
 

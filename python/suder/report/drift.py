@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib
 
 from suder.report.curves import DIRECTIONS, NAMES
-from suder.report.figures import STYLE, legend, new_figure, png
+from suder.report.figures import STYLE, legend, new_figure, png, rounds_axis
 from suder.report.run_data import RunData
 
 # In the order of the page: metric and title.
@@ -47,7 +47,6 @@ def statistic_curves(run: RunData) -> str:
             if kept is not None:
                 axis.axvline(kept, color="#444c52", linewidth=1, linestyle=":", label="kept")
             axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
-            if place >= len(there) - _COLUMNS:
-                axis.set_xlabel("round")
+            rounds_axis(axis, labelled=place >= len(there) - _COLUMNS)
         legend(figure)
         return png(figure)

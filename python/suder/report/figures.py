@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 STYLE: Any = {
     "font.size": 9,
@@ -29,6 +30,13 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def rounds_axis(axis: Any, labelled: bool = True) -> None:
+    """The x axis counts rounds: there is none between two."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if labelled:
+        axis.set_xlabel("round")
 
 
 def legend(figure: Figure) -> None:

@@ -10,6 +10,7 @@ from suder.evaluation.result import Evaluation
 from suder.report import curves, drift, gallery, tables
 from suder.report.run_data import RunData
 from suder.report.strips import strips, watched_prompts
+from suder.storage.shown import counted
 
 _NAMED = 20  # dropped inputs named in the page
 _DECODINGS = {
@@ -26,7 +27,7 @@ def headline(run: RunData) -> dict[str, Any]:
         done = sum(row["round"] > 0 for row in run.rounds)
     facts = [
         ("start model", run.setting("model")),
-        (f"{done} rounds", ""),
+        (counted(done, "round"), ""),
         ("objective", run.setting("objective.name")),
         ("directions", run.setting("directions")),
     ]
@@ -174,7 +175,7 @@ def _rows(run: RunData, decoding: str) -> list[Row]:
 
 def _guard_words(run: RunData) -> str:
     looks = sum("guard/kl/generation" in row for row in run.rounds)
-    words = [f"Without labels, it looked {looks} times at inputs kept from training."]
+    words = [f"Without labels, it looked {counted(looks, 'time')} at inputs kept from training."]
     summary = run.summary
     if summary is None:
         return words[0]
@@ -185,7 +186,7 @@ def _guard_words(run: RunData) -> str:
     if kept == 0:
         words.append("That is the start model: nothing later was worth keeping.")
     if state and state.rollbacks:
-        words.append(f"It rolled the run back {state.rollbacks} times.")
+        words.append(f"It rolled the run back {counted(state.rollbacks, 'time')}.")
     if summary.stopped:
         words.append(f"It stopped the run: {summary.stopped}.")
     elif state and state.declines:

@@ -16,6 +16,7 @@ from suder.models.base import DIRECTIONS, Direction
 from suder.rollouts.files import digests, find_files, read_table
 from suder.rollouts.pairs import groups_of
 from suder.settings.config import TrainConfig
+from suder.storage.shown import counted
 
 Group = list[int]  # rows of one input's candidates
 
@@ -101,7 +102,7 @@ class Offline:
         rounds = -(-most // each) * (2 if config.directions == "alternating" else 1)
         return (
             f"rollouts: groups to learn from: {counts}, with up to {self.group} candidates; one "
-            f"pass over them is {rounds} rounds"
+            f"pass over them is {counted(rounds, 'round')}"
         )
 
     def turn(self, direction: Direction, config: TrainConfig, turn: int) -> list[int]:

@@ -19,6 +19,10 @@ from suder.settings.config import TrainConfig
 from suder.storage.files import append_jsonl, read_jsonl_left, whole, write_jsonl
 from suder.storage.shown import shown
 
+LEGEND = (
+    "R_G, R_U: mean rewards of pictures and of captions, log-likelihoods a token; KL_G, KL_U: how "
+    "far the model is from its start while it draws and captions, nats a token"
+)
 DIGITS = 7  # significant ones, a float32's: a rate of 4e-7 is not 0
 SHOWN = (
     ("reward/generation", "R_G"),
@@ -64,6 +68,7 @@ class RunLog:
         self.task = self.progress.add_task("", total=total, completed=max(0, last), shown="")
 
     def __enter__(self) -> RunLog:
+        self.say(LEGEND)
         self.progress.start()
         for sentence in self.damaged:
             self.say(sentence)

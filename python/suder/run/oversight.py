@@ -18,6 +18,7 @@ from suder.run.looks import is_shown, save_inputs, save_strip
 from suder.settings.config import TrainConfig
 from suder.storage.files import read_jsonl, seed_of
 from suder.storage.folders import write_folder
+from suder.storage.shown import counted
 
 SKIPS = 3  # rounds in a row with a gradient that is not finite before the guard is called
 
@@ -50,7 +51,7 @@ class Oversight:
             self.learner.reward_model,
         )
         if lost := self.watch.lost:
-            log.say(f"guard: {len(lost)} pictures left out, see data/dropped.jsonl")
+            log.say(f"guard: {counted(len(lost), 'picture')} left out, see data/dropped.jsonl")
             about = {"round": 0, "direction": "understanding"}
             rows = [about | {"input": path, "why": why} for path, why in lost]
             known = read_jsonl(

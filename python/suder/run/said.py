@@ -12,6 +12,7 @@ from suder.method.rollouts import (
 )
 from suder.run.phases import Tensors
 from suder.run.rounds import Scored
+from suder.storage.shown import counted
 
 
 def lost_rows(index: int, rollouts: Rollouts) -> list[dict[str, Any]]:
@@ -31,7 +32,7 @@ def dropped_rows(index: int, scored: Scored) -> list[dict[str, Any]]:
         why = "empty caption, one too long to be scored, or a reward that is not finite"
         if scored.reward[candidate].isfinite():
             length = int(rollouts.cu_seqlens.diff()[candidate])
-            why = f"caption cut off after {length} tokens"
+            why = f"caption cut off after {counted(length, 'token')}"
         elif judged is not None and _denied(scored.parts, candidate):
             why = f"the model itself denies that it fits, judge {float(judged[candidate]):.3f}"
         rows.append(about | {"input": rollouts.inputs[row], "candidate": place, "why": why})
@@ -63,8 +64,8 @@ def all_cut(scored: Scored) -> str:
         return ""
     longest = int(rollouts.cu_seqlens.diff().max())
     return (
-        f"all {len(rollouts)} captions were cut off after {longest} tokens, and none is learnt "
-        "from: raise sampling.max_new_tokens, or set reward.cut_captions=keep"
+        f"all {len(rollouts)} captions were cut off after {counted(longest, 'token')}, and none is "
+        "learnt from: raise sampling.max_new_tokens, or set reward.cut_captions=keep"
     )
 
 

@@ -50,6 +50,7 @@ from suder.settings.config_file import dump_config, load_config
 from suder.storage.checkpoint import load_state, save_state, state_files
 from suder.storage.files import DamagedFile, read_object, write_json, write_text
 from suder.storage.folders import make_folder, sole_writer, write_folder
+from suder.storage.shown import counted
 
 JUDGED = "evaluation"  # a key of summary.json that `suder evaluate` writes
 
@@ -215,8 +216,7 @@ class Trainer:
         if self.source and self.saved <= 0:
             log.say(self.source.told(self.config))
         if self.inputs.dropped:
-            count = len(self.inputs.dropped)
-            log.say(f"{count} input{'s' * (count != 1)} dropped, see data/dropped.jsonl")
+            log.say(f"{counted(len(self.inputs.dropped), 'input')} dropped, see data/dropped.jsonl")
         if self.saved < 0 and (warning := not_known(self.learner.policy, self.inputs.prompts)):
             log.say(f"warning: {warning}")
         with self.stop.at_once():
@@ -385,8 +385,8 @@ class Trainer:
             return
         if (then := meta.get("processes", 1)) != ranks.count():
             self.notes.append(
-                f"the run had {then} processes and has {ranks.count()} now: its inputs and its "
-                "random numbers are the same, the last bits of its sums are not"
+                f"the run had {counted(then, 'process', 'processes')} and has {ranks.count()} now: "
+                "its inputs and its random numbers are the same, the last bits of its sums are not"
             )
         self.notes += [*faults, f"going on from round {meta['round']}"] if faults else []
         self.learner.load_state(tensors, meta)
@@ -424,7 +424,7 @@ class Trainer:
 
         summary = ranks.from_first(write)
         which = f"weights of round {kept}" if kept else "start model's own weights, unchanged,"
-        log.say(f"{self.done} round{'s' * (self.done != 1)}; the {which} are in {model}")
+        log.say(f"{counted(self.done, 'round')}; the {which} are in {model}")
         return summary
 
     def _judged(self, kept: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,8 +62,9 @@ def whole(path: Path, size: int, durable: bool = True) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     with told(path, size):
         try:
-            partial.unlink(missing_ok=True)  # of an earlier life; and a link is not followed
+            mode = usual_mode(partial)
             yield partial
+            set_mode(partial, mode)
             if durable:
                 sync(partial)
             os.replace(partial, path)
@@ -88,6 +90,23 @@ def told(path: Path, size: int) -> Iterator[None]:
         if code in FORBIDDEN:
             raise WriteError(f"cannot write {path}: {os.strerror(code)}") from error
         raise
+
+
+def usual_mode(unused: Path) -> int:
+    """The permissions that a new file gets, by the umask or its folder; `unused` is none after.
+
+    safetensors makes files for their owner alone, and nobody else could read a model.
+    """
+    unused.unlink(missing_ok=True)  # of an earlier life; and a link is not followed
+    unused.touch()
+    mode = stat.S_IMODE(unused.stat().st_mode)
+    unused.unlink()
+    return mode
+
+
+def set_mode(file: Path, mode: int) -> None:
+    if stat.S_IMODE(file.stat().st_mode) != mode:  # else a FAT disk, which has none, would refuse
+        file.chmod(mode)
 
 
 def sync(path: Path) -> None:

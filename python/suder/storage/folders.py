@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from suder.storage.files import sync, told
+from suder.storage.files import set_mode, sync, told, usual_mode
 
 MARK = ".suder"  # in a folder that is ours; its lock says who is writing there
 
@@ -40,8 +40,11 @@ def write_folder(path: Path, fill: Callable[[Path], object], size: int = 0) -> N
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+            mode = usual_mode(partial / ".partial")
             fill(partial)
             for inner in partial.rglob("*"):
+                if inner.is_file():
+                    set_mode(inner, mode)
                 sync(inner)
             if path.exists():
                 shutil.rmtree(old, ignore_errors=True)

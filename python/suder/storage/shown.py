@@ -35,6 +35,11 @@ def named(value: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number of things in words: 1 prompt, 2 prompts."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
+
+
 def _shown(character: str) -> str:
     if character in _KEPT or unicodedata.category(character) not in _HIDDEN:
         return character

@@ -18,7 +18,8 @@ from suder.cli import main
 from suder.evaluation.compare import compare, headline
 from suder.evaluation.result import Evaluation, Items
 from suder.guard.strip import Strip
-from suder.report import write_report
+from suder.report import curves, drift, write_report
+from suder.report.curves import DIRECTIONS
 from suder.report.gallery import PICTURES
 from suder.report.strips import LOOKS
 from suder.report.tables import verdict
@@ -37,16 +38,23 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.sources: list[str] = []
         self.words = ""
+        self.scrolls: list[bool] = []
+        self.too_wide: list[str] = []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        wide = tag == "table" or ("class", "chart") in attrs
+        if wide and not self.scrolls[-1]:
+            self.too_wide.append(tag)
         if tag not in VOID:
             self.open.append(tag)
+            self.scrolls.append(("class", "wide") in attrs)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.scrolls.pop()
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
@@ -135,13 +143,42 @@ def test_needs_no_other_file_and_no_network(judged: tuple[Path, Page]):
     assert not list(folder.glob("*.partial"))
 
 
+def test_what_is_wider_than_a_phone_scrolls_by_itself(judged: tuple[Path, Page]):
+    assert judged[1].too_wide == []
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_no_diagram_counts_parts_of_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+):
+    folder = make_run(tmp_path / "run", None)
+    names = [f"guard/{one}/{way}" for one in ("kl", "gain", "length") for way in DIRECTIONS]
+    rows = [{"round": at, "reward/generation": 1.0, **dict.fromkeys(names, 0.5)}
+            for at in range(rounds + 1)]  # fmt: skip
+    write_jsonl(folder / "metrics.jsonl", rows)
+    ticks = []
+
+    def keep(figure: Any) -> str:
+        figure.canvas.draw()
+        for axis in figure.axes:
+            ticks.append([text.get_text() for text in axis.get_xticklabels()])
+        return ""
+
+    for module in (curves, drift):
+        monkeypatch.setattr(module, "png", keep)
+    write_report(folder)
+    assert len(ticks) > 6
+    found = {text.replace("\N{MINUS SIGN}", "") for one in ticks for text in one}
+    assert all(text.isdecimal() for text in found), found
+
+
 def test_numbers_are_those_of_the_comparison(judged: tuple[Path, Page]):
     page = judged[1]
     row = headline(compare(evaluation(20, 1, True), evaluation(30, 7, True)), "generation")
     low, high = row["interval"]
     assert "50.0% → 75.0%" in re.sub(r"\s*→\s*", " → ", page.words)
     assert f"+25.0 points  (95% interval {100 * low:+.1f} to {100 * high:+.1f})" in page.words
-    for words in ("round 20 of 30", "rolled the run back 1 times", "image KL over 0.3"):
+    for words in ("round 20 of 30", "rolled the run back 1 time.", "image KL over 0.3"):
         assert words in page.words
     assert "9.9.9" in page.words
 
@@ -180,7 +217,7 @@ def test_pictures_and_captions_are_the_models_own_and_marked(judged: tuple[Path,
 
 def test_dropped_inputs_are_counted_and_named(unjudged: Page):
     page = unjudged
-    assert "25 inputs before training, 1 candidates or inputs during it" in page.words
+    assert "Inputs before training: 25; candidates and inputs during it: 1." in page.words
     assert "<p0>.png" in page.words
     assert "and 6 more" in page.words
 

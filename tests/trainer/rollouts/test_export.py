@@ -78,7 +78,7 @@ def test_the_command_writes_what_the_run_does_and_adds_what_is_new(
     second = run / "rounds" / "000002" / "select.safetensors"
     second.rename(second.with_name("hidden"))  # a round that is not done yet
     assert main(["rollouts", str(run), "--output", str(out)]) == 0
-    assert "1 rounds from 1 to 1: " in capsys.readouterr().out
+    assert "1 round from 1 to 1: " in capsys.readouterr().out
     second.with_name("hidden").rename(second)
     assert main(["rollouts", str(run), "--output", str(out)]) == 0
     assert "2 rounds from 1 to 2, 1 of them there already: " in capsys.readouterr().out

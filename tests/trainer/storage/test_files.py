@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import suder.storage.files
+from suder.settings.learning import Lora
+from suder.storage.arrays import write_arrays
 from suder.storage.files import (
     finite,
     json_text,
@@ -98,3 +103,26 @@ def test_seeds_are_fixed_for_ever() -> None:
     """Resuming on another machine or Python must draw the same: sha256, not hash()."""
     assert seed_of(0, 12, "sample", "generation") == 5579661855040744062
     assert seed_of(1, 12) != seed_of(11, 2)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_umask_says_who_may_read_what_is_written(
+    tmp_path: Path, umask: int, fresh_model: Any
+) -> None:
+    """By every way that the project writes; safetensors would make a file for its owner alone."""
+    tensors = {"a": torch.zeros(2)}
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+        write_tensors(tmp_path / "a.safetensors", tensors, {})
+        write_arrays(tmp_path / "a.npz", {"a": np.zeros(2)})
+        write_folder(tmp_path / "folder", lambda to: save_file(tensors, to / "a.safetensors"))
+        fresh_model.add_lora(Lora(rank=2), seed=0)
+        fresh_model.save(tmp_path)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == dict.fromkeys(
+        (path.name for path in files), oct(0o666 & ~umask)
+    )

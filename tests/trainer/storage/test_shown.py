@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from suder.storage.shown import LONGEST, shown
+from suder.storage.shown import LONGEST, counted, shown
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_length_is_bounded_and_what_is_cut_is_said() -> None:
     assert cut.endswith("... (996000 characters more)")
     assert shown("x" * LONGEST) == "x" * LONGEST
     assert shown("x" * 1_000_000, None) == "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 prompts"), (1, "1 prompt"), (2, "2 prompts"), (21, "21 prompts")]
+)
+def test_one_is_no_plural(number: int, words: str):
+    assert counted(number, "prompt") == words
+    assert counted(number, "process", "processes").endswith("ess") == (number == 1)

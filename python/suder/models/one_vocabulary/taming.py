@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
+from suder.storage.files import whole
+
 FILE, PICKLE = "vqgan.safetensors", "vqgan.ckpt"
 PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 
@@ -67,7 +69,9 @@ class TamingVQ(nn.Module):
 
     def save(self, folder: Path) -> None:
         state = {name: value.contiguous() for name, value in self.vq.state_dict().items()}
-        save_file(_renamed(state, self._levels), folder / FILE)
+        size = sum(value.nbytes for value in state.values())
+        with whole(folder / FILE, size) as partial:
+            save_file(_renamed(state, self._levels), partial)
 
 
 def read_vq(folder: Path) -> TamingVQ | None:
