@@ -30,10 +30,10 @@ lint: setup
 
 # The pages of docs/ into build/site, without any network; a warning is an error.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: setup
-	$(BIN)/mkdocs serve --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
 sanitize: setup
 	bash .ci/sanitize

@@ -50,6 +50,7 @@ def make(page: str, folder: Path, blocks: Sequence[Block]) -> dict[str, Any]:
             (folder / found[1]).write_text(block.text, encoding="utf-8")
     if page == "docs/janus-pro.md":
         write_checkpoint(folder / "models" / "janus-pro-1b")
+    (folder / "picture.png").symlink_to(folder / "inputs/images/0000.png")
     if page == "docs/rewards.md":
         noise = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
         return {
