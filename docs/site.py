@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +24,11 @@ OUTSIDE = (
     "recipes/*.yaml",
     "examples/*.py",
 )
+FOREIGN = re.compile(
+    r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//[^"]*"'
+    r'|<link[^>]* rel="(?:stylesheet|preconnect)"[^>]* href="(?:https?:)?//[^"]*"'
+)
+LOG = "<mi>log</mi>"
 FOLDER = "](examples/rerank_captions.py)"  # a site has files only
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
@@ -46,6 +52,14 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
 
     def drawn(found: re.Match[str]) -> str:
         display = "block" if found[2] == "[" else "inline"
-        return str(convert(html.unescape(found[3]).strip(), display=display))
+        drawing = str(convert(html.unescape(found[3]).strip(), display=display))
+        return drawing.replace(LOG, f'{LOG}<mspace width="0.15em"/>')
 
     return EQUATION.sub(drawn, content)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """A reader's browser asks nobody else for anything."""
+    if found := FOREIGN.search(output):
+        raise PluginError(f"{page.file.src_uri} loads from elsewhere: {found[0]}")
+    return output

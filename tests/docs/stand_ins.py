@@ -43,6 +43,9 @@ def make(page: str, folder: Path, blocks: Sequence[Block]) -> dict[str, Any]:
     for name, source in INPUTS.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(folder / "inputs" / source)
+    if any("other/" in block.text for block in blocks):
+        write_inputs(folder / "other", pictures=4, prompt_count=4, seed=1)
+        (folder / "other" / "pictures").symlink_to("images")
     for name in ("settings", "mine"):
         (folder / f"{name}.yaml").write_text(SETTINGS.format(name), encoding="utf-8")
     for block in blocks:

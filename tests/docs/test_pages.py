@@ -19,6 +19,7 @@ import torch
 
 import suder
 import suder.cli
+import suder_ext
 from suder.cli import main
 from suder.cli.settings_given import settings_given
 from suder.settings import config_file
@@ -32,6 +33,7 @@ PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 SHORT = ("device=cpu", "dtype=float32", "rounds=1", "inputs_per_round=2", "candidates=2",
          "guard.enabled=false", "checkpoint.keep_rounds=3", "sampling.max_new_tokens=8",
          "reward.cut_captions=keep", "optimizer.warmup_rounds=0")  # fmt: skip
+LONGER = 2
 # Options put behind those of a command, and exit codes other than 0.
 OPTIONS = {
     "suder audit *": ("--inputs", "4", "--candidates", "2", "--shuffles", "2", "--overwrite"),
@@ -154,10 +156,15 @@ def _command(page: str, command: Command, capsys: Any) -> None:
     more = next((more for p, more in OPTIONS.items() if fnmatch.fnmatchcase(command.text, p)), ())
     if words[1] in ("train", "plan") and "--resume" not in words:
         more = SHORT
+    if "--resume" in words:  # a run made longer, by one round
+        words = [f"rounds={LONGER}" if word.startswith("rounds=") else word for word in words]
     code = main(words[1:] if failed else [*words[1:], *more])
     captured = capsys.readouterr()
     said = captured.out + captured.err
-    if words[1] in ("doctor", "audit"):  # they find models of random weights, and few inputs, wanting
+    if words[1] in (
+        "doctor",
+        "audit",
+    ):  # which find few inputs wanting
         assert code in (0, 1), f"{where}\n{said}"
     else:
         assert (code != 0) == failed, f"{where}\n{said}"
@@ -187,3 +194,15 @@ def _parse(words: list[str], where: str) -> None:
     if hasattr(args, "changes") and not getattr(args, "resume", False):
         file, changes = settings_given(args)
         config_file.load_config({"output": "x"} if file is None else file, changes)
+
+
+def test_every_op_and_page_is_told() -> None:
+    ops, api = (
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("ops.md", "api-suder-ext.md")
+    )
+    names = set(suder_ext.__all__) - {"__version__", "functional", "reference"}
+    assert {name for name in names if f"::: suder_ext.{name}\n" not in api} == set()
+    assert {name for name in suder_ext.functional.__all__ if name not in ops} == set()
+    told = (ROOT / "docs" / "api-suder.md").read_text("utf-8")
+    named = set(suder.__all__) - {"__version__", "Janus"}
+    assert {name for name in named if f"::: suder.{name}\n" not in told} == set()
