@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -78,11 +79,14 @@ class Inputs:
         return cls(**{name: tuple(kept[name]) for name in LISTS}, digests=digests)
 
 
-def read_inputs(data: Data, seed: int) -> Inputs:
+def read_inputs(data: Data, seed: int, most: int = sys.maxsize) -> Inputs:
     """Reads, checks and splits the inputs.
 
     Unreadable pictures and blank prompt lines are dropped and named. The held-out part is chosen
     by content, so a picture or prompt that occurs twice is never on both sides.
+
+    Args:
+        most: of each that are held out, at most: the guard looks at no more (`guard.inputs`).
 
     Raises:
         DataError: no folder, no file, or nothing usable in it.
@@ -90,16 +94,18 @@ def read_inputs(data: Data, seed: int) -> Inputs:
     dropped: list[Dropped] = []
     images = read_picture_folder(Path(data.images), data.follow_links, dropped)
     if data.pairing:
-        return _paired(images, data, seed, dropped)
+        return _paired(images, data, seed, most, dropped)
     prompts = read_prompt_file(Path(data.prompts), dropped)
-    train_images, watched_images = split(images, data.heldout, seed, "pictures")
-    train_prompts, watched_prompts = split(prompts, data.heldout, seed, "prompts")
+    train_images, watched_images = split(images, data.heldout, seed, "pictures", most)
+    train_prompts, watched_prompts = split(prompts, data.heldout, seed, "prompts", most)
     return Inputs(
         train_images, train_prompts, watched_images, watched_prompts, tuple(dropped), dict(images)
     )
 
 
-def _paired(images: list[tuple[str, str]], data: Data, seed: int, dropped: list[Dropped]) -> Inputs:
+def _paired(
+    images: list[tuple[str, str]], data: Data, seed: int, most: int, dropped: list[Dropped]
+) -> Inputs:
     """Pictures and their own texts: the i-th prompt is the i-th picture's, on both sides.
 
     Pairs that share a picture's content or a text stay on one side.
@@ -115,7 +121,8 @@ def _paired(images: list[tuple[str, str]], data: Data, seed: int, dropped: list[
         )
     linked = together([(digest, text) for _, digest, text in pairs])
     paths = [path for path, _, _ in pairs]
-    train, watched = split(list(zip(paths, linked, strict=True)), data.heldout, seed, "pairs")
+    items = list(zip(paths, linked, strict=True))
+    train, watched = split(items, data.heldout, seed, "pairs", most)
     return Inputs(
         train,
         tuple(texts[path] for path in train),
@@ -183,9 +190,11 @@ def read_prompt_file(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]
 
 
 def split(
-    items: Sequence[tuple[str, str]], heldout: float, seed: int, kind: str
+    items: Sequence[tuple[str, str]], heldout: float, seed: int, kind: str, most: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Items to train on and to watch, of `(item, content)` pairs; equal contents stay together.
+
+    At most `most` are watched.
 
     Where fewer than `FEW` different ones would be set aside, a look at them would tell little and
     training would miss what it needs: then all are trained on, and all different ones watched.
@@ -200,6 +209,7 @@ def split(
         )
     if heldout > 0 and count < FEW:
         return tuple(item for item, _ in items), tuple(different[text] for text in contents)
+    count = min(count, max(most, FEW))
     aside = set(contents[:count])
     return (
         tuple(item for item, content in items if content not in aside),

@@ -51,8 +51,8 @@ def _divided(
             f"directions: name some by {name}"
         )
     if others is None:
-        return split(own, config.data.heldout, config.seed, kind)
-    rest, watched = split(others, config.data.heldout, config.seed, kind)
+        return split(own, config.data.heldout, config.seed, kind, config.guard.inputs)
+    rest, watched = split(others, config.data.heldout, config.seed, kind, config.guard.inputs)
     contents = dict(others)
     aside = {contents[item] for item in watched} - {contents[item] for item in rest}
     kept = tuple(item for item, content in own if content not in aside)

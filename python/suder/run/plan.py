@@ -108,7 +108,7 @@ def _prompts(config: TrainConfig) -> Iterable[str]:
     if config.data.rollouts == config.data.prompts:
         return Offline.read(config).inputs("generation")
     if config.data.pairing:
-        inputs = read_inputs(config.data, config.seed)
+        inputs = read_inputs(config.data, config.seed, config.guard.inputs)
         return inputs.prompts + inputs.watched_prompts
     return read_prompts(config.data.prompts).prompts
 

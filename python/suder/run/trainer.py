@@ -72,7 +72,9 @@ class Trainer:
         ranks.from_first(lambda: refuse_used(folder))
         source = Offline.read(config) if config.data.rollouts else None
         if source is None:
-            inputs = ranks.from_first(lambda: read_inputs(config.data, config.seed))
+            inputs = ranks.from_first(
+                lambda: read_inputs(config.data, config.seed, config.guard.inputs)
+            )
         else:
             config = fitted(config)
             inputs = ranks.from_first(lambda: read_listed(source, config))

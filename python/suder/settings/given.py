@@ -24,12 +24,13 @@ class Data(Section):
     heldout: Annotated[
         float,
         says(
-            "fraction of both kept from training, for the guard to watch; where that is fewer "
-            "than 8 different ones, all are trained on and all are watched",
+            "fraction of both kept from training for the guard to watch, guard.inputs of each at "
+            "most; where that is fewer than 8 different ones, all are trained on and all are "
+            "watched",
             ge=0,
             lt=1,
         ),
-    ] = 0.1
+    ] = 0.25
     rollouts: Annotated[
         PathText | None,
         says(

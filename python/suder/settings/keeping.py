@@ -12,7 +12,7 @@ class Guard(Section):
     every: Annotated[Positive, says("rounds between two looks")] = 20
     inputs: Annotated[
         int, says("inputs of each direction that a look uses, at most", ge=2, le=LARGEST)
-    ] = 96
+    ] = 128
     samples: Annotated[
         Positive, says("candidates a look draws in each direction, spread over its inputs")
     ] = 384

@@ -30,11 +30,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path, heldout: float = 0.4, seed: int = 0) -> Inputs:
+def read(folder: Path, heldout: float = 0.4, seed: int = 0, **most: int) -> Inputs:
     data = Data(
         images=str(folder / "pictures"), prompts=str(folder / "prompts.txt"), heldout=heldout
     )
-    return read_inputs(data, seed)
+    return read_inputs(data, seed, **most)
 
 
 def test_split_is_whole_disjoint_and_seeded(folder: Path) -> None:
@@ -44,6 +44,13 @@ def test_split_is_whole_disjoint_and_seeded(folder: Path) -> None:
     assert not set(inputs.images) & set(inputs.watched_images)
     assert read(folder) == inputs
     assert read(folder, seed=1).watched_prompts != inputs.watched_prompts
+
+
+def test_no_more_is_held_out_than_a_look_uses(folder: Path) -> None:
+    inputs = read(folder, heldout=0.7, most=9)
+    assert (len(inputs.images), len(inputs.watched_images)) == (11, 9)
+    assert (len(inputs.prompts), len(inputs.watched_prompts)) == (11, 9)
+    assert read(folder, heldout=0.7).watched_prompts[:9] == inputs.watched_prompts
 
 
 def test_equal_inputs_are_never_on_both_sides(folder: Path) -> None:
