@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INDENTED_COMMAND = re.compile(r"^    (?:\$ )?suder ", re.MULTILINE)
+INDENTED = re.compile(r"(?<=\n\n)(?: {4}\S.*\n)+")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,16 @@ class Command:
 
 
 def blocks(page: str) -> list[Block]:
-    return [
-        Block(page.count("\n", 0, found.start()) + 2, found[1], found[2])
-        for found in FENCE.finditer(page)
+    """In their order. What is indented and in no fence is commands."""
+    found = [
+        Block(page.count("\n", 0, fence.start()) + 2, fence[1], fence[2])
+        for fence in FENCE.finditer(page)
     ]
+    outside = FENCE.sub(lambda fence: re.sub(r"[^\n]", "x", fence[0]), page)  # as many lines
+    for indented in INDENTED.finditer(outside):
+        line = outside.count("\n", 0, indented.start()) + 1
+        found.append(Block(line, "bash", textwrap.dedent(indented[0])))
+    return sorted(found, key=lambda block: block.line)
 
 
 def commands(block: Block) -> list[Command]:
