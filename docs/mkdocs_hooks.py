@@ -13,7 +13,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).parent.parent
 # Pages and pictures of other folders, and files that a page links to as they are.
@@ -37,7 +37,9 @@ def on_files(files: Files, config: Any) -> Files:
     for pattern in OUTSIDE:
         for path in sorted(ROOT.glob(pattern)):
             name = str(path.relative_to(ROOT))
-            files.append(File.generated(config, name, abs_src_path=str(path)))
+            file = File.generated(config, name, abs_src_path=str(path))
+            file.inclusion = InclusionLevel.NOT_IN_NAV  # or in it: another result is no warning
+            files.append(file)
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     files.append(File.generated(config, "index.md", content=readme.replace("](examples)", FOLDER)))
     return files
