@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint setup sanitize emulated gates fuzz chaos clean
+.PHONY: demo test lint docs docs-serve setup sanitize emulated gates fuzz chaos clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -27,6 +27,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+# The pages of docs/ into build/site, without any network; a warning is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
 sanitize: setup
 	bash .ci/sanitize

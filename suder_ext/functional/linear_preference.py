@@ -61,8 +61,8 @@ def linear_preference_loss(
             beside hidden `[2P, T, D]` and target `[2P, T]`: `pack_padded`.
         ref_logprob: float `[2P]`, the reference model's sums in the same order, or None; not taken
             by simpo, cpo and orpo.
-        loss_type, beta, label_smoothing, margin, f_divergence, f_alpha, discopop_tau,
-            likelihood_weight: as in `preference_loss`.
+        loss_type, beta, label_smoothing, margin, f_divergence: as in `preference_loss`.
+        f_alpha, discopop_tau, likelihood_weight: as in `preference_loss`.
         ld_alpha: in [0, 1]; log p of a sequence's scored tokens beyond the length of its partner
             counts so much (LD-DPO, arXiv 2409.06411). ref_logprob must be made likewise.
         pair_weight: float `[P]`, times each loss, as WPO's (`wpo_weight`); a constant. With either
