@@ -20,7 +20,7 @@ from suder.experiment.plan import Cell, PlanError
 from suder.run.stopping import ASKING, Stopped, Stopping
 from suder.storage.files import read_object, write_json
 from suder.storage.folders import make_folder
-from suder.storage.shown import shown
+from suder.storage.shown import counted, shown
 
 COMMAND = (sys.executable, "-m", "suder.experiment.cell")  # then the cell's folder and the inputs
 _PAUSE = 0.5  # seconds between two looks at the running cells
@@ -59,6 +59,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
                     if running.pop(name).returncode:
                         failed.append(name)
                         bar.console.print(shown(_last_words(name, out)), markup=False)
+                    elif not bar.console.is_terminal:
+                        left = counted(len(waiting) + len(running), "cell")
+                        bar.console.print(f"{name} is done; {left} to go", highlight=False)
                     bar.advance(label)
                 at_work = ", ".join(f"{name} {_progress(out / 'cells' / name)}" for name in running)
                 bar.update(label, description=at_work or "cells")

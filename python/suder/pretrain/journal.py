@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from suder.storage.shown import line_due
+
 EVERY = 20  # steps between two rows
 
 Log = Callable[[dict[str, float]], None]
@@ -22,13 +24,15 @@ class Journal:
 
     def __init__(self, quiet: bool = False) -> None:
         self.rows: list[dict[str, Any]] = []
+        console = Console(stderr=True)
+        self.speaks = not quiet and not console.is_terminal
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
-            console=Console(stderr=True),
+            console=console,
             disable=quiet,
         )
 
@@ -60,5 +64,7 @@ class Journal:
                 self.rows.append({"stage": name, "step": step, "seconds": seconds, **numbers})
             shown = "  ".join(f"{key} {value:.3f}" for key, value in numbers.items())
             self.bar.update(task, completed=step, numbers=shown)
+            if self.speaks and line_due(step, steps):
+                self.bar.console.print(f"{name} {step} of {steps}  {shown}", highlight=False)
 
         yield log

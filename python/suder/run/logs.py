@@ -17,7 +17,7 @@ from suder.run.board import Board
 from suder.run.trackers import Trackers
 from suder.settings.config import TrainConfig
 from suder.storage.files import append_jsonl, read_jsonl_left, whole, write_jsonl
-from suder.storage.shown import shown
+from suder.storage.shown import line_due, shown
 
 LEGEND = (
     "R_G, R_U: mean rewards of pictures and of captions, log-likelihoods a token; KL_G, KL_U: how "
@@ -64,6 +64,7 @@ class RunLog:
             console=self.console,
             disable=quiet,
         )
+        self.total = total
         self.trackers: Trackers | None = None
         self.task = self.progress.add_task("", total=total, completed=max(0, last), shown="")
 
@@ -106,6 +107,8 @@ class RunLog:
             self.trackers.round(index, numbers)
         shown = " ".join(f"{label} {numbers[name]:.3f}" for name, label in SHOWN if name in numbers)
         self.progress.update(self.task, completed=index, shown=shown)
+        if not self.console.is_terminal and line_due(index, self.total):
+            self.say(f"round {index} of {self.total} {shown}")
 
     def dropped(self, rows: list[dict[str, Any]]) -> None:
         """Appends what was left out in a round, named, to data/dropped.jsonl."""

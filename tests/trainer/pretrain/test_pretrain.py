@@ -347,6 +347,15 @@ def test_a_loss_that_is_not_finite_ends_it_at_once():
             log({"step": 2, "loss": float("nan")})
 
 
+def test_where_nobody_sees_a_bar_a_line_tells_of_each_tenth(capsys):
+    with Journal() as journal, journal.stage("vq", 25) as log:
+        for step in range(1, 26):
+            log({"step": step, "loss": 0.5})
+    said = [line for line in capsys.readouterr().err.splitlines() if " of 25 " in line]
+    assert len(said) == 10
+    assert said[-1].startswith("vq 25 of 25  loss 0.500")
+
+
 def test_a_bad_recipe_names_the_setting(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("world: shapes\nvq:\n  stepz: 3\n")

@@ -30,3 +30,14 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
     with RunLog(tmp_path, 1, quiet=True) as log:
         log.round(1, {"a": math.nan, "b": math.inf, "c": 0.0, "d": 4e-7})
     assert '"a": null, "b": null, "c": 0.0, "d": 4e-07}' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_where_nobody_sees_a_bar_a_line_tells_of_each_tenth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunLog(tmp_path, 40) as log:
+        for index in range(1, 41):
+            log.round(index, {"reward/generation": -index})
+    said = [line for line in capsys.readouterr().err.splitlines() if " of 40 " in line]
+    assert said[0] == "round 4 of 40 R_G -4.000"
+    assert [int(line.split()[1]) for line in said] == list(range(4, 41, 4))
