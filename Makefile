@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint docs docs-serve setup sanitize emulated gates fuzz chaos clean
+.PHONY: demo test lint docs docs-serve setup sanitize emulated gates fuzz chaos wheel clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -26,6 +26,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest suder_ext._C --mypy-config-file pyproject.toml
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 # The pages of docs/ into build/site, without any network; a warning is an error.
@@ -41,6 +42,10 @@ sanitize: setup
 # The CUDA kernels for the tests of a machine without a GPU; `make test` runs those it finds built.
 emulated: setup
 	bash .ci/emulated build
+
+# sdist and wheel into dist/, the wheel tried in an empty environment; PYTHON and SUDER_CUDA choose
+wheel:
+	PYTHON=$(PYTHON) SUDER_CUDA=$(SUDER_CUDA) bash .ci/wheel
 
 # The CUDA kernels compiled for every card: no warning, no spill (CI does it for two; minutes).
 gates: setup

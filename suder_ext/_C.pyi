@@ -2,10 +2,9 @@
 
 from typing import Any
 
-def build_info() -> dict[str, Any]: ...
-
 logit_tile: tuple[int, int]
 
+def build_info() -> dict[str, Any]: ...
 def linear_logprob(
     *,
     hidden: int,
@@ -27,6 +26,7 @@ def linear_logprob(
     entropy: int,
     logits: int,
     logits_size: int,
+    partial: int = ...,
 ) -> None: ...
 def linear_logprob_backward(
     *,
@@ -58,6 +58,7 @@ def linear_logprob_backward(
     grad_bias: int,
     float32_gradients: bool = ...,
     add: bool = ...,
+    float32_hidden: bool = ...,
 ) -> None: ...
 def linear_kl(
     *,
@@ -97,7 +98,6 @@ def linear_kl_backward(
     reference_gradients: tuple[int, int, int],
 ) -> None: ...
 def logprob(
-    *,
     logits: int,
     tokens: int,
     vocab: int,
@@ -113,7 +113,6 @@ def logprob(
     entropy: int,
 ) -> None: ...
 def logprob_backward(
-    *,
     logits: int,
     tokens: int,
     vocab: int,
@@ -133,7 +132,6 @@ def logprob_backward(
     grad_logits_stride: int,
 ) -> None: ...
 def sequence_reduce(
-    *,
     logprob: int,
     tokens: int,
     cu_seqlens: int,
@@ -146,7 +144,6 @@ def sequence_reduce(
     count: int,
 ) -> None: ...
 def sequence_reduce_backward(
-    *,
     grad_value: int,
     tokens: int,
     cu_seqlens: int,
@@ -159,7 +156,6 @@ def sequence_reduce_backward(
     grad_logprob: int,
 ) -> None: ...
 def group_advantage(
-    *,
     reward: int,
     groups: int,
     group_size: int,
@@ -203,7 +199,6 @@ def linear_sample_token(
     entropy: int,
 ) -> None: ...
 def preference_loss(
-    *,
     chosen: int,
     rejected: int,
     ref_chosen: int,
@@ -228,7 +223,6 @@ def preference_loss(
     partner: int,
 ) -> None: ...
 def preference_loss_backward(
-    *,
     grad_loss: int,
     grad_chosen_reward: int,
     grad_rejected_reward: int,
@@ -283,4 +277,8 @@ def policy_loss(
     threads: int,
     /,
 ) -> None: ...
-def fma_peak(*, dtype: int, threads: int, seconds: float) -> float: ...
+def fma_loop(
+    *,
+    dtype: int,
+    threads: int,
+) -> float: ...

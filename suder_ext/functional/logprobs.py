@@ -82,8 +82,10 @@ def linear_logprob(
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
         settings = ignore_index, temperature, softcap, False, keep
-        logprob, *_ = eager.call("linear_logprob", hidden, weight, bias, target, *settings)
-        return logprob
+        results: list[Tensor] = eager.call(
+            "linear_logprob", hidden, weight, bias, target, *settings
+        )
+        return results[0]
     options = ignore_index, temperature, softcap
     arguments = hidden, weight, target, bias, *options
     return _linear_stats(*arguments, with_entropy=False, group=group)[0]
@@ -150,7 +152,8 @@ def logprob(
     """
     if _is_plain(logits, target):
         _checks.scales(temperature, softcap)
-        results = eager.call("logprob", logits, target, ignore_index, temperature, softcap, False)
+        options = ignore_index, temperature, softcap
+        results: list[Tensor] = eager.call("logprob", logits, target, *options, False)
         return results[0]
     options = ignore_index, temperature, softcap
     return _stats(logits, target, *options, with_entropy=False)[0]

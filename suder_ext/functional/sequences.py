@@ -96,7 +96,9 @@ def sequence_reduce(
     """
     cu_seqlens, logprob, target = packed(cu_seqlens, logprob=logprob, target=target)
     if _reduces_directly(logprob, target, cu_seqlens):
-        return eager.call("sequence_reduce", logprob, target, cu_seqlens, mean, ignore_index)
+        arguments = logprob, target, cu_seqlens, mean, ignore_index
+        found: tuple[Tensor, Tensor] = eager.call("sequence_reduce", *arguments)
+        return found
     _checks.tensor("logprob", logprob, 1, _checks.FLOATS)
     _checks.tensor("target", target, 1, _checks.CLASSES)
     check_packed("logprob", logprob, target, cu_seqlens)
@@ -131,11 +133,14 @@ def group_advantage(
         _checks.tensor("reward", reward, 1, _checks.FLOATS)
     _checks.choice("normalize", normalize, ("std", "mean", None))
     _divides(group_size, reward.shape[0])
+    found: tuple[Tensor, Tensor, Tensor]
     if direct:
-        return eager.call("group_advantage", reward, group_size, normalize or "none")
-    if not has_kernel("group_advantage", reward):
-        return reference.group_advantage(reward, group_size, normalize)
-    return _ops.group_advantage(reward.detach().float(), group_size, normalize or "none")
+        found = eager.call("group_advantage", reward, group_size, normalize or "none")
+    elif has_kernel("group_advantage", reward):
+        found = _ops.group_advantage(reward.detach().float(), group_size, normalize or "none")
+    else:
+        found = reference.group_advantage(reward, group_size, normalize)
+    return found
 
 
 @torch.no_grad()
@@ -223,6 +228,7 @@ def reduced(
         return reference.sequence_reduce(
             per_token, target, cu_seqlens, mean=mean, ignore_index=ignore_index
         )
-    return _ops.sequence_reduce(
+    found: tuple[Tensor, Tensor] = _ops.sequence_reduce(
         per_token.float(), target.long(), cu_seqlens.long(), mean, ignore_index
     )
+    return found

@@ -38,7 +38,8 @@ def linear_stats(*arguments: Any) -> list[Tensor]:
     """See `_linear_stats`, which no compiler may look into."""
     if torch.compiler.is_compiling():  # not a decorator: it would load the compiler for everyone
         torch._dynamo.graph_break("group: what processes tell each other is no part of a graph")
-        return torch.compiler.disable(_linear_stats)(*arguments)
+        stats: list[Tensor] = torch.compiler.disable(_linear_stats)(*arguments)
+        return stats
     return _linear_stats(*arguments)
 
 
@@ -54,7 +55,8 @@ def _linear_stats(
     _takes(group, hidden, weight, bias, target)
     target, inside, wrong = _in_this_shard(hidden, weight, target, options, group)
     shard = _shard(hidden)
-    return list(_Sharded.apply(hidden, weight, bias, target, inside, wrong, shard, options, group))
+    apply: Any = _Sharded.apply
+    return list(apply(hidden, weight, bias, target, inside, wrong, shard, options, group))
 
 
 def _shard(hidden: Tensor) -> Shard:

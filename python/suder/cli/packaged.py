@@ -23,9 +23,10 @@ def checked() -> Iterator[tuple[str, str | None]]:
     todo: dict[str, Callable[[], object]] = {
         f"the model {name!r}": partial(_model, name) for name in EMBEDDED
     }
-    for folder, load in ((RECIPES, _recipe), (FOLDER, load_recipe)):
+    kinds: dict[Path, Callable[[Path], object]] = {RECIPES: _recipe, FOLDER: load_recipe}
+    for folder, read in kinds.items():
         files = sorted(folder.glob("*.yaml"))
-        todo |= {f"the recipe {file}": partial(load, file) for file in files}
+        todo |= {f"the recipe {file}": partial(read, file) for file in files}
         if not files:
             yield f"the recipes in {folder}", "there are none"
     todo |= {f"the page {name}": partial(page_template, name) for name in PAGES}

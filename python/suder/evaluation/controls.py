@@ -33,7 +33,8 @@ class Groups:
         """bool `[inputs]`: whether the candidate of highest reward is right; no: none is finite."""
         filled = np.where(np.isfinite(self.reward), self.reward, -np.inf)
         chosen = self.correct[np.arange(len(filled)), filled.argmax(1)]
-        return np.logical_and(chosen, np.isfinite(filled.max(1)))
+        right: np.ndarray = np.logical_and(chosen, np.isfinite(filled.max(1)))
+        return right
 
     def any_right(self) -> np.ndarray:
         """bool `[inputs]`: whether any candidate is right, the ceiling of best-of-N."""

@@ -68,7 +68,8 @@ def read_digits(pictures: np.ndarray) -> np.ndarray:
         )
     if not len(pictures):
         return np.zeros(0, np.int64)
-    return _classifier().predict(_features(pictures))
+    digits: np.ndarray = _classifier().predict(_features(pictures))
+    return digits
 
 
 def accuracy() -> float:
@@ -91,4 +92,5 @@ def _features(pictures: np.ndarray) -> np.ndarray:
     """Ink in 8 x 8 blocks, as in the original scans: `[B, 64]` in [0, 1]."""
     grey = 1 - pictures.astype(np.float64).mean(-1) / 255
     block = SIZE // SCAN
-    return grey.reshape(-1, SCAN, block, SCAN, block).mean((2, 4)).reshape(len(grey), -1)
+    ink: np.ndarray = grey.reshape(-1, SCAN, block, SCAN, block).mean((2, 4))
+    return ink.reshape(len(grey), -1)

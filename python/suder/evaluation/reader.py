@@ -87,7 +87,9 @@ def _in_one_color(pixels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     mean = np.einsum("np,npc->nc", core, pixels - np.float32(BACKGROUND)) / count[:, None]
     expected = known.core_mean[nearest]
     distance = np.linalg.norm(mean - expected, axis=1) / np.linalg.norm(expected, axis=1)
-    return ((alike * core).sum(1) >= CORE_SHARE * count) & (distance <= CORE_DISTANCE)
+    known_ones: np.ndarray = (alike * core).sum(1) >= CORE_SHARE * count
+    known_ones &= distance <= CORE_DISTANCE
+    return known_ones
 
 
 def _scene(nearest: np.ndarray, empty: np.ndarray, garbage: np.ndarray) -> Scene | None:

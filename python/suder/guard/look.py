@@ -100,7 +100,8 @@ def spread_of(values: Tensor) -> float:
     if not values.numel():
         return math.inf  # nothing to compare with
     spread = float(values.std()) if values.numel() > 1 else 0.0
-    return max(spread, values.numel() ** -0.5, 0.05 * abs(float(values.mean())))
+    least: float = values.numel() ** -0.5
+    return max(spread, least, 0.05 * abs(float(values.mean())))
 
 
 def mean_of(values: Tensor, inputs: int) -> Tensor:

@@ -52,7 +52,8 @@ def _colours(pictures: Tensor) -> Tensor:
     row = torch.arange(len(code), device=code.device)[:, None] * bins
     counts = torch.bincount((code + row).flatten(), minlength=len(code) * bins)
     share = counts.view(-1, bins).double() / code.shape[1]
-    return -torch.special.xlogy(share, share).sum(1)
+    entropy: Tensor = -torch.special.xlogy(share, share).sum(1)
+    return entropy
 
 
 def caption_statistics(

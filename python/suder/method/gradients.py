@@ -11,11 +11,11 @@ from suder import ranks
 from suder.method.blocks import Block
 from suder.method.objectives import AllPairs, Trained, objective_loss, trained_candidates
 from suder.method.passes import cu_seqlens_of, hidden_of, kl_between, model_input, tokens_read
-from suder.method.rollouts import Condition, Rollouts
+from suder.method.rollouts import Rollouts
 from suder.method.selection import Selection
 from suder.method.shares import alone, own_blocks
 from suder.method.token_weight import critical, siblings
-from suder.models.base import UnifiedModel
+from suder.models.base import Condition, UnifiedModel
 from suder.settings.config import TrainConfig
 from suder.settings.objective import PAIRED, looks_at_start, preference_of
 from suder_ext import LogprobStats, linear_logprob, linear_logprob_stats, sequence_reduce

@@ -68,7 +68,7 @@ def unwrapped(name: str, layer: Any) -> nn.Module:
                 layer = _wide(copy.deepcopy(layer)).eval()
                 given = _probe(layer)
                 before = None if given is None else layer(given)
-                plain = _merged(layer)
+                plain: nn.Module = _merged(layer)
                 after = None if given is None else plain(given)
         except Exception as error:
             raise ValueError(

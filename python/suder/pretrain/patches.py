@@ -17,11 +17,11 @@ def cluster_patches(pictures: Tensor, count: int, patch: int, seed: int) -> Tens
     its own before any is split; fewer different patches, fewer centres.
     """
     generator = torch.Generator().manual_seed(seed)
-    points = cut(pictures, patch).flatten(0, 1).unique(dim=0)
+    points: Tensor = cut(pictures, patch).flatten(0, 1).unique(dim=0)
     if len(points) > PATCHES:
         points = points[torch.randperm(len(points), generator=generator)[:PATCHES]]
     points = points.float()
-    centres = points[torch.randint(len(points), (1,), generator=generator)]
+    centres: Tensor = points[torch.randint(len(points), (1,), generator=generator)]
     distance = torch.full((len(points),), torch.inf)
     while len(centres) < min(count, len(points)):
         distance = torch.minimum(distance, (points - centres[-1]).square().sum(-1))

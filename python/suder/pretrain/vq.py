@@ -66,7 +66,9 @@ def decode(vq: JanusVQVAE, tokens: Tensor, features: Tensor) -> Tensor:
     codes = unit_codes(vq)[tokens]
     straight = features + (codes - features).detach()
     side = math.isqrt(tokens.shape[1])
-    return vq.decoder(vq.post_quant_conv(straight.transpose(1, 2).unflatten(2, (side, side))))
+    codes = vq.post_quant_conv(straight.transpose(1, 2).unflatten(2, (side, side)))
+    pixels: Tensor = vq.decoder(codes)
+    return pixels
 
 
 def unit_codes(vq: JanusVQVAE) -> Tensor:

@@ -21,7 +21,8 @@ def divided(tensor: Any) -> bool:
 
 def local(tensor: Any) -> Tensor:
     """The part that is here, which shares its memory; the tensor itself where it is whole."""
-    return tensor.detach().to_local() if divided(tensor) else tensor
+    here: Tensor = tensor.detach().to_local() if divided(tensor) else tensor
+    return here
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:

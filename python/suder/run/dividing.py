@@ -124,8 +124,9 @@ def _out_of_reach(model: Any, given: Any, hidden: Hidden) -> Hidden:
     """FSDP leaves a hook on every tensor that a forward returns; on the last layer's weights, which
     outlive the forward, they would pile up.
     """
-    bias = None if hidden.bias is None else _Another.apply(hidden.bias)
-    return hidden._replace(weight=_Another.apply(hidden.weight), bias=bias)
+    another: Any = _Another.apply
+    bias = None if hidden.bias is None else another(hidden.bias)
+    return hidden._replace(weight=another(hidden.weight), bias=bias)
 
 
 class _Another(torch.autograd.Function):

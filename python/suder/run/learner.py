@@ -164,7 +164,8 @@ class Learner:
         if self.divided is None:
             return self.policy
         self.divided.refresh()
-        return self.divided.reader
+        reader: UnifiedModel = self.divided.reader
+        return reader
 
     def plain(self, model: UnifiedModel) -> UnifiedModel:
         """The policy, or the start model before any training, to be saved by the first process."""

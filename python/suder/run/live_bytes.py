@@ -19,7 +19,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
 
@@ -48,7 +48,8 @@ class LiveBytes(TorchDispatchMode):
 
 def peak_of(run: Callable[[], Any]) -> int:
     """The most bytes that a call makes and holds at once."""
-    with LiveBytes() as live:
+    live = LiveBytes()
+    with live:
         kept = run()
     del kept
     return live.peak

@@ -7,8 +7,9 @@ from typing import Any
 
 from suder import ranks
 from suder.guard.drift import bands
+from suder.guard.look import Look
 from suder.guard.rule import Guard, Verdict
-from suder.guard.watch import Look, Watch
+from suder.guard.watch import Watch
 from suder.inputs.data import Inputs
 from suder.method.directions import trained
 from suder.models.base import NotFinite, UnifiedModel

@@ -171,5 +171,5 @@ def _reward_model(config: TrainConfig, compute: torch.dtype | None) -> int:
     if not config.reward.model:
         return 0
     with weightless(config.reward.model, compute, Lora()) as model:
-        size = sum(one.nbytes for one in model.state_dict().values())
+        size: int = sum(one.nbytes for one in model.state_dict().values())
         return size + (peak_of(lambda: model.inference_copy(compute)) if compute else 0)

@@ -77,4 +77,5 @@ def enlarge(scan: np.ndarray) -> np.ndarray:
     weight = np.zeros((SIZE, side))
     weight[np.arange(SIZE), low] = 1 - (at - low)
     weight[np.arange(SIZE), low + 1] = at - low
-    return weight @ scan @ weight.T
+    inked: np.ndarray = weight @ scan @ weight.T
+    return inked

@@ -44,4 +44,5 @@ def _cover(thing: Thing, offset: np.ndarray) -> np.ndarray:
         "square": np.maximum(abs(x), abs(y)) < _RADIUS * 0.95,
         "triangle": (y < _RADIUS) & (2 * abs(x) < (y + _RADIUS) * 1.1),
     }[thing.shape]
-    return inside.reshape(CELL, _FINE, CELL, _FINE).mean((1, 3))
+    share: np.ndarray = inside.reshape(CELL, _FINE, CELL, _FINE).mean((1, 3))
+    return share

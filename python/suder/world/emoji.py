@@ -96,7 +96,7 @@ def treated(color: np.ndarray, treatment: str) -> np.ndarray:
     """Float `[..., 3]` in [0, 255], as the treatment has it."""
     if treatment in ("painted", "outlined"):
         return color
-    grey = (color @ np.array(_LUMINANCE, color.dtype))[..., None].repeat(3, -1)
+    grey: np.ndarray = (color @ np.array(_LUMINANCE, color.dtype))[..., None].repeat(3, -1)
     return grey if treatment == "grey" else 255 * (grey / 255) ** _PALER
 
 

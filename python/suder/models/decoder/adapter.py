@@ -128,7 +128,8 @@ class DecoderModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.core.lm_head.weight.device
+        place: torch.device = self.core.lm_head.weight.device
+        return place
 
     @property
     def dtype(self) -> torch.dtype:

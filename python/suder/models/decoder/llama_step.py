@@ -93,7 +93,7 @@ class _Layer:
         return self.output(seen.to(wide))
 
 
-def _product(layer: Any) -> Callable[[Tensor], Tensor]:
+def _product(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     """A linear layer without what a module's call costs, which is half of a small product."""
     if type(layer) is not nn.Linear or not _bare(layer):
         return layer
@@ -103,7 +103,8 @@ def _product(layer: Any) -> Callable[[Tensor], Tensor]:
 
 def _mlp(module: Any) -> Callable[[Tensor], Tensor]:
     if type(module) not in (LlamaMLP, GemmaMLP, Emu3MLP) or not _bare(module):
-        return module
+        whole: Callable[[Tensor], Tensor] = module
+        return whole
     gate, up, down = (_product(one) for one in (module.gate_proj, module.up_proj, module.down_proj))
     two = module.gate_proj, module.up_proj
     act, narrow, joined = module.act_fn, _narrow(*two), _joined(*two)
@@ -122,7 +123,7 @@ def _joined(*layers: Any) -> Tensor | None:
     """Their weights as one, where they lie one behind the other, as an inference copy's do."""
     if not all(type(one) is nn.Linear and _bare(one) and one.bias is None for one in layers):
         return None
-    weights = [layer.weight for layer in layers]
+    weights: list[Tensor] = [layer.weight for layer in layers]
     first, place = weights[0], weights[0].storage_offset()
     for weight in weights:
         memory = weight.untyped_storage()._cdata, weight.storage_offset()
