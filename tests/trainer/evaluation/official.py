@@ -59,7 +59,8 @@ def mmbench(rotated: bool = True) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "index": index,
-                    "question": "which shape is it ?",
+                    # Lines and quotes in a field, as the files have them.
+                    "question": 'which shape is\n"it" ?' if number == 1 else "which shape is it ?",
                     "hint": "it is red" if number == 0 else "",
                     **dict(zip("ABCD", turned, strict=False)),
                     "answer": "ABCD"[turned.index(choices[right])],

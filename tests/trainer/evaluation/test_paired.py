@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from suder.evaluation.paired import Fraction, paired_bootstrap, paired_ratio_interval
 from suder.evaluation.statistics import paired_interval
@@ -51,8 +52,11 @@ def test_the_jackknife_of_a_difference_of_ratios():
 
     assert found.estimate == pytest.approx(difference(np.ones(120, bool)), abs=1e-12)
     without = np.array([difference(one != CLUSTERS) for one in range(30)])
-    half = 2.0 * math.sqrt(29 / 30 * np.square(without - found.estimate).sum())
-    assert found.high - found.estimate == pytest.approx(half, rel=0.1)
+    sizes = [np.bincount(CLUSTERS, weights=one.bottom) for one in (base, tuned)]
+    degrees = min(one.sum() ** 2 / np.square(one).sum() - 1 for one in sizes)
+    half = t.ppf(0.975, degrees) * math.sqrt(29 / 30 * np.square(without - found.estimate).sum())
+    assert found.high - found.estimate == pytest.approx(half, rel=1e-9)
+    assert found.estimate - found.low == pytest.approx(half, rel=1e-9)
     assert (found.n, found.clusters) == (120, 30)
 
 
