@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from suder.engine.weights import to_sample_with
 from suder.method.pairs import (
     PAIRS_AT_ONCE,
+    Batch,
     Shown,
     batches,
     check_group,
@@ -62,6 +63,7 @@ class SelfJudge:
 
     Attributes:
         template: the question.
+        lacks: words of the question that the vocabulary has not.
         unavailable: "", or why this model cannot be asked, in a sentence.
 
     Raises:
@@ -83,7 +85,8 @@ class SelfJudge:
         if self.template and self.template.count(PLACE) != 1:
             raise ValueError(f"prompts.judge: takes a question with {PLACE} in it once, got "
                              f"{self.template!r}")  # fmt: skip
-        self.unavailable = _unavailable(model, self.template)
+        self.lacks = _lost(model, self.template.replace(PLACE, " ").split())
+        self.unavailable = _unavailable(model, self.template, self.lacks)
         self.answers = None if self.unavailable else answers_of(model)
 
     def question(self, text: str) -> str:
@@ -124,22 +127,12 @@ class SelfJudge:
 
     def _judge(self, shown: Shown, pairs: Sequence[tuple[str, int]]) -> Tensor:
         assert self.answers
-        target = torch.tensor([*self.answers.before, self.answers.yes[0]])
+        target = torch.tensor(self.target)
         reader = to_sample_with(self.model)
-
-        def tokens(groups: Sequence[Sequence[int]]) -> int:
-            flat = [pairs[i][0] for group in groups for i in group]
-            lengths = [len(target)] * len(flat)
-            return reader.tokens_read(
-                "understanding", len(groups), lengths, len(groups[0]), questions=flat
-            )
-
         order: list[int] = []
         parts = [torch.zeros(0, device=self.model.device)]
         seen = [code for _, code in pairs]
-        cut = batches(len(pairs), tokens, lambda group: tokens([group]), self.batch_size,
-                      self.tokens_per_batch, seen)  # fmt: skip
-        for batch in cut:
+        for batch in self.batches([question for question, _ in pairs], seen):
             condition = shown.read([seen[i] for i in batch.pairs[:: batch.group]])
             questions = [pairs[i][0] for i in batch.pairs]
             targets = [target] * len(questions)
@@ -149,6 +142,31 @@ class SelfJudge:
         judged = torch.zeros(len(pairs), device=self.model.device)
         judged[order] = torch.cat(parts)
         return judged
+
+    @property
+    def target(self) -> list[int]:
+        """Ids that are read after the question."""
+        assert self.answers
+        return [*self.answers.before, self.answers.yes[0]]
+
+    def batches(self, questions: Sequence[str], seen: Sequence[Hashable]) -> Iterator[Batch]:
+        """Pairs of a question and a picture that may be read at once, the shortest first.
+
+        Args:
+            seen: of each pair, its picture, equal ones to be read once.
+        """
+
+        def tokens(groups: Sequence[Sequence[int]]) -> int:
+            flat = [questions[i] for group in groups for i in group]
+            lengths = [len(self.target)] * len(flat)
+            return self.model.tokens_read(
+                "understanding", len(groups), lengths, len(groups[0]), questions=flat
+            )
+
+        return batches(
+            len(questions), tokens, lambda group: tokens([group]), self.batch_size,
+            self.tokens_per_batch, seen,
+        )  # fmt: skip
 
 
 def of_answers(hidden: Hidden, answers: Answers) -> Tensor:
@@ -190,10 +208,9 @@ def answers_of(model: UnifiedModel) -> Answers | None:
     return answers
 
 
-def _unavailable(model: UnifiedModel, template: str) -> str:
+def _unavailable(model: UnifiedModel, template: str, lost: Sequence[str]) -> str:
     if not template or not getattr(model, "takes_questions", False):
         return f"{name_of(model)} is of a family whose adapter takes no questions of their own"
-    lost = _lost(model, template.replace(PLACE, " ").split())
     if lost or answers_of(model) is None:
         missing = ", ".join(map(repr, lost)) or "yes and no as different words"
         return (
