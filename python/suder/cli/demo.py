@@ -32,6 +32,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     from suder.cli.evaluate import print_comparison
     from suder.experiment.demo import run_demo
+    from suder.report.tables import verdict
 
     began = time.perf_counter()
     summary = run_demo(
@@ -39,9 +40,12 @@ def run(args: argparse.Namespace) -> int:
     )
     told = summary["evaluation"]
     print_comparison(told["greedy"], "unseen combinations, greedy decoding of both models")
+    kept = summary["kept_round"]
+    which = f"the weights of round {kept}" if kept else "the start model, unchanged"
+    print(verdict(told["greedy"]))
     minutes = (time.perf_counter() - began) / 60
     print(f"done in {minutes:.1f} minutes\n")
     print(f"  {args.out}/report.html    open this in a browser")
     print(f"  {args.out}/summary.json   every number, greedy and sampled")
-    print(f"  {args.out}/model          the improved model, Hugging Face format")
+    print(f"  {args.out}/model          {which}, in the Hugging Face format")
     return 0

@@ -16,6 +16,7 @@ from suder.evaluation.evaluate import about_model, evaluate, settings_of
 from suder.evaluation.result import Evaluation, kept_evaluation
 from suder.evaluation.worlds import task_of
 from suder.experiment.plan import CONTROL, Cell, Measures
+from suder.experiment.starts import weights_of
 from suder.run.folder import has_begun
 from suder.run.leftovers import drop_spent, forget
 from suder.run.stopping import Stopped
@@ -35,10 +36,11 @@ def run_cell(folder: Path, inputs: Path) -> None:
     with sole_writer(folder):
         tree = read_object(folder / "cell.json")
         cell = Cell(**{**tree, "measures": Measures(**tree["measures"])})
-        _forget_others(cell, folder)
+        start = weights_of(cell.start)
+        _forget_others(cell, folder, start)
         began = time.perf_counter()
         result = _control(cell, folder) if cell.arm == CONTROL else _trained(cell, folder, inputs)
-        result |= {"fingerprint": cell.fingerprint(), "cell": tree}
+        result |= {"fingerprint": cell.fingerprint(), "cell": tree, "start": start}
         result["seconds"] = round(time.perf_counter() - began, 1)
         write_json(folder / "result.json", finite(result))
         run = folder / "run"
@@ -48,11 +50,14 @@ def run_cell(folder: Path, inputs: Path) -> None:
                 drop_spent(run, load_config(run / "config.yaml"))
 
 
-def _forget_others(cell: Cell, folder: Path) -> None:
-    """Deletes what an unfinished cell of other settings left here."""
+def _forget_others(cell: Cell, folder: Path, start: str) -> None:
+    """Deletes what a cell of other settings, or of other weights of its start, left here."""
     mark, run = folder / "fingerprint.json", folder / "run"
-    if mark.is_file() and read_json(mark) != cell.fingerprint():
-        _say("unfinished work of other settings is here: starting again")
+    # Earlier cells did not say what they began with.
+    ours = ({"cell": cell.fingerprint(), "start": start}, cell.fingerprint())
+    if mark.is_file() and read_json(mark) not in ours:
+        _say("work of other settings, or of another start model, is here: starting again")
+        (folder / "result.json").unlink(missing_ok=True)
         if (run / "config.yaml").is_file():
             with sole_writer(run):
                 forget(run, load_config(run / "config.yaml"))
@@ -60,7 +65,7 @@ def _forget_others(cell: Cell, folder: Path) -> None:
         judged += [*folder.glob("t[0-9]*.npz"), *folder.glob("checkpoints/[0-9]*.npz")]
         for path in judged:
             path.unlink(missing_ok=True)
-    write_json(mark, cell.fingerprint())
+    write_json(mark, ours[0])
 
 
 def _control(cell: Cell, folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from suder.experiment.plan import Cell, PlanError
+from suder.experiment.starts import weights_of
 from suder.run.stopping import ASKING, Stopped, Stopping
 from suder.storage.files import read_object, write_json
 from suder.storage.folders import make_folder
@@ -37,6 +38,15 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
         PlanError: a finished cell was run with other settings.
         Stopped: SIGTERM, SIGINT or SIGHUP came; the cells were asked to end, once each, and have.
     """
+    for cell in cells:
+        if result_of(cell, out) and finished(cell, out) is None:
+            print(
+                shown(
+                    f"cell {cell.name} is run again: it was finished with other weights than "
+                    f"{cell.start} has now"
+                ),
+                file=sys.stderr,
+            )
     waiting = [cell for cell in cells if finished(cell, out) is None]
     running: dict[str, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
@@ -77,7 +87,20 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
 
 
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """The cell's result, or None if it has none yet."""
+    """The cell's result, or None if it has none yet, or one of other weights of its start."""
+    result = result_of(cell, out)
+    # Earlier results do not say what they began with.
+    if result and result.get("start") not in (None, weights_of(cell.start)):
+        return None
+    return result
+
+
+def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """What the cell has written at its end, of whatever weights.
+
+    Raises:
+        PlanError: it was run with other settings.
+    """
     path = out / "cells" / cell.name / "result.json"
     if not path.is_file():
         return None

@@ -38,7 +38,8 @@ class Watch:
     Attributes:
         judge: asks the frozen start model whether a picture shows what a text says; None where it
             cannot be asked.
-        unasked: why not.
+        unasked: why not; "" for a model that has not the words of its family's question, as
+            embedded ones: it was not made to be asked.
         lost: pictures that could not be read any more, or have changed, with the reason.
         strip: of the last look, what it shows to people.
     """
@@ -56,7 +57,9 @@ class Watch:
         settings = config.guard
         self.start, self.sampling = start, config.sampling
         judge = SelfJudge(start)
-        self.judge, self.unasked = None if judge.unavailable else judge, judge.unavailable
+        self.judge = None if judge.unavailable else judge
+        own = config.prompts.judge is not None
+        self.unasked = judge.unavailable if own or not judge.lacks else ""
         self.counts_cut = config.reward.cut_captions == "keep"
         shown = read_conditions(start, "understanding", images, digests, settings.inputs)
         asked = read_conditions(start, "generation", prompts, most=settings.inputs)

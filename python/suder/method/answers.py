@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from suder.engine.weights import to_sample_with
-from suder.method.pairs import PAIRS_AT_ONCE, Shown, batches
+from suder.method.pairs import PAIRS_AT_ONCE, Batch, Shown, batches
 from suder.models.base import Hidden, UnifiedModel
 from suder_ext import linear_logprob
 
@@ -24,6 +24,11 @@ class Answers(NamedTuple):
 
     before: list[int]
     options: list[list[int]]
+
+    @property
+    def target(self) -> list[int]:
+        """Ids that are read after the question; at the last one the answers differ."""
+        return [*self.before, self.options[0][0]]
 
 
 def answers_of(model: UnifiedModel, spellings: Sequence[Sequence[str]]) -> Answers | None:
@@ -78,23 +83,13 @@ def read_answers(
         pairs: questions, each with the code of its picture in `shown`.
         batch_size, tokens_per_batch: most pairs, and tokens, of one pass.
     """
-    target = torch.tensor([*answers.before, answers.options[0][0]])
+    target = torch.tensor(answers.target)
     reader = to_sample_with(model)
-
-    def tokens(groups: Sequence[Sequence[int]]) -> int:
-        flat = [pairs[i][0] for group in groups for i in group]
-        lengths = [len(target)] * len(flat)
-        return reader.tokens_read(
-            "understanding", len(groups), lengths, len(groups[0]), questions=flat
-        )
-
     order: list[int] = []
     parts = [torch.zeros(0, len(answers.options), device=model.device)]
-    seen = [code for _, code in pairs]
-    cut = batches(
-        len(pairs), tokens, lambda group: tokens([group]), batch_size, tokens_per_batch, seen
-    )
-    for batch in cut:
+    asked, seen = [question for question, _ in pairs], [code for _, code in pairs]
+    limits = batch_size, tokens_per_batch
+    for batch in asked_at_once(reader, asked, seen, len(target), *limits):
         condition = shown.read([seen[i] for i in batch.pairs[:: batch.group]])
         questions = [pairs[i][0] for i in batch.pairs]
         targets = [target] * len(questions)
@@ -104,6 +99,33 @@ def read_answers(
     read = torch.zeros(len(pairs), len(answers.options), device=model.device)
     read[order] = torch.cat(parts)
     return read
+
+
+def asked_at_once(
+    model: UnifiedModel,
+    questions: Sequence[str],
+    seen: Sequence[Hashable],
+    answer: int,
+    batch_size: int = PAIRS_AT_ONCE,
+    tokens_per_batch: int | None = None,
+) -> Iterator[Batch]:
+    """Pairs of a question and a picture that may be read in one pass, the shortest first.
+
+    Args:
+        seen: of each pair, its picture, equal ones to be read once.
+        answer: tokens that are read after a question.
+    """
+
+    def tokens(groups: Sequence[Sequence[int]]) -> int:
+        flat = [questions[i] for group in groups for i in group]
+        lengths = [answer] * len(flat)
+        return model.tokens_read(
+            "understanding", len(groups), lengths, len(groups[0]), questions=flat
+        )
+
+    return batches(
+        len(questions), tokens, lambda group: tokens([group]), batch_size, tokens_per_batch, seen
+    )
 
 
 def logprob_of(hidden: Hidden, answers: Answers) -> Tensor:

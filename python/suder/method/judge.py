@@ -41,6 +41,7 @@ class SelfJudge:
 
     Attributes:
         template: the question.
+        lacks: words of the question that the vocabulary has not.
         unavailable: "", or why this model cannot be asked, in a sentence.
 
     Raises:
@@ -62,7 +63,8 @@ class SelfJudge:
         if self.template and self.template.count(PLACE) != 1:
             raise ValueError(f"prompts.judge: takes a question with {PLACE} in it once, got "
                              f"{self.template!r}")  # fmt: skip
-        self.unavailable = _unavailable(model, self.template)
+        self.lacks = lost(model, self.template.replace(PLACE, " ").split())
+        self.unavailable = _unavailable(model, self.template, self.lacks)
         self.answers = None if self.unavailable else answers_of(model, WORDS)
 
     def question(self, text: str) -> str:
@@ -104,10 +106,9 @@ class SelfJudge:
         return found
 
 
-def _unavailable(model: UnifiedModel, template: str) -> str:
+def _unavailable(model: UnifiedModel, template: str, missing: Sequence[str]) -> str:
     if not template or not getattr(model, "takes_questions", False):
         return f"{name_of(model)} is of a family whose adapter takes no questions of their own"
-    missing = lost(model, template.replace(PLACE, " ").split())
     if missing or answers_of(model, WORDS) is None:
         lacked = ", ".join(map(repr, missing)) or "yes and no as different words"
         return (

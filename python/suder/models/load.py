@@ -11,6 +11,7 @@ from suder.models.checkpoint_files import check_weights, dtype_of, read_config, 
 from suder.models.decoder.adapter import DecoderModel
 from suder.models.families import Family
 from suder.models.find import find_model
+from suder.models.quiet import without_bars
 from suder.models.usable import check_device, check_no_run
 
 
@@ -47,15 +48,16 @@ def load_model(
     family, config = read_config(folder)
     tensors = read_headers(folder, others)
     check_weights(folder, family, config, tensors)
-    model = family.model.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    with without_bars():
+        model = family.model.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     options.setdefault("saved", dtype_of(tensors))
     processor = read_processor(folder, family)
     return family.adapter.of_folder(folder, model, processor, **options).to(device).eval()

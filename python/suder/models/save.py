@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from suder.models.merged import plain_state
+from suder.models.quiet import without_bars
 from suder.storage.files import set_mode, usual_mode
 
 ADAPTER = "adapter"  # below a saved model: at its top, transformers would take it for the model
@@ -36,7 +37,8 @@ def save_model(model: Any, core: Any, path: str | Path, dtype: torch.dtype | Non
             name: value.to(dtype) if value.is_floating_point() else value
             for name, value in state.items()
         }
-    bare.save_pretrained(path, state_dict=state)
+    with without_bars():
+        bare.save_pretrained(path, state_dict=state)
     if model is not core:
         # Of embeddings only the adapters; whether they were resized, PEFT would ask the hub.
         model.save_pretrained(Path(path) / ADAPTER, save_embedding_layers=False)

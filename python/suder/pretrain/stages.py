@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from suder.models.quiet import without_bars
 from suder.pretrain.architecture import build_janus
 from suder.pretrain.journal import Journal
 from suder.pretrain.recipe import Recipe, dump_recipe
@@ -57,7 +58,8 @@ def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> Path:
     journal.rows.append({"stage": "done", "sha256": weights_digest(model)})
 
     def fill(folder: Path) -> None:
-        model.save_pretrained(folder)
+        with without_bars():
+            model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
         write_json(folder / "versions.json", versions())

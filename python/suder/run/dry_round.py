@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from suder.engine.sampling import batches
 from suder.method.anchor import everyone
-from suder.method.blocks import Block, blocks
+from suder.method.blocks import Block, Trained, blocks
+from suder.method.directions import trained
 from suder.method.objectives import trained_candidates
 from suder.method.passes import kl_between
 from suder.method.rewards import DualReward
@@ -28,12 +28,15 @@ class DryRound:
 
     Attributes:
         longest: the longest prompt; text: its tokens; caption: tokens of the longest caption.
+        watched: inputs of each direction that the guard looks at; 0: it is off.
         reader: what draws and scores: the model's 16-bit copy, where there is one.
         copy: bytes of that copy; 0 where there is none.
     """
 
-    def __init__(self, config: TrainConfig, model: UnifiedModel, longest: str) -> None:
-        self.config, self.model, self.longest = config, model, longest
+    def __init__(
+        self, config: TrainConfig, model: UnifiedModel, longest: str, watched: int = 0
+    ) -> None:
+        self.config, self.model, self.longest, self.watched = config, model, longest, watched
         self.text = len(model.tokenize([longest])[0])
         self.caption = config.sampling.max_new_tokens or model.max_new_tokens
         compute = torch.bfloat16 if config.dtype == "bfloat16" else None
@@ -50,24 +53,17 @@ class DryRound:
             held: of the samples that hold it to the start while the other one is trained.
         """
         config, model = self.config, self.model
-        target = self.caption
         guided = direction == "generation" and config.sampling.policy == "cfg"
         guidance = config.sampling.guidance if guided else 1.0
-        length = target if direction == "understanding" else model.num_image_tokens
-
-        def tokens_of(block: Block) -> int:
-            rows, group = block.index.shape
-            given = rows if direction == "understanding" else [self.longest] * rows
-            return model.tokens_read(direction, given, [length] * rows * group, group, guidance)
-
-        rows, group = self._block(tokens_of, held)
-        given = (
-            direction,
-            self._condition(direction, rows),
-            self._targets(direction, rows * group, target),
-        )
-        looks = looks_at_start(config.objective)
-        start = self.reader if config.optimizer.start_dtype == "bfloat16" else model
+        if held:
+            chosen = everyone(config.inputs_per_round, 1)
+        else:
+            with unset_fake_temporarily():  # the cut looks at numbers
+                reward = torch.arange(float(config.inputs_per_round * config.candidates))
+                selected = select(reward, config.candidates)
+                chosen = trained_candidates(config.objective.name, selected, config.candidates)
+        given, group = self.block(direction, chosen, guidance)
+        looks, start = looks_at_start(config.objective), self.start
 
         def block() -> None:
             hidden = model(*given, group, guidance)
@@ -87,32 +83,43 @@ class DryRound:
         model.zero_grad(set_to_none=True)
         return peak_of(block)
 
-    @torch.no_grad()
-    def score(self, direction: Direction) -> int:
-        """Of the pairs that are read at once, by the model running the other way."""
-        (other,) = set(DIRECTIONS) - {direction}
-        pairs = self._pairs(other)
-        given = self._condition(other, pairs), self._targets(other, pairs, self.text)
-        return peak_of(lambda: self.reader(other, *given))
+    def sizes(self, direction: Direction) -> list[tuple[int, int]]:
+        """Inputs, and candidates of each, of a round and of the guard's looks."""
+        config, found = self.config, []
+        if direction in trained(config):
+            found.append((config.inputs_per_round, config.candidates))
+        if self.watched:
+            found.append((self.watched, max(1, round(config.guard.samples / self.watched))))
+        return found
 
-    def _block(self, tokens_of: Callable[[Block], int], held: bool) -> tuple[int, int]:
-        """Inputs, and candidates of each, of the first block of a round that drops none."""
-        config, candidates = self.config, self.config.candidates
-        with unset_fake_temporarily():  # the cut looks at numbers
-            if held:
-                chosen = everyone(config.inputs_per_round, 1)
-            else:
-                reward = torch.arange(float(config.inputs_per_round * candidates))
-                selected = select(reward, candidates)
-                chosen = trained_candidates(config.objective.name, selected, candidates)
+    @property
+    def start(self) -> UnifiedModel:
+        """The start model as it is when it reads what was drawn."""
+        return self.reader if self.config.optimizer.start_dtype == "bfloat16" else self.model
+
+    def block(
+        self, direction: Direction, chosen: Trained, guidance: float
+    ) -> tuple[tuple[Direction, Condition, Any], int]:
+        """What a model is given of the first block of these candidates, and their group."""
+        config, model = self.config, self.model
+        length = self.caption if direction == "understanding" else model.num_image_tokens
+
+        def tokens_of(block: Block) -> int:
+            rows, group = block.index.shape
+            given = rows if direction == "understanding" else [self.longest] * rows
+            return model.tokens_read(direction, given, [length] * rows * group, group, guidance)
+
+        with unset_fake_temporarily():
             first = next(blocks(chosen, tokens_of, config, config.optimizer.tokens_per_batch))
         rows, group = first.index.shape
-        return rows, group
+        targets = self.targets(direction, rows * group, self.caption)
+        return (direction, self.condition(direction, rows), targets), group
 
-    def _pairs(self, other: Direction) -> int:
-        """That are scored at once, by the model running in this direction."""
+    def pairs(self, direction: Direction) -> int:
+        """Candidates of a direction that are scored at once, by the model running in the other."""
+        (other,) = set(DIRECTIONS) - {direction}
         scorer = DualReward(self.model, tokens_per_batch=self.config.optimizer.tokens_per_batch)
-        count = self.config.inputs_per_round * self.config.candidates
+        count = max(inputs * group for inputs, group in self.sizes(direction))
         seen = other == "understanding"
         length = self.text if seen else self.model.num_image_tokens
         asked = [] if seen else [self.longest] * count
@@ -121,14 +128,16 @@ class DryRound:
     @torch.no_grad()
     def sample(self, direction: Direction, held: bool = False) -> int:
         """Of the candidates that are drawn at once: the prefixes, and room for all that follows."""
+        sizes = [(self.config.inputs_per_round, 1)] if held else self.sizes(direction)
+        return max(self._drawn_at_once(direction, *size) for size in sizes)
+
+    def _drawn_at_once(self, direction: Direction, inputs: int, candidates: int) -> int:
         config = self.config
-        size = config.sampling.batch_size
-        candidates = 1 if held else config.candidates
-        inputs, group = next(batches(config.inputs_per_round, candidates, size))
+        rows, group = next(batches(inputs, candidates, config.sampling.batch_size))
         generation = direction == "generation"
         steps = self.model.num_image_tokens if generation else self.caption
         guidance = config.sampling.guidance if generation else 1.0
-        condition = self._condition(direction, len(inputs))
+        condition = self.condition(direction, len(rows))
 
         kept: list[int] = []
 
@@ -154,7 +163,7 @@ class DryRound:
         if direction == "generation":
             if model.reads_tokens and not self.config.guard.enabled:
                 return 0
-            pairs = 0 if model.reads_tokens else self._pairs("understanding")
+            pairs = 0 if model.reads_tokens else self.pairs("generation")
             if self.config.guard.enabled:  # which measures them
                 pairs = max(pairs, self.config.guard.samples)
             count = max(2, min(most, pairs))
@@ -164,7 +173,7 @@ class DryRound:
         pixels = torch.zeros(count, 3, size, size)
         return peak_of(lambda: model.encode(pixels))
 
-    def _condition(self, direction: Direction, rows: int) -> Condition:
+    def condition(self, direction: Direction, rows: int) -> Condition:
         if direction == "generation":
             return [self.longest] * rows
         size = self.model.image_size
@@ -172,7 +181,7 @@ class DryRound:
             return torch.zeros(rows, self.model.num_image_tokens, dtype=torch.int64)
         return torch.zeros(rows, 3, size, size, dtype=self.model.dtype)
 
-    def _targets(self, direction: Direction, rows: int, length: int) -> Tensor | list[Tensor]:
+    def targets(self, direction: Direction, rows: int, length: int) -> Tensor | list[Tensor]:
         model = self.model
         if direction == "generation":
             return torch.zeros(rows, model.num_image_tokens, dtype=torch.int64)

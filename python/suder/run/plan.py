@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from suder.inputs.data import read_inputs
+from suder.inputs.data import FEW, read_inputs
 from suder.inputs.texts import read_prompts
 from suder.method.directions import active, held, trained
 from suder.method.moments import check_moments, moment_bytes
@@ -18,6 +18,7 @@ from suder.models.base import DIRECTIONS, UnifiedModel
 from suder.models.usable import check_device
 from suder.models.weightless import weightless
 from suder.rollouts.offline import Offline, fitted
+from suder.run.dry_readings import read
 from suder.run.dry_round import DryRound
 from suder.run.live_bytes import peak_of
 from suder.settings.config import TrainConfig
@@ -59,7 +60,9 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
     inputs = -(-(config.inputs_per_round + config.data.replay) // processes)
     config = fitted(config).model_copy(update={"inputs_per_round": inputs})
     divided = processes if config.optimizer.shard else 1
-    longest = max(_prompts(config), key=len, default="")
+    prompts = list(_prompts(config))
+    longest = max(prompts, key=len, default="")
+    watched = -(-_watched(config, len({*prompts})) // processes)
     check_device(config.device)
     check_moments(config.optimizer)
     compute = torch.bfloat16 if config.dtype == "bfloat16" else None
@@ -72,7 +75,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
         learnt = sum(one.nbytes for one in model.trainable_parameters())
         waiting = learnt * (len(active(config, 1)) - 1)  # the gradient of the other direction
         away = config.optimizer.offload
-        dry = DryRound(config, model, longest)
+        dry = DryRound(config, model, longest, watched)
         copies, sent = _copies(config, dry, learnt, divided > 1)
         seen = DIRECTIONS if config.guard.enabled else trained(config)  # of candidates
         resting = {one for one in (held(config, 1), held(config, 2)) if one}
@@ -96,7 +99,7 @@ def plan(config: TrainConfig, processes: int = 1) -> Plan:
             phases={
                 "sample": max(drawn),
                 "pictures": max(map(dry.pictures, {*seen, *(resting & {"understanding"})})),
-                "score": max(map(dry.score, seen)),
+                "score": max(read(dry, one) for one in seen),
                 "optimise": optimise + (0 if away else waiting),
             },
             host=sent + (learnt + waiting if away else 0),
@@ -111,6 +114,13 @@ def _prompts(config: TrainConfig) -> Iterable[str]:
         inputs = read_inputs(config.data, config.seed, config.guard.inputs)
         return inputs.prompts + inputs.watched_prompts
     return read_prompts(config.data.prompts).prompts
+
+
+def _watched(config: TrainConfig, prompts: int) -> int:
+    """Inputs of a look, as if there were as many pictures as prompts, which alone are read."""
+    aside = round(config.data.heldout * prompts)
+    found = aside if aside >= FEW else prompts
+    return min(config.guard.inputs, max(1, found)) if config.guard.enabled else 0
 
 
 def _copies(

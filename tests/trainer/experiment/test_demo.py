@@ -48,6 +48,9 @@ def test_leaves_what_it_promises_and_does_nothing_twice(
     printed = capsys.readouterr().out
     for name in ("report.html", "summary.json", "model"):
         assert f"{out}/{name}" in printed
+    assert "improved" not in printed, "of ten items nothing is beyond the noise"
+    kept = json.loads((out / "summary.json").read_text())["kept_round"]
+    assert (f"weights of round {kept}" if kept else "the start model, unchanged") in printed
     assert len(list((out / "inputs" / "images").glob("*.png"))) == 24
     assert len((out / "inputs" / "prompts.txt").read_text().splitlines()) == 24
     summary = json.loads((out / "summary.json").read_text())

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -33,6 +34,7 @@ from suder.experiment.inputs import write_inputs
 from suder.experiment.plan import CONTROL, Cell, PlanError, merge, read_change, read_plan
 from suder.experiment.plot import plot
 from suder.experiment.runner import finished, run_cells
+from suder.experiment.starts import weights_of
 from suder.experiment.table import markdown
 from suder.models import Janus
 from suder.run.trainer import Trainer
@@ -440,7 +442,11 @@ def test_a_cell_that_another_process_works_on_is_left_alone(
 
 
 def test_a_cell_from_beginning_to_end_and_after_a_cut(
-    tmp_path: Path, janus: Janus, make_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    janus: Janus,
+    make_recipe: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """A control and an arm in this process; the arm is cut off between training and judging."""
     janus.save(tmp_path / "start")
@@ -480,6 +486,42 @@ def test_a_cell_from_beginning_to_end_and_after_a_cut(
     plot(results, tmp_path / "results.png")
     with Image.open(tmp_path / "results.png") as picture:
         assert picture.size[0] > 500
+    _start_trained_again(cells, tmp_path, janus, monkeypatch, capsys)
+
+
+def _start_trained_again(
+    cells: list[Cell],
+    out: Path,
+    janus: Janus,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Of other weights under the name that they had, finished cells are none, and say so."""
+    with torch.no_grad():
+        next(iter(janus.trainable_parameters())).mul_(1.01)
+    janus.save(out / "start")
+    assert [finished(cell, out) for cell in cells] == [None, None]
+    assert collect(cells, out)["missing"] == [cell.name for cell in cells]
+    asked: list[str] = []
+    monkeypatch.setattr(runner, "_PAUSE", 0.0)
+    monkeypatch.setattr(runner, "_start", lambda cell, *_: asked.append(cell.name) or Ended())
+    run_cells(cells, out)
+    assert asked == [cell.name for cell in cells]
+    assert capsys.readouterr().err.count("is run again") == 2
+    cell_module._forget_others(cells[1], folder_of(cells[1], out), weights_of(cells[1].start))
+    assert not (folder_of(cells[1], out) / "result.json").exists()
+    assert not (folder_of(cells[1], out) / "run" / "summary.json").exists()
+    write_json(folder_of(cells[0], out) / "result.json", {"fingerprint": cells[0].fingerprint()})
+    assert finished(cells[0], out), "an earlier result, which does not say"
+
+
+class Ended:
+    """A process that has done its work."""
+
+    returncode = 0
+
+    def poll(self) -> int:
+        return 0
 
 
 def folder_of(cell: Cell, out: Path) -> Path:
@@ -500,9 +542,10 @@ def test_unfinished_work_of_other_settings_is_thrown_away(
         for name in (*names, "mine.npz", "checkpoints/mine.npz"):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("old")
-        cell_module._forget_others(one, folder)
+        cell_module._forget_others(one, folder, "weights")
         assert {path.name for path in folder.rglob("*.npz")} == {"mine.npz"}
-        assert read_json(folder / "fingerprint.json") == one.fingerprint()
+        mark = {"cell": one.fingerprint(), "start": "weights"}
+        assert read_json(folder / "fingerprint.json") == mark
     write_json(folder / "fingerprint.json", "of other settings")
     run = folder / "run"
     claim(run)
@@ -521,7 +564,7 @@ def test_unfinished_work_of_other_settings_is_thrown_away(
             return {"rounds": 2}
 
     monkeypatch.setattr(cell_module, "Trainer", Trainer)
-    cell_module._forget_others(cell, folder)
+    cell_module._forget_others(cell, folder, "weights")
     assert [path.name for path in (run / "rounds").rglob("*") if path.is_file()] == ["notes.txt"]
     assert cell_module._train(cell, folder, tmp_path) == {"rounds": 2}
     assert begun["config"].optimizer.lr == 0.01

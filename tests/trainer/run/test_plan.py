@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from suder.cli import main
-from suder.run import memory, room
-from suder.run.live_bytes import LiveBytes
+from suder.guard.distance import logprob_of
+from suder.method.entropy import mean_entropy
+from suder.method.judge import SelfJudge
+from suder.method.rollouts import Rollouts
+from suder.models.base import DIRECTIONS, Direction
+from suder.run import dry_readings, memory, room
+from suder.run.dry_round import DryRound
+from suder.run.live_bytes import LiveBytes, peak_of
 from suder.run.plan import plan
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
@@ -68,6 +75,62 @@ def test_a_run_holds_what_was_said(
     with EveryByte() as seen:
         Trainer(config, quiet=True).run()
     assert said.total == pytest.approx(seen.peak, rel=0.15)
+
+
+def test_a_look_of_the_guard_counts(make_config: Callable[..., TrainConfig]) -> None:
+    """It draws more than a round does."""
+    config = make_config("rounds=1", "guard.samples=48", "inputs_per_round=2", "candidates=2")
+    said = plan(config)
+    with EveryByte() as seen:
+        Trainer(config, quiet=True).run()
+    assert said.total == pytest.approx(seen.peak, rel=0.15)
+
+
+@pytest.mark.parametrize("tokens", [300, 100000])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_what_only_reads_candidates_counts(
+    judging_model: Any, make_config: Callable[..., TrainConfig], direction: Direction, tokens: int
+) -> None:
+    """The judge's passes, the entropies' and the guard's, beside the peaks of real ones."""
+    model, drawn = judging_model, direction == "generation"
+    config = make_config(
+        f"optimizer.tokens_per_batch={tokens}", "inputs_per_round=4", "candidates=4",
+        "guard.samples=16", "objective.entropy_anchor=1",
+    )  # fmt: skip
+    longest = "a red circle left of a green square"
+    dry = DryRound(config, model, longest, watched=4)
+    words = ["red", "blue", "a", "two", "circle"]
+    captions = [" ".join(words[i % 5 :] + words[: i % 5] + [words[i // 5]]) for i in range(16)]
+    ids = torch.stack([model.tokenize([one])[0][:6] for one in captions])
+    generator = torch.Generator().manual_seed(0)
+    size = (16, model.num_image_tokens)
+    codes = torch.randint(model.image_vocab_size, size, generator=generator)
+    shown = codes if model.reads_tokens else model.pixels(list(model.decode(codes).numpy()))
+    tokens_of = codes if drawn else ids
+    given: Any = [longest] * 4 if drawn else shown[:4].clone()
+    rollouts = Rollouts(
+        direction, tuple(given) if drawn else tuple("abcd"), 4, tokens_of.flatten(),
+        torch.arange(17) * tokens_of.shape[1], torch.zeros(tokens_of.numel()),
+        torch.ones(16, dtype=torch.bool),
+    )  # fmt: skip
+    judge = SelfJudge(model, tokens_per_batch=tokens)
+    asked = (shown, given) if drawn else (given, captions)
+    real = {
+        "asked": lambda: judge(*asked, 4),
+        "entropy": lambda: mean_entropy(model, rollouts, given, config),
+        "distance": lambda: logprob_of(model, rollouts, given, config.sampling, 256, tokens),
+    }
+    said = {
+        "asked": dry_readings.asked(dry, judge, direction, 4, 4),
+        "entropy": dry_readings.entropy(dry, direction),
+        "distance": dry_readings.distance(dry, direction, 4, 4),
+    }
+    with torch.no_grad():
+        held = {name: peak_of(run) for name, run in real.items()}
+    if not drawn:  # a view of what was there before counts as new
+        held |= {name: held[name] - given.nbytes for name in ("entropy", "distance")}
+    assert said == {name: pytest.approx(peak, rel=0.15) for name, peak in held.items()}
+    assert dry_readings.read(dry, direction) >= max(said.values())
 
 
 def test_what_does_not_fit_is_refused_with_what_helps(
