@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2"}
 FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no code, no pickles
 HUB_SECONDS = 10.0
@@ -73,7 +73,7 @@ def _from_hub(name: str) -> Found:
 
 
 def _embedded(name: str) -> Path:
-    folder = Path(str(resources.files("suder"))) / "assets" / EMBEDDED[name]
+    folder = ASSETS / EMBEDDED[name]
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"load_model: the embedded model {name!r} is not at {folder}; reinstall suder, or make "
