@@ -27,6 +27,8 @@ def linear_logprob(
     entropy: int,
     logits: int,
     logits_size: int,
+    partial: int = 0,
+    argmax: int = 0,
 ) -> None: ...
 def linear_logprob_backward(
     *,
