@@ -27,6 +27,7 @@ def linear_logprob(
     logits: int,
     logits_size: int,
     partial: int = ...,
+    argmax: int = ...,
 ) -> None: ...
 def linear_logprob_backward(
     *,

@@ -15,6 +15,7 @@ from suder_ext.types import (
     PolicyLoss,
     PolicyMetrics,
     PreferenceLoss,
+    RankedStats,
     Rewards,
     SampledToken,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "PolicyLoss",
     "PolicyMetrics",
     "PreferenceLoss",
+    "RankedStats",
     "Rewards",
     "SampledToken",
     "__version__",

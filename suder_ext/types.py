@@ -51,6 +51,19 @@ class LogprobStats(NamedTuple):
     """Shannon entropy of the distribution, in nats."""
 
 
+class RankedStats(NamedTuple):
+    """`LogprobStats` and which entry is the most likely, each `[...]`; the last two constants."""
+
+    logprob: Tensor
+    lse: Tensor
+    entropy: Tensor
+    argmax: Tensor
+    """int64: the first of the largest final logits; 0 where the target is ignored or log p NaN."""
+    top1: Tensor
+    """bool, whether that is the target; the mean over tokens is their accuracy. False where argmax
+    means nothing."""
+
+
 class Rewards(NamedTuple):
     """Dual self-rewards of B candidates in G groups."""
 

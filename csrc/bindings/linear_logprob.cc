@@ -36,7 +36,7 @@ void set_inputs(LinearLogprob& p, Address hidden, Int tokens, Int features, Int 
 void forward(Address hidden, Int tokens, Int features, Int hidden_stride, Address weight, Int vocab,
              Int weight_stride, Address bias, int dtype, Address target, Int ignore_index,
              float temperature, float softcap, int threads, Address logprob, Address lse,
-             Address entropy, Address logits, Int logits_size, Address partial) {
+             Address entropy, Address logits, Int logits_size, Address partial, Address argmax) {
   LinearLogprobForward p;
   set_inputs(p, hidden, tokens, features, hidden_stride, weight, vocab, weight_stride, bias, dtype,
              target, ignore_index, temperature, softcap, threads);
@@ -46,6 +46,7 @@ void forward(Address hidden, Int tokens, Int features, Int hidden_stride, Addres
   p.logits = pointer<float>(logits);
   p.logits_size = logits_size;
   p.partial = pointer<double>(partial);
+  p.argmax = pointer<Int>(argmax);
   py::gil_scoped_release release;
   linear_logprob_forward(p);
 }
@@ -84,7 +85,8 @@ const Binding binding([](py::module_& module) {
              py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"), py::arg("target"),
              py::arg("ignore_index"), py::arg("temperature"), py::arg("softcap"),
              py::arg("threads"), py::arg("logprob"), py::arg("lse"), py::arg("entropy"),
-             py::arg("logits"), py::arg("logits_size"), py::arg("partial") = 0);
+             py::arg("logits"), py::arg("logits_size"), py::arg("partial") = 0,
+             py::arg("argmax") = 0);
   module.def("linear_logprob_backward", &backward, py::kw_only(), py::arg("hidden"),
              py::arg("tokens"), py::arg("features"), py::arg("hidden_stride"), py::arg("weight"),
              py::arg("vocab"), py::arg("weight_stride"), py::arg("bias"), py::arg("dtype"),

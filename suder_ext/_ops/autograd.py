@@ -21,8 +21,8 @@ Grad = Tensor | None
 
 def _linear_logprob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[3])
-    ctx.save_for_backward(*inputs[:4], *output[1:])
+    ctx.mark_non_differentiable(*output[3:])
+    ctx.save_for_backward(*inputs[:4], *output[1:4])
     ctx.options = inputs[4:]
 
 
@@ -34,7 +34,7 @@ def _linear_logprob(ctx: Any, *upstream: Grad) -> tuple[Any, ...]:
     hidden, weight, bias = (
         grad if wanted else None for grad, wanted in zip(grads, need[:3], strict=True)
     )
-    return hidden, weight, bias, *(None,) * 6
+    return hidden, weight, bias, *(None,) * 7
 
 
 def _linear_kl_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -24,12 +24,14 @@ def _stats(rows: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.register_fake("suder::linear_logprob", lib=library)
 def _linear_logprob(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, *options: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     torch._check(hidden.dim() == 2 and weight.dim() == 2 and target.dim() == 1)
     torch._check(hidden.shape[1] == weight.shape[1])
     torch._check(hidden.shape[0] == target.shape[0])
     torch._check(hidden.dtype == weight.dtype)
-    return *_stats(hidden, options[-2]), _floats(hidden, options[-1])
+    with_entropy, keep_logits, with_argmax = options[-3:]
+    argmax = hidden.new_empty((hidden.shape[0] if with_argmax else 0,), dtype=torch.int64)
+    return *_stats(hidden, with_entropy), _floats(hidden, keep_logits), argmax
 
 
 @torch.library.register_fake("suder::linear_logprob_backward", lib=library)

@@ -34,9 +34,12 @@ class Head(NamedTuple):
 class Shard(Protocol):
     """How a device goes through the rows that it has."""
 
-    def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, head: Head, with_entropy: bool, keep_logits: int, with_argmax: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """float64 `[T, 4]`: the largest final logit z, sum exp(z - largest), the sum of
-        exp(z - largest) (z - largest) if the entropy is wanted, z of the target; and what was kept.
+        exp(z - largest) (z - largest) if the entropy is wanted, z of the target; what was kept; and
+        the first of the shard's rows with its largest logit, int64 `[T]`, or nothing.
         """
 
     def backward(

@@ -15,14 +15,15 @@ import torch
 
 # The logits convention, everywhere: z = hidden @ weight.T + bias; if a softcap is given,
 # z = softcap * tanh(z / softcap); z = z / temperature. logprob, lse and entropy are of this z.
-# Rows with target == ignore_index give logprob 0, and with_entropy also lse and entropy 0.
+# Rows with target == ignore_index give logprob 0, and with_entropy also lse and entropy 0. argmax
+# is int64, empty if it is not wanted: the first of the largest z, 0 of ignored rows.
 SCHEMAS = {
     # logits: keep_logits floats in which the forward may leave what its backward would otherwise
     # compute again; the kernel's own layout, and no part of the result.
     "linear_logprob": (
         "(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, int ignore_index, "
-        "float temperature, float? softcap, bool with_entropy, int keep_logits) "
-        "-> (Tensor logprob, Tensor lse, Tensor entropy, Tensor logits)"
+        "float temperature, float? softcap, bool with_entropy, int keep_logits, bool with_argmax) "
+        "-> (Tensor logprob, Tensor lse, Tensor entropy, Tensor logits, Tensor argmax)"
     ),
     "linear_logprob_backward": (
         "(Tensor? grad_logprob, Tensor? grad_lse, Tensor? grad_entropy, Tensor hidden, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch import Tensor
 from suder_ext import _checks, _ops, reference
 from suder_ext._load import has_kernel
 from suder_ext._ops import eager, kept_logits
-from suder_ext.types import LogprobStats
+from suder_ext.reference.logprobs import ranked
+from suder_ext.types import LogprobStats, RankedStats
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -81,7 +82,7 @@ def linear_logprob(
     if group is None and _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
-        settings = ignore_index, temperature, softcap, False, keep
+        settings = ignore_index, temperature, softcap, False, keep, False
         results: list[Tensor] = eager.call(
             "linear_logprob", hidden, weight, bias, target, *settings
         )
@@ -91,6 +92,7 @@ def linear_logprob(
     return _linear_stats(*arguments, with_entropy=False, group=group)[0]
 
 
+@overload
 def linear_logprob_stats(
     hidden: Tensor,
     weight: Tensor,
@@ -101,26 +103,62 @@ def linear_logprob_stats(
     temperature: float = 1.0,
     softcap: float | None = None,
     group: ProcessGroup | None = None,
-) -> LogprobStats:
+    argmax: Literal[False] = False,
+) -> LogprobStats: ...
+@overload
+def linear_logprob_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    group: ProcessGroup | None = None,
+    argmax: Literal[True],
+) -> RankedStats: ...
+def linear_logprob_stats(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    group: ProcessGroup | None = None,
+    argmax: bool = False,
+) -> LogprobStats | RankedStats:
     """log p(target), log-sum-exp and entropy of a linear head's logits in one pass.
 
     Arguments, limits and errors are those of `linear_logprob`. `lse = logsumexp(z)` and
     `entropy = lse - sum_v p_v z_v` (nats) are of the final logits, after bias, softcap and
     temperature.
 
+    Args:
+        argmax: also which entry is the most likely, and whether it is the target: the token
+            accuracy of teacher forcing. Of equal logits the first counts, so that a target that
+            shares the maximum with an earlier entry is not first. On the CPU it is found in the
+            same pass; on a GPU in a second one over the head, of logits before the softcap, which
+            may make equal what was not.
+
     Returns:
         LogprobStats of three float32 `[...]`, each differentiable; rows with
-        `target == ignore_index` give 0.0 in all three and no gradient.
+        `target == ignore_index` give 0.0 in all three and no gradient. With argmax: RankedStats,
+        the same three, int64 `[...]` and bool `[...]`.
     """
-    if group is None and _is_plain_linear(hidden, weight, target, bias):
+    if not argmax and group is None and _is_plain_linear(hidden, weight, target, bias):
         _checks.scales(temperature, softcap)
         keep = room_for_logits(hidden, weight, bias, LOGITS_KEPT)
-        settings = ignore_index, temperature, softcap, True, keep
+        settings = ignore_index, temperature, softcap, True, keep, False
         results = eager.call("linear_logprob", hidden, weight, bias, target, *settings)
         return LogprobStats(*results[:3])
     options = ignore_index, temperature, softcap
     arguments = hidden, weight, target, bias, *options
-    results = _linear_stats(*arguments, with_entropy=True, group=group)
+    results = _linear_stats(*arguments, with_entropy=True, with_argmax=argmax, group=group)
+    if argmax:
+        return ranked(LogprobStats(*results[:3]), results[3], target, ignore_index)
     return LogprobStats(*results)
 
 
@@ -213,9 +251,10 @@ def _linear_stats(
     softcap: float | None,
     *,
     with_entropy: bool,
+    with_argmax: bool = False,
     group: ProcessGroup | None = None,
 ) -> list[Tensor]:
-    """log p, lse and, if wanted, entropy of any arguments that are taken."""
+    """log p, lse and, if wanted, entropy and arg max of any arguments that are taken."""
     hidden, weight, bias = _checks.linear(hidden, weight, target, bias, temperature, softcap)
     if group is not None:
         from suder_ext.functional import vocabulary_parallel
@@ -223,7 +262,7 @@ def _linear_stats(
         rows, index = flattened(hidden, target)
         kernel = has_kernel("linear_logprob", hidden)
         keep = room_for_logits(rows, weight, bias, LOGITS_KEPT) if kernel else 0
-        settings = ignore_index, temperature, softcap, with_entropy, keep
+        settings = ignore_index, temperature, softcap, with_entropy, keep, with_argmax
         options = vocabulary_parallel.Options(*settings)
         parts = vocabulary_parallel.linear_stats(rows, weight, bias, index, options, group)
         return [result.view(target.shape) for result in parts]
@@ -236,15 +275,15 @@ def _linear_stats(
             ignore_index=ignore_index,
             temperature=temperature,
             softcap=softcap,
+            argmax=with_argmax,
             entropy=with_entropy,
         )
-        return list(results[: 2 + with_entropy])
+        return [*results[: 2 + with_entropy], *results[3:4]]
     rows, index = flattened(hidden, target)
     keep = room_for_logits(rows, weight, bias, LOGITS_KEPT)
-    results = _ops.linear_logprob(
-        rows, weight, bias, index, ignore_index, temperature, softcap, with_entropy, keep
-    )
-    wanted = list(results[: 2 + with_entropy])
+    settings = ignore_index, temperature, softcap, with_entropy, keep, with_argmax
+    results = _ops.linear_logprob(rows, weight, bias, index, *settings)
+    wanted = [*results[: 2 + with_entropy], *(results[4:] if with_argmax else ())]
     return wanted if target.dim() == 1 else [result.view(target.shape) for result in wanted]
 
 

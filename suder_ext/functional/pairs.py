@@ -171,7 +171,7 @@ def _logprob_with_room(
     """linear_logprob, which on the CPU keeps as many logits as chunks would."""
     keep = room_for_logits(hidden, weight, bias, pair_chunks.CPU_WORKSPACE)
     if keep > 0 and has_kernel("linear_logprob", hidden):
-        arguments = hidden, weight, bias, target.long(), *softmax, False, keep
+        arguments = hidden, weight, bias, target.long(), *softmax, False, keep, False
         results: list[Tensor] = _ops.linear_logprob(*arguments)
         return results[0]
     ignore_index, temperature, softcap = softmax

@@ -32,6 +32,7 @@ class Options(NamedTuple):
     softcap: float | None
     with_entropy: bool
     keep_logits: int
+    with_argmax: bool
 
 
 def linear_stats(*arguments: Any) -> list[Tensor]:
@@ -51,12 +52,13 @@ def _linear_stats(
     options: Options,
     group: dist.ProcessGroup,
 ) -> list[Tensor]:
-    """log p, lse and, if wanted, entropy `[T]`, of hidden `[T, D]` and this rank's rows."""
+    """log p, lse and, if wanted, entropy and arg max `[T]`, of hidden `[T, D]` and own rows."""
     _takes(group, hidden, weight, bias, target)
-    target, inside, wrong = _in_this_shard(hidden, weight, target, options, group)
+    target, first, inside, wrong = _in_this_shard(hidden, weight, target, options, group)
     shard = _shard(hidden)
     apply: Any = _Sharded.apply
-    return list(apply(hidden, weight, bias, target, inside, wrong, shard, options, group))
+    places = first, inside, wrong
+    return list(apply(hidden, weight, bias, target, *places, shard, options, group))
 
 
 def _shard(hidden: Tensor) -> Shard:
@@ -89,8 +91,9 @@ def _in_this_shard(
     target: Tensor,
     options: Options,
     group: dist.ProcessGroup,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets as rows of this shard (any row where it is another's), which are, which are none's.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Targets as rows of this shard (any row where it is another's), how many rows are before it,
+    which targets are its own, which are none's.
 
     Where values may be looked at, ranks that were given different things say so together.
     """
@@ -113,12 +116,12 @@ def _in_this_shard(
     first = rows[: dist.get_rank(group)].sum()
     own = target - first
     inside = (own >= 0) & (own < weight.shape[0]) & ~ignored
-    return own.masked_fill(~inside, 0).masked_fill(ignored, IGNORED), inside, wrong
+    return own.masked_fill(~inside, 0).masked_fill(ignored, IGNORED), first, inside, wrong
 
 
 def _same_on_all(hidden: Tensor, target: Tensor, options: Options) -> dict[str, int]:
     """Numbers that differ where ranks were given different arguments, by name."""
-    settings = repr((str(hidden.dtype), *options[:4]))
+    settings = repr((str(hidden.dtype), *options[:4], options.with_argmax))
     place = torch.arange(1, target.shape[0] + 1)
     return {
         "number of tokens": hidden.shape[0],
@@ -139,6 +142,7 @@ class _Sharded(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor,
+        first: Tensor,
         inside: Tensor,
         wrong: Tensor,
         shard: Shard,
@@ -146,8 +150,11 @@ class _Sharded(torch.autograd.Function):
         group: dist.ProcessGroup,
     ) -> tuple[Tensor, ...]:
         head = Head(hidden, weight, bias, target, options.temperature, options.softcap)
-        part, kept = shard.forward(head, options.with_entropy, options.keep_logits)
+        wanted = options.with_entropy, options.keep_logits, options.with_argmax
+        part, kept, argmax = shard.forward(head, *wanted)
         part[:, 3].masked_fill_(~inside, 0.0)
+        if options.with_argmax:  # a double holds any row's number
+            part = torch.cat([part, (argmax + first).double()[:, None]], dim=1)
         parts = gathered(part, group)
         whole = merge(parts)
         ignored = target == IGNORED
@@ -158,9 +165,13 @@ class _Sharded(torch.autograd.Function):
         dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         results = [result.masked_fill(ignored, 0.0).to(dtype) for result in results]
         ctx.set_materialize_grads(False)
+        if options.with_argmax:  # of the first rank with the largest logit
+            rank = (parts[..., 0] == whole.highest).byte().argmax(0, keepdim=True)
+            place = parts[..., 4].gather(0, rank)[0].long().masked_fill(ignored, 0)
+            ctx.mark_non_differentiable(place)
         ctx.shard, ctx.options, ctx.group = shard, options, group
         ctx.save_for_backward(hidden, weight, bias, target, inside, kept, *results[1:])
-        return tuple(results)
+        return *results, *((place,) if options.with_argmax else ())
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
@@ -170,7 +181,7 @@ class _Sharded(torch.autograd.Function):
                 "(create_graph=True, is_grads_batched=True)"
             )
         hidden, weight, bias, target, inside, kept, lse, *rest = ctx.saved_tensors
-        of_logprob, of_lse, *of_entropy = upstream
+        of_logprob, of_lse, *of_entropy = upstream[: 2 + ctx.options.with_entropy]
         if of_logprob is not None:
             # -p of the logits here; 1 at the target, where that is here.
             elsewhere = of_logprob.masked_fill(inside, 0.0)
@@ -185,5 +196,5 @@ class _Sharded(torch.autograd.Function):
             summed(d_hidden, hidden.dtype, ctx.group) if need[0] else None,
             d_weight if need[1] else None,
             d_bias if need[2] else None,
-            *(None,) * 6,
+            *(None,) * 7,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suder_ext.functional import linear_logprob, linear_logprob_stats, linear_sample_token
+from suder_ext.functional import linear_logprob, linear_logprob_stats
 
 # Releases whose trainers take log p from one function of `trl.trainer.utils`, as written here.
 KNOWN = ("1.16",)
@@ -53,14 +53,20 @@ class _LinearLogprob:
         # hidden states, which would round them.
         heat = temperature / logit_scale
         cap = softcap / logit_scale if softcap else None
-        if "entropy" in outputs:
+        entropy = first = None
+        if "is_top1" in outputs:
+            found = linear_logprob_stats(
+                hidden, weight, target, bias, temperature=heat, softcap=cap, argmax=True
+            )
+            logprob, first = found.logprob, found.top1
+            entropy = found.entropy if "entropy" in outputs else None
+        elif "entropy" in outputs:
             logprob, _, entropy = linear_logprob_stats(
                 hidden, weight, target, bias, temperature=heat, softcap=cap
             )
         else:
-            entropy = None
             logprob = linear_logprob(hidden, weight, target, bias, temperature=heat, softcap=cap)
-        squares = mean = first = None
+        squares = mean = None
         with torch.no_grad():
             if "log_sum_sq_probs" in outputs:
                 # sum p^2 = sum exp(2 z) / (sum exp z)^2, and 2 z are the logits of half the heat.
@@ -73,20 +79,7 @@ class _LinearLogprob:
                 squares = cold - 2 * warm
             if "mean_logits" in outputs:
                 mean = _mean_logits(hidden, weight, bias, cap) / heat
-            if "is_top1" in outputs:
-                rows = _at_the_dtype_of_autocast(hidden, weight, bias)
-                first = linear_sample_token(*rows[:2], None, rows[2]).token == target
         return logprob, entropy, squares, mean, first
-
-
-def _at_the_dtype_of_autocast(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    device = hidden.device.type
-    if not torch.is_autocast_enabled(device):
-        return hidden, weight, bias
-    dtype = torch.get_autocast_dtype(device)
-    return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _mean_logits(

@@ -12,14 +12,17 @@ from suder_ext.reference.logprobs import final_logits, widen, without_ignored
 class ReferenceShard:
     """See `head_shards.Shard`; the gradient of float64 hidden states is float64."""
 
-    def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, head: Head, with_entropy: bool, keep_logits: int, with_argmax: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         z = _logits(head, head.hidden, head.weight, head.bias).double()
         highest = z.amax(-1)
         d = z - highest.masked_fill(highest == -torch.inf, 0.0)[:, None]
         e = d.exp()
         weighted = (e * d.masked_fill(e == 0, 0.0)).sum(-1)
         chosen = z.gather(1, head.target.clamp(min=0)[:, None])[:, 0]
-        return torch.stack([highest, e.sum(-1), weighted, chosen], dim=1), z.new_zeros(0)
+        argmax = z.argmax(-1) if with_argmax else head.target.new_zeros(0)
+        return torch.stack([highest, e.sum(-1), weighted, chosen], dim=1), z.new_zeros(0), argmax
 
     def backward(
         self,

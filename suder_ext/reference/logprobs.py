@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suder_ext import _transforms
-from suder_ext.types import LogprobStats
+from suder_ext.types import LogprobStats, RankedStats
 
 
 def widen(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -74,6 +74,12 @@ def _stats(logits: Tensor, target: Tensor, ignore_index: int, entropy: bool) -> 
     return LogprobStats(picked, lse, h.masked_fill(ignored, 0.0))
 
 
+def ranked(stats: LogprobStats, argmax: Tensor, target: Tensor, ignore_index: int) -> RankedStats:
+    """With the arg max of each row's logits, where there is a distribution."""
+    nothing = (target == ignore_index) | stats.logprob.isnan()
+    return RankedStats(*stats, argmax.masked_fill(nothing, 0), (argmax == target) & ~nothing)
+
+
 def linear_logprob_stats(
     hidden: Tensor,
     weight: Tensor,
@@ -83,12 +89,16 @@ def linear_logprob_stats(
     ignore_index: int = -100,
     temperature: float = 1.0,
     softcap: float | None = None,
+    argmax: bool = False,
     entropy: bool = True,
-) -> LogprobStats:
+) -> LogprobStats | RankedStats:
     """See `suder_ext.linear_logprob_stats`; without `entropy` that field holds nothing."""
     hidden = without_ignored(hidden, target.long() == ignore_index)
     logits = final_logits(hidden, weight, bias, temperature, softcap)
-    return _stats(logits, target, ignore_index, entropy)
+    stats = _stats(logits, target, ignore_index, entropy)
+    if not argmax:
+        return stats
+    return ranked(stats, logits.detach().argmax(-1), target.long(), ignore_index)
 
 
 def linear_logprob(

@@ -126,6 +126,16 @@ def oracle(case: Case, upstream: dict[str, Tensor]) -> tuple[dict[str, Tensor], 
     return gradients(case.double(), getattr(reference, name), upstream)
 
 
+def final_logits(case: Case) -> Tensor:
+    """Final logits in float64."""
+    floats, options = case.double().floats, case.options
+    z = floats["hidden"] @ floats["weight"].t()
+    z = z + floats["bias"] if "bias" in floats else z
+    if options.get("softcap"):
+        z = options["softcap"] * (z / options["softcap"]).tanh()
+    return z / options.get("temperature", 1.0)
+
+
 def product_terms(case: Case, upstream: dict[str, Tensor]) -> dict[str, float]:
     """Of the sums that make the gradients of a linear case: the largest sum of sizes of terms.
 

@@ -109,8 +109,8 @@ def test_a_bias_is_read_in_its_own_dtype(emulated: str, dtype: torch.dtype) -> N
     bias = torch.cat([bias, bias])[1:301]
     results = []
     for own in (bias, bias.float()):
-        _, lse, entropy, _ = forward = torch.ops.suder.linear_logprob(
-            hidden, weight, own, case.target, *ends, True, 0
+        _, lse, entropy, *_ = forward = torch.ops.suder.linear_logprob(
+            hidden, weight, own, case.target, *ends, True, 0, False
         )
         grads = torch.ops.suder.linear_logprob_backward(
             *(torch.ones(5), None, None, hidden, weight, own, case.target, lse, entropy),

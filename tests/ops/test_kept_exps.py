@@ -247,9 +247,9 @@ def test_the_operators_pass_torchs_own_checks(way: str, tokens: int) -> None:
     case = linear_case(40, 16, 300, torch.bfloat16)
     floats = [tensor.requires_grad_() for tensor in case.floats.values()]
     keep = tokens * kept_exps.floats_of(300)
-    arguments = (*floats, case.target, -100, 0.7, 5.0, True, keep)
+    arguments = (*floats, case.target, -100, 0.7, 5.0, True, keep, False)
     torch.library.opcheck(torch.ops.suder.linear_logprob.default, arguments)
-    _, lse, entropy, kept = torch.ops.suder.linear_logprob(*arguments)
+    _, lse, entropy, kept, _ = torch.ops.suder.linear_logprob(*arguments)
     saved = (tensor.detach() for tensor in (lse, entropy, kept))
     backward = (torch.ones(40), None, torch.ones(40), *arguments[:4], *saved, -100, 0.7, 5.0)
     torch.library.opcheck(

@@ -114,8 +114,11 @@ def _operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
     none: tuple[None, ...] = (None, None)
     head = plain["hidden"], plain["weight"]
     saved = n.abs() + 3, n.abs()
-    yield "linear_logprob", (t["hidden"], t["weight"], t["bias"], TARGET, -100, 1.0, None, True, 0)
-    yield "linear_logprob", (t["hidden"], t["weight"], None, TARGET, -100, 0.5, 3.0, False, 0)
+    yield (
+        "linear_logprob",
+        (t["hidden"], t["weight"], t["bias"], TARGET, -100, 1.0, None, True, 0, False),
+    )
+    yield "linear_logprob", (t["hidden"], t["weight"], None, TARGET, -100, 0.5, 3.0, False, 0, True)
     yield (
         "linear_logprob_backward",
         (n, n, n, *head, plain["bias"], TARGET, *saved, n[:0], -100, 1.0, None, True, True, True),

@@ -9,7 +9,7 @@ import torch
 
 import suder_ext
 from tests.ops.backends import use_backend
-from tests.ops.cases import OUTPUTS, gradients, oracle
+from tests.ops.cases import OUTPUTS, final_logits, gradients, oracle
 from tests.ops.compare import assert_close, grad_kind
 from tests.ops.vocabulary_cases import RUNS, SPLITS
 from tests.ops.vocabulary_ranks import CU, RANKS, run
@@ -29,6 +29,24 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize(("backend", "name"), RUNS)
+def test_argmax_of_ranks(ranks: list[dict[str, Any]], backend: str, name: str) -> None:
+    split = SPLITS[name]
+    parts = [rank[f"{backend}/{name} first"] for rank in ranks[: len(split.sizes)]]
+    plain = ranks[0][f"{backend}/{name}"][0]
+    for part in parts:
+        assert all(equal_bits(part[output], plain[output]) for output in OUTPUTS)
+        assert torch.equal(part["argmax"], parts[0]["argmax"])
+        assert torch.equal(part["top1"], parts[0]["top1"])
+    case, found = split.case, parts[0]["argmax"]
+    nothing = case.ignored | plain["logprob"].isnan()
+    assert not found[nothing].any()
+    assert torch.equal(parts[0]["top1"], (found == case.target) & ~nothing)
+    z = final_logits(case)
+    best = z.gather(-1, found[..., None])[..., 0]
+    assert_close(best[~nothing].float(), z.amax(-1)[~nothing], "lse", torch.float32, split.logits)
 
 
 @pytest.mark.parametrize(("backend", "name"), RUNS)

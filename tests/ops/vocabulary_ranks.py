@@ -33,6 +33,7 @@ def run(rank: int, folder: str) -> None:
         if rank < len(SPLITS[name].sizes):
             with use_backend(backend):
                 results[f"{backend}/{name}"] = both(SPLITS[name], rank, groups)
+                results[f"{backend}/{name} first"] = first(SPLITS[name], rank, groups)
     size = 2 if rank < 2 else 1
     for check in CHECKS[size]:
         results[check.__name__] = check(rank, groups[size])
@@ -44,6 +45,12 @@ def both(split: Split, rank: int, groups: Groups) -> tuple[dict[str, Tensor], di
     group = groups[len(split.sizes)]
     function = functools.partial(suder_ext.linear_logprob_stats, group=group)
     return gradients(split.shard(rank), function, split.upstream())
+
+
+def first(split: Split, rank: int, groups: Groups) -> dict[str, Tensor]:
+    group = groups[len(split.sizes)]
+    function = functools.partial(suder_ext.linear_logprob_stats, group=group, argmax=True)
+    return dict(split.shard(rank).run(function)._asdict())
 
 
 def error(function: Callable[[], object]) -> str:

@@ -26,12 +26,14 @@ struct LinearLogprob {
   int threads = 1;
 };
 
-// Rows whose target is ignore_index give 0 in all three results, and anything in `partial`.
+// Rows whose target is ignore_index give 0 in all results, and anything in `partial`.
 struct LinearLogprobForward : LinearLogprob {
   float* logprob = nullptr;  // [N]
   float* lse = nullptr;      // [N], or absent
   float* entropy = nullptr;  // [N], or absent
-  float* logits = nullptr;   // [logits_size], or absent: as many as fit are kept for the backward
+  // [N], or absent: the first of the largest final logits; 0 where all are -inf or NaN.
+  std::int64_t* argmax = nullptr;
+  float* logits = nullptr;  // [logits_size], or absent: as many as fit are kept for the backward
   std::int64_t logits_size = 0;
   // [N, 4], or absent: from what the results are made, for a caller that has other parts of the
   // vocabulary to merge (common/online_lse.h): the largest logit, sum exp(d) and sum exp(d) * d of

@@ -9,6 +9,11 @@
 namespace suder::SUDER_ISA {
 namespace {
 
+struct Best {
+  float logit;
+  std::int32_t row;
+};
+
 template <class T>
 class Forward {
  public:
@@ -25,7 +30,7 @@ class Forward {
   void run_tile(std::int64_t part, std::int64_t first_panel, float* scratch);
   void reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
                    std::int64_t panels, const float* bias, float* logits, VectorLse* states,
-                   float* chosen);
+                   VectorBest* best, float* chosen);
   void finish(std::int64_t token);
 
   const LinearLogprobForward& p_;
@@ -36,18 +41,20 @@ class Forward {
   std::int64_t first_token_ = 0;
   OnlineLse* partial_ = nullptr;  // [token of the chunk][part]
   float* chosen_ = nullptr;       // [token of the chunk]: the logit of its target
+  Best* best_ = nullptr;          // [token of the chunk][part], or absent
 };
 
 template <class T>
 void Forward<T>::reduce_tile(std::int64_t first_row, std::int64_t rows, std::int64_t first_panel,
                              std::int64_t panels, const float* bias, float* logits,
-                             VectorLse* states, float* chosen) {
+                             VectorLse* states, VectorBest* best, float* chosen) {
   const bool capped = map_.softcap > 0.0f, entropy = p_.entropy != nullptr;
   const auto reduce = capped ? (entropy ? reduce_column<true, true> : reduce_column<true, false>)
                              : (entropy ? reduce_column<false, true> : reduce_column<false, false>);
   const std::int64_t tokens = smaller(panels * kColumns, packed_.tokens - first_panel * kColumns);
   for (std::int64_t t = 0; t < tokens; t += kWidth) {
     reduce(map_, bias, rows, column_of(logits, t), states[t / kWidth]);
+    if (best_ != nullptr) best_of_column(column_of(logits, t), first_row, rows, best[t / kWidth]);
   }
   const std::int64_t* target = p_.target + first_token_ + first_panel * kColumns;
   for (std::int64_t t = 0; t < tokens; ++t) {
@@ -65,6 +72,8 @@ void Forward<T>::run_tile(std::int64_t part, std::int64_t first_panel, float* sc
   const std::int64_t end = smaller(begin + part_rows_, p_.weight.rows);
   VectorLse states[kTilePanels * kVectors];
   for (VectorLse& state : states) state = {broadcast(-INFINITY), Vec{}, Vec{}};
+  VectorBest best[kTilePanels * kVectors];
+  for (VectorBest& each : best) each = {broadcast(-INFINITY), IntVec{}};
   float* chosen = chosen_ + first_panel * kColumns;
   for (std::int64_t row = begin; row < end; row += kTileRows) {
     const std::int64_t rows = smaller(kTileRows, end - row);
@@ -72,7 +81,7 @@ void Forward<T>::run_tile(std::int64_t part, std::int64_t first_panel, float* sc
     const float* kept = kept_.tile(row, first_token_ + first_panel * kColumns);
     float* logits = kept == nullptr ? tile.logits() : p_.logits + (kept - kept_.data);
     multiply_logits<T>(p_, packed_, row, rows, first_panel, panels, tile.weight(), logits);
-    reduce_tile(row, rows, first_panel, panels, tile.bias(), logits, states, chosen);
+    reduce_tile(row, rows, first_panel, panels, tile.bias(), logits, states, best, chosen);
   }
   const std::int64_t tokens = smaller(panels * kColumns, packed_.tokens - first_panel * kColumns);
   for (std::int64_t t = 0; t < tokens; ++t) {
@@ -80,6 +89,9 @@ void Forward<T>::run_tile(std::int64_t part, std::int64_t first_panel, float* sc
     const int lane = static_cast<int>(t % kWidth);
     partial_[(first_panel * kColumns + t) * parts_ + part] = {state.max[lane], state.sum[lane],
                                                               state.weighted[lane]};
+    if (best_ == nullptr) continue;
+    const VectorBest& each = best[t / kWidth];
+    best_[(first_panel * kColumns + t) * parts_ + part] = {each.logit[lane], each.row[lane]};
   }
 }
 
@@ -102,6 +114,13 @@ void Forward<T>::finish(std::int64_t token) {
   if (p_.lse != nullptr) p_.lse[row] = ignored ? 0.0f : lse(all) + map_.lse_shift();
   p_.logprob[row] = ignored ? 0.0f : log_probability(chosen_[token], all);
   if (p_.entropy != nullptr) p_.entropy[row] = ignored ? 0.0f : entropy(all);
+  if (best_ == nullptr) return;
+  Best best{-INFINITY, 0};
+  for (std::int64_t part = 0; part < parts_; ++part) {
+    const Best& other = best_[token * parts_ + part];
+    if (other.logit > best.logit) best = other;
+  }
+  p_.argmax[row] = ignored ? 0 : best.row;
 }
 
 template <class T>
@@ -114,9 +133,11 @@ void Forward<T>::run() {
   const cpu::Workspace scratch(threads * TileScratch::kSize);
   const cpu::Workspace partial(chunk * parts_ * (sizeof(OnlineLse) / sizeof(float)));
   const cpu::Workspace chosen(chunk);
+  const cpu::Workspace best(p_.argmax == nullptr ? 0 : chunk * parts_ * 2);
   packed_.data = packed.data();
   partial_ = reinterpret_cast<OnlineLse*>(partial.data());
   chosen_ = chosen.data();
+  if (p_.argmax != nullptr) best_ = reinterpret_cast<Best*>(best.data());
   for (first_token_ = 0; first_token_ < p_.hidden.rows; first_token_ += chunk) {
     packed_.tokens = smaller(chunk, p_.hidden.rows - first_token_);
     cpu::parallel_for(threads, packed_.panels(), [&](std::int64_t panel, int) {

@@ -12,6 +12,25 @@ struct VectorLse {
   Vec max, sum, weighted;
 };
 
+// The largest logit of each of a vector of tokens so far, and the first row that has it.
+struct VectorBest {
+  Vec logit;
+  IntVec row;
+};
+
+// Adds final logits, of rows that come after those before. NaN is none of the largest.
+inline void best_of_column(const float* column, std::int64_t first_row, std::int64_t rows,
+                           VectorBest& best) {
+  IntVec row = IntVec{} + static_cast<std::int32_t>(first_row);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const Vec z = load(column + i * kColumns);
+    const IntVec higher = z > best.logit;
+    best.logit = higher ? z : best.logit;
+    best.row = higher ? row : best.row;
+    row += 1;
+  }
+}
+
 // Maps the sums of one vector of tokens to logits, in place, and adds them to their log-sum-exp.
 template <bool kSoftcap, bool kEntropy>
 void reduce_column(const LogitMap& map, const float* bias, std::int64_t rows, float* column,

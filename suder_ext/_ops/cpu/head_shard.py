@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suder_ext._ops.cpu.call import address, floats, rows, vector
+from suder_ext._ops.cpu.call import address, floats, integers, rows, vector
 from suder_ext._ops.cpu.linear_logprob import arguments, run_backward, run_forward
 from suder_ext._ops.head_shards import IGNORED, Grads, Head, shards
 
@@ -13,11 +13,14 @@ from suder_ext._ops.head_shards import IGNORED, Grads, Head, shards
 class CpuShard:
     """See `head_shards.Shard`."""
 
-    def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, head: Head, with_entropy: bool, keep_logits: int, with_argmax: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         head = _contiguous(head)
         tokens = head.hidden.shape[0]
         partial, logits = floats(tokens, 4, dtype=torch.float64), floats(keep_logits)
         logprob, entropy = floats(tokens), floats(tokens * with_entropy)  # of these rows alone
+        argmax = integers(tokens * with_argmax)
         run_forward(
             **_arguments(head),
             logprob=logprob.data_ptr(),
@@ -26,8 +29,9 @@ class CpuShard:
             logits=logits.data_ptr(),
             logits_size=keep_logits,
             partial=partial.data_ptr(),
+            argmax=address(argmax) if with_argmax else 0,
         )
-        return partial, logits
+        return partial, logits, argmax
 
     def backward(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suder_ext._load import compiled
-from suder_ext._ops.cpu.call import DTYPE_CODES, address, floats, kernel, rows, vector
+from suder_ext._ops.cpu.call import DTYPE_CODES, address, floats, integers, kernel, rows, vector
 
 assert compiled is not None
 run_forward, run_backward = compiled.linear_logprob, compiled.linear_logprob_backward
@@ -53,6 +53,7 @@ def linear_logprob(
     softcap: float | None,
     with_entropy: bool,
     keep_logits: int,
+    with_argmax: bool,
     for_backward: bool = True,
 ) -> tuple[Tensor | None, ...]:
     hidden, weight, bias, target = rows(hidden), rows(weight), vector(bias), target.contiguous()
@@ -61,6 +62,7 @@ def linear_logprob(
     if with_entropy or for_backward:
         lse, entropy = floats(tokens), floats(tokens if with_entropy else 0)
         logits = floats(keep_logits)
+    argmax = integers(tokens) if with_argmax else None
     run_forward(
         **arguments(hidden, weight, bias, target, ignore_index, temperature, softcap),
         logprob=logprob.data_ptr(),
@@ -68,8 +70,9 @@ def linear_logprob(
         entropy=address(entropy) if with_entropy else 0,
         logits=address(logits),
         logits_size=keep_logits,
+        argmax=address(argmax),
     )
-    return logprob, lse, entropy, logits
+    return logprob, lse, entropy, logits, integers(0) if argmax is None else argmax
 
 
 @kernel("linear_logprob_backward")

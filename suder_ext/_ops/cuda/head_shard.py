@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suder_ext._ops.cuda.call import floats
-from suder_ext._ops.cuda.linear_logprob import swept, tiled_gradients
+from suder_ext._ops.cuda.call import floats, integers
+from suder_ext._ops.cuda.linear_logprob import argmax_of, swept, tiled_gradients
 from suder_ext._ops.cuda.tiles import Tiles, options
 from suder_ext._ops.head_shards import IGNORED, Grads, Head
 
@@ -14,7 +14,9 @@ from suder_ext._ops.head_shards import IGNORED, Grads, Head
 class CudaShard:
     """See `head_shards.Shard`. Nothing is kept: the backward makes each tile again."""
 
-    def forward(self, head: Head, with_entropy: bool, keep_logits: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, head: Head, with_entropy: bool, keep_logits: int, with_argmax: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         tiles = Tiles(*head[:4], shard=True)
         # Not the last columns of the vocabulary: the state stays a state.
         state, *_ = swept(tiles, options(IGNORED, *head[4:]), with_entropy, ends=False)
@@ -24,7 +26,8 @@ class CudaShard:
         partial = state.double()
         partial[:, 0] *= inverse
         partial[:, 3] *= inverse
-        return partial, floats(tiles.padded, 0)
+        argmax = argmax_of(*head[:3]) if with_argmax else integers(tiles.padded, 0)
+        return partial, floats(tiles.padded, 0), argmax
 
     def backward(
         self,

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from suder_ext._ops.cuda import call, kept_exps
-from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, part, run
+from suder_ext._ops.cuda.call import DTYPE_CODES, Ops, floats, integers, part, run
+from suder_ext._ops.cuda.sampling import linear_sample_token
 from suder_ext._ops.cuda.tensor_cores import bias_arguments, for_tensor_cores, way_of
 from suder_ext._ops.cuda.tiles import Tiles, options, product, results, upstream
 
@@ -219,8 +220,39 @@ def linear_logprob(
     softcap: float | None,
     with_entropy: bool,
     keep_logits: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_argmax: bool,
+) -> tuple[Tensor, ...]:
     """Logits in registers only, or tile by tile: see `tensor_cores.way_of`."""
+    results = _stats(
+        *(hidden, weight, bias, target),
+        *(ignore_index, temperature, softcap),
+        with_entropy,
+        keep_logits,
+    )
+    if not with_argmax:
+        return *results, integers(hidden, 0)
+    first = argmax_of(hidden, weight, bias)
+    return *results, first.masked_fill_(target == ignore_index, 0)
+
+
+def argmax_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The first of the largest products of each token, which softcap and temperature keep in order:
+    a pass of its own, as the forward's states have no room for a place.
+    """
+    return linear_sample_token(hidden, weight, bias, None, 1.0, 0, 1.0)[0]
+
+
+def _stats(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    ignore_index: int,
+    temperature: float,
+    softcap: float | None,
+    with_entropy: bool,
+    keep_logits: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     way = way_of(hidden, weight)
     rest = ignore_index, temperature, softcap
     if way == "tiles":
@@ -242,12 +274,14 @@ def without_backward(
     softcap: float | None,
     with_entropy: bool,
     keep_logits: int,
+    with_argmax: bool,
 ) -> tuple[Tensor, ...]:
     """Of an eager call: log p alone, unless the entropy and with it the log-sum-exp are wanted."""
     way = way_of(hidden, weight)
     rest = ignore_index, temperature, softcap
-    if way == "tiles" or with_entropy:
-        return linear_logprob(hidden, weight, bias, target, *rest, with_entropy, keep_logits)
+    if way == "tiles" or with_entropy or with_argmax:
+        wanted = with_entropy, keep_logits, with_argmax
+        return linear_logprob(hidden, weight, bias, target, *rest, *wanted)
     logprob = floats(hidden, hidden.shape[0])
     _fused_forward(
         *(hidden, weight, bias, target, *rest), logprob, None, None, None, hopper=way == "wgmma"
