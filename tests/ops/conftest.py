@@ -131,7 +131,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     again = []
     for item in items:
         way = _way(item)
-        if way not in (None, EMULATED[0]) and _goes_one_way(item):
+        if way not in (None, *EMULATED[:1]) and _goes_one_way(item):
             again.append(item)
         for reason, tests in NOT_EMULATED.items():
             if way and _name(item).startswith(tests):

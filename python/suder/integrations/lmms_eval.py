@@ -35,7 +35,7 @@ def manifest() -> Any:
     return ModelManifest(model_id="suder", simple_class_path=f"{__name__}.Suder")
 
 
-class Suder(_Lmms):
+class Suder(_Lmms):  # type: ignore[misc] # not there where this is checked
     """A Janus, Emu3 or Liquid as lmms-eval asks a model, by its "simple" interface.
 
     A model reads one picture: several stand side by side in it. Answers are greedy unless a task

@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from suder.engine.sampling import batches
 from suder.method.anchor import everyone
-from suder.method.blocks import Block, Trained, blocks
+from suder.method.blocks import Block, blocks
 from suder.method.directions import trained
-from suder.method.objectives import trained_candidates
+from suder.method.objectives import Trained, trained_candidates
 from suder.method.passes import kl_between
 from suder.method.rewards import DualReward
 from suder.method.selection import select

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
         if self.depth > DEEPEST:
-            line = self.peek_event().start_mark.line + 1
+            line = yaml.SafeLoader.peek_event(self).start_mark.line + 1
             raise YamlError(f"line {line}: more than {DEEPEST} levels deep")
         try:
             return super().compose_node(parent, index)
