@@ -10,6 +10,10 @@ from typing import Any
 
 from suder.storage.shown import shown
 
+COUNTS = (
+    "n", "batch_size", "candidates", "image_size", "inputs", "jobs", "k", "max_new_tokens", "pairs",
+    "processes", "rounds", "shuffles", "threads",
+)  # fmt: skip
 # What the user can mend. Anything else is this program's fault, and says so.
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError, IndexError)
 
@@ -77,8 +81,16 @@ def as_meant(args: argparse.Namespace) -> None:
             setattr(args, name, os.path.expanduser(value))
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{name.replace('_', '-')}: takes a finite number, got {value}")
+        option, number = f"--{name.replace('_', '-')}", isinstance(value, (int, float))
         if name == "guidance" and value < 1:  # as the setting sampling.guidance
-            raise ValueError(f"--guidance: takes a number from 1, which is none, got {value:g}")
+            raise ValueError(f"{option}: takes a number from 1, which is none, got {value:g}")
+        if name == "temperature" and number and value <= 0:
+            likeliest = "" if not hasattr(args, "greedy") else (
+                "; --greedy draws the most likely token"
+            )
+            raise ValueError(f"{option}: takes a number above 0, got {value:g}{likeliest}")
+        if name in COUNTS and number and value < 1:
+            raise ValueError(f"{option}: takes a whole number from 1, got {value}")
 
 
 def new_file(path: Path, option: str, overwrite: bool = False) -> Path:

@@ -28,8 +28,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--output: takes a name that ends in .html, got {page}")
     for path in (page, page.with_suffix(".json")):
         new_file(path, "--output", args.overwrite)
-    if args.n < 1:
-        raise ValueError(f"--n: takes an integer from 1, got {args.n}")
     inputs = read_own(args.images, args.prompts, count=args.n, seed=args.seed, trained=trained)
     for name, why in inputs.left_out[:10]:
         print(shown(f"left out: {name}: {why}"))

@@ -54,10 +54,6 @@ def run(args: argparse.Namespace) -> int:
     from suder.storage.files import finite, write_json, write_text
     from suder.storage.folders import FolderError, claim, sole_writer
 
-    if args.jobs < 1 or args.threads < 1:
-        raise ValueError(
-            f"--jobs and --threads take integers from 1, got {args.jobs}, {args.threads}"
-        )
     plan = read_plan(args.recipe).changed(args.changes, args.n)
     arms = dict.fromkeys([CONTROL, *args.arms]) if args.arms else ()
     cells = plan.narrowed(

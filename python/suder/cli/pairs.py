@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     new_file(args.out, "--output", args.overwrite)
-    if args.k < 1 or args.margin < 0:
-        raise ValueError("--k takes an integer from 1, --margin a number from 0")
+    if args.margin < 0:
+        raise ValueError(f"--margin: takes a number from 0, got {args.margin:g}")
     if args.k > 1 and args.rule != "top-k":
         raise ValueError("--k is of --rule top-k")
     if args.margin > 0 and args.rule != "margin":

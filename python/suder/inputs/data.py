@@ -180,6 +180,11 @@ def read_picture_folder(
 
 def read_prompt_file(path: Path, dropped: list[Dropped]) -> list[tuple[str, str]]:
     """Prompts, twice: as inputs, and as what they are known by."""
+    if str(path) == "-":
+        raise DataError(
+            "data.prompts: a run reads its prompts again where it goes on after a kill, so they "
+            "must be in a file: `... > prompts.txt`, then --prompts prompts.txt"
+        )
     if not path.exists():
         raise DataError(f"data.prompts: no file {named(path)}")
     prompts, blank = read_prompts(path)

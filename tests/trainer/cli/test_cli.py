@@ -227,6 +227,25 @@ def test_an_option_has_one_name_in_all_commands(command: str) -> None:
     assert writes == ([] if command == "doctor" else [("--output", "--out")])
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    {
+        "sample --prompts p --output o --n 0": "--n: takes a whole number from 1, got 0",
+        "evaluate shapes --n -3": "--n: takes a whole number from 1, got -3",
+        "experiment --jobs 0": "--jobs: takes a whole number from 1, got 0",
+        "pairs r --output o --format trl --k 0": "--k: takes a whole number from 1, got 0",
+        "sample --prompts p --output o --temperature 0":
+            "--temperature: takes a number above 0, got 0; --greedy draws the most likely token",
+        "evaluate shapes --temperature -1": "--temperature: takes a number above 0, got -1",
+    }.items(),
+)  # fmt: skip
+def test_numbers_out_of_range_are_said_by_their_option(
+    command: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err.strip().endswith(said)
+
+
 def test_guidance_is_from_one(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["sample", "--prompts", "p", "--output", "o"], ["evaluate", "shapes"]):
         assert main([*command, "--guidance", "0"]) == 2
