@@ -99,7 +99,6 @@ def load_classifier() -> Classifier:
 
 
 @torch.inference_mode(False)  # the first to ask is an evaluation, which takes no gradients
-@torch.enable_grad()
 def train_classifier(
     kinds: list[emoji.Kind], steps: int, advance: Callable[[], None], seed: int = 0
 ) -> Classifier:
