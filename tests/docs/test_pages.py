@@ -142,7 +142,7 @@ def _command(page: str, command: Command, capsys: Any) -> None:
         assert _reason(OTHERS, command.text), f"{where}: no program of OTHERS"
         if words[0] == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), where
-        if "suder" in words[1:]:
+        if ("-m", "suder") in zip(words, words[1:], strict=False):
             _parse(words[words.index("suder") + 1 :], where)
         for word in words:
             if word.startswith("benchmarks/"):

@@ -85,9 +85,7 @@ def as_meant(args: argparse.Namespace) -> None:
         if name == "guidance" and value < 1:  # as the setting sampling.guidance
             raise ValueError(f"{option}: takes a number from 1, which is none, got {value:g}")
         if name == "temperature" and number and value <= 0:
-            likeliest = "" if not hasattr(args, "greedy") else (
-                "; --greedy draws the most likely token"
-            )
+            likeliest = "; --greedy draws the most likely" if hasattr(args, "greedy") else ""
             raise ValueError(f"{option}: takes a number above 0, got {value:g}{likeliest}")
         if name in COUNTS and number and value < 1:
             raise ValueError(f"{option}: takes a whole number from 1, got {value}")

@@ -235,7 +235,7 @@ def test_an_option_has_one_name_in_all_commands(command: str) -> None:
         "experiment --jobs 0": "--jobs: takes a whole number from 1, got 0",
         "pairs r --output o --format trl --k 0": "--k: takes a whole number from 1, got 0",
         "sample --prompts p --output o --temperature 0":
-            "--temperature: takes a number above 0, got 0; --greedy draws the most likely token",
+            "--temperature: takes a number above 0, got 0; --greedy draws the most likely",
         "evaluate shapes --temperature -1": "--temperature: takes a number above 0, got -1",
     }.items(),
 )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from suder.evaluation.task import asked_kinds, kinds_of, shapes_task
 from suder.experiment.inputs import _shapes as unlabelled_inputs
-from suder.models.find import EMBEDDED, find_model
+from suder.models.find import find_model
 from suder.pretrain.recipe import Recipe
 from suder.settings.yaml_file import read_yaml
 from suder.world import digits
@@ -24,7 +24,7 @@ def test_the_judged_items_were_in_nothing_that_was_learnt_from(split: str):
     task = shapes_task(split, 1000, 0)
     combinations = {tuple(sorted(asked_kinds(text))) for text in [*task.prompts, *task.references]}
     assert len(task.prompts) == len(task.pictures) == 1000
-    for name in EMBEDDED:
+    for name in ("shapes", "shapes-2"):
         tree, _ = read_yaml(find_model(name).folder / "recipe.yaml")
         recipe = Recipe.model_validate(tree)
         learnt = scenes("supervised", recipe.warmup.pairs, recipe.seed)
