@@ -8,6 +8,8 @@ beside it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,22 @@ def saved_adapters(path: str | Path) -> dict[str, torch.Tensor]:
         "model." + name.replace(".weight", f".{_NAME}.weight"): value
         for name, value in tensors.items()
     }
+
+
+def has_adapters(model: Any, core: Any) -> bool:
+    """Whether PEFT wraps the model, or transformers has put adapters into `core` itself."""
+    return hasattr(model, "disable_adapter") or bool(getattr(core, "_hf_peft_config_loaded", False))
+
+
+@contextmanager
+def without_adapters(model: Any, core: Any) -> Iterator[None]:
+    """The base model inside, whichever of both it is."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+        return
+    core.disable_adapters()
+    try:
+        yield
+    finally:
+        core.enable_adapters()

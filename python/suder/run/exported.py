@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from suder import ranks
 from suder.inputs.data import Inputs
 from suder.inputs.files import DataError
 from suder.method.rollouts import Rollouts, load_rollouts
@@ -21,13 +22,14 @@ from suder.rollouts.files import read_table, write_table
 from suder.rollouts.rows import candidate_rows, to_table
 from suder.rollouts.schema import arrow
 from suder.run.folder import PHASES, Origin, numbered, read_origin
-from suder.run.rounds import selection_of
+from suder.run.rounds import Scored, selection_of
 from suder.run.sampled import sampling_seed
 from suder.settings.candidates import Reward
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
 from suder.settings.reward import base_of
 from suder.storage.files import DamagedFile, json_text, read_tensors
+from suder.storage.folders import make_folder
 
 Judged = tuple[Rollouts, Any, Selection]  # candidates, rewards, what is made of those
 
@@ -69,6 +71,26 @@ def round_table(
         )  # fmt: skip
         tables.append(to_table(rows))
     return arrow().concat_tables(tables)
+
+
+def keep_table(
+    run: Path,
+    scored: Sequence[Scored],
+    index: int,
+    config: TrainConfig,
+    origin: Origin,
+    model: UnifiedModel,
+    digests: Mapping[str, str],
+) -> None:
+    """The round's candidates for others to read; a round done again writes the same bytes."""
+    if not config.checkpoint.rollouts or not scored:
+        return
+    with ranks.each():
+        if ranks.first():
+            judged = [(one.rollouts, one.reward, one.selection) for one in scored]
+            table = round_table(judged, index, config, origin, model, digests)
+            make_folder(run / "rollouts")
+            write_table(run / "rollouts" / f"{index:06d}.parquet", table)
 
 
 def digest_of_model(start: Mapping[str, str]) -> str:

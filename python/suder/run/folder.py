@@ -193,6 +193,14 @@ def what_is_left(folder: Path) -> str:
     return f"what can be used: {', '.join(whole)}; `model: {whole[-1]}` begins a new run from there"
 
 
+def ways_on(folder: Path) -> str:
+    """For people whose run has lost its state."""
+    return (
+        f"{what_is_left(folder)}; to begin this run again from its start model: "
+        f"suder train --resume {folder} --start-over"
+    )
+
+
 def numbered(folder: Path) -> list[Path]:
     """The folders of rounds or checkpoints in `folder`, in their order."""
     refuse_links((folder,))

@@ -15,7 +15,7 @@ from suder.evaluation import side_by_side
 from suder.experiment import demo
 from suder.experiment.demo import DemoError, demo_config, run_demo
 from suder.models import Janus
-from suder.run import trainer
+from suder.run import candidates
 from suder.settings.config_file import dump_config
 from suder.storage.folders import claim
 
@@ -99,7 +99,7 @@ def test_goes_on_after_a_cut_in_training_and_in_judging(
         return some
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "score_phase", cut_at(1, trainer.score_phase))
+        patch.setattr(candidates, "score_phase", cut_at(1, candidates.score_phase))
         with pytest.raises(KeyboardInterrupt):
             run()
     assert not (out / "summary.json").exists()

@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 import suder.engine.sampling
+import suder.run.candidates
 import suder.run.rounds
 from suder.cli import main
 from suder.inputs.files import DataError
 from suder.rollouts.files import read_table, write_table
 from suder.run.folder import RunError
+from suder.run.states import States
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import ConfigError, load_config
@@ -123,12 +125,12 @@ def test_a_run_that_is_interrupted_ends_with_the_same_bits(
                 return write(*arguments, **options)
             raise Crash
 
-        write = Trainer._save_state
+        write = States.save
         if phase == "state":
-            patch.setattr(Trainer, "_save_state", dying)
+            patch.setattr(States, "save", dying)
         else:
             after = {"sample": "score_phase", "score": "select_phase"}[phase]
-            patch.setattr(suder.run.trainer, after, dying)
+            patch.setattr(suder.run.candidates, after, dying)
         with pytest.raises(Crash):
             trainer.run()
     Trainer.resume(part.output, quiet=True).run()

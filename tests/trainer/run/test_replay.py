@@ -13,6 +13,7 @@ import torch
 import suder.run.rounds
 from suder.method.rollouts import load_rollouts
 from suder.run.replay import HELD, REST, Replay
+from suder.run.states import States
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import ConfigError
@@ -101,14 +102,14 @@ def test_a_run_takes_them_up_and_resumes_to_the_same_bits(
         assert any(len(names) > 3 for names in rounds)
     part = make_config(*changes, output="part")
     trainer = Trainer(part, quiet=True)
-    write = Trainer._write
+    write = States.write
 
-    def dying(self: Trainer, index: int, looked: bool) -> None:
+    def dying(self: States, index: int, looked: bool) -> None:
         write(self, index, looked)
         if index == 7:  # the state is of round 6
             raise KeyboardInterrupt
 
-    trainer._write = dying.__get__(trainer)  # type: ignore[method-assign]
+    trainer.states.write = dying.__get__(trainer.states)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     found, _ = load_state(Path(part.output), trainer.origin["run"])

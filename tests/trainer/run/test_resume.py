@@ -16,6 +16,7 @@ import suder.run.sampled
 import suder.storage.files
 from suder.guard.rule import Guard
 from suder.run.folder import RunError
+from suder.run.states import States
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import load_config
@@ -146,14 +147,14 @@ def test_resumed_run_keeps_the_inputs_it_began_with(make_config: Make, tmp_path:
         "rounds=4", "guard.enabled=false", f"data.prompts={prompts}", output="part"
     )
     trainer = Trainer(config, quiet=True)
-    write = Trainer._write
+    write = States.write
 
-    def interrupted(self: Trainer, index: int, looked: bool) -> None:
+    def interrupted(self: States, index: int, looked: bool) -> None:
         write(self, index, looked)
         if index == 2:
             raise Crash
 
-    trainer._write = interrupted.__get__(trainer)  # type: ignore[method-assign]
+    trainer.states.write = interrupted.__get__(trainer.states)  # type: ignore[method-assign]
     with pytest.raises(Crash):
         trainer.run()
     prompts.write_text("a green circle\n", encoding="utf-8")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+import suder.run.candidates
 import suder.run.rounds
-import suder.run.trainer
 from suder.method.judge import SelfJudge
 from suder.method.rollouts import judged_of, load_rollouts, read_conditions
 from suder.models import Janus, load_model
@@ -144,7 +144,7 @@ def test_a_reward_of_the_users_own_and_a_run_that_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(suder.run.trainer, "select_phase", stops)
+        patch.setattr(suder.run.candidates, "select_phase", stops)
         with pytest.raises(KeyboardInterrupt):
             Trainer(cut, quiet=True).run()
     toy_reward.calls.clear()

@@ -16,7 +16,7 @@ import pytest
 from suder.cli import main
 from suder.guard.watch import Watch
 from suder.method.balance import Updater
-from suder.run import rounds, sampled, stopping, trainer
+from suder.run import rounds, sampled, states, stopping
 from suder.run.stopping import Stopped, Stopping
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
@@ -33,9 +33,9 @@ PLACES = {
     "select": (rounds, "select", 3, {1: 1, 9: 1}),
     "step": (Updater, "step", 2, {1: 1, 9: 2}),
     "look": (Watch, "look", 2, {1: 2, 9: 3}),
-    "state": (trainer, "save_state", 2, {1: 0, 9: 3}),
-    "state written": (trainer, "drop_rounds", 2, {1: 2, 9: 4}),
-    "model": (trainer, "write_folder", 2, {1: 4, 9: 4}),
+    "state": (states, "save_state", 2, {1: 0, 9: 3}),
+    "state written": (states, "drop_rounds", 2, {1: 2, 9: 4}),
+    "model": (states, "write_folder", 2, {1: 4, 9: 4}),
 }
 
 
@@ -66,7 +66,7 @@ def test_signal_in_every_phase(
         Trainer(whole, quiet=True).run()
         expected[model_folder] = result(whole.output)
     config = make_config(*settings, f"checkpoint.state_every={every}")
-    owner, name, count, states = PLACES[place]
+    owner, name, count, written = PLACES[place]
     honest, calls = getattr(owner, name), iter(range(1, 99))
 
     def signalled(*arguments: Any, **options: Any) -> Any:
@@ -77,12 +77,12 @@ def test_signal_in_every_phase(
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, signalled)
-        said = rf"stopped by SIGTERM after round {states[every]}, .*suder train --resume "
+        said = rf"stopped by SIGTERM after round {written[every]}, .*suder train --resume "
         with pytest.raises(Stopped, match=said) as stopped:
             Trainer(config, quiet=True).run()
     assert stopped.value.exit_code == 0
     assert signal.getsignal(signal.SIGTERM) is before
-    assert int(state_files(Path(config.output))[-1].stem) == states[every]
+    assert int(state_files(Path(config.output))[-1].stem) == written[every]
     assert not list(Path(config.output).rglob("*.partial"))
     Trainer.resume(config.output, quiet=True).run()
     assert result(config.output) == expected[model_folder]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from suder.models.base import Condition, Direction, Hidden, Targets
-from suder.models.decoder.asking import after_picture, asked, asked_prefix
 from suder.models.decoder.decoding import DecoderDecoding
-from suder.models.decoder.hidden import hidden_states
+from suder.models.decoder.hidden import row_ends
 from suder.models.decoder.parts import Parts, target_rows
-from suder.models.decoder.prefix import Prefix, Prompts, beyond, check_positions
-from suder.models.decoder.teacher_forcing import tokens_read
+from suder.models.decoder.passes import Passes
+from suder.models.decoder.prefix import Prefix, Prompts, beyond
 from suder.models.inference_copy import InferenceCopy
-from suder.models.lora import add_lora
+from suder.models.lora import add_lora, has_adapters, without_adapters
 from suder.models.merged import replaced_layers
-from suder.models.precision import computing, guided, product_dtype
+from suder.models.precision import computing
 from suder.models.recompute import recomputed
 from suder.models.save import save_model
 from suder.settings.learning import Lora
@@ -221,17 +220,12 @@ class DecoderModel(nn.Module, ABC):
         """
         if direction == "generation":
             prefix = len(self.prompts.prompt_ids(text.strip()))
-            answer = self.num_image_tokens + self._row_ends(direction, self.num_image_tokens)
+            answer = self.num_image_tokens + row_ends(self.parts, direction, self.num_image_tokens)
         else:
             ids = self.prompts
             before = ids.question_ids if question is None else ids.asked_ids(question.strip())
             prefix, answer = len(before), len(ids.text_ids(text.strip()))
         return beyond(prefix, answer, self.positions)
-
-    def _row_ends(self, direction: Direction, count: int) -> int:
-        """Tokens that are read, and not drawn, before the last of `count` targets."""
-        row = self.parts.row
-        return (count - 1) // row if row and direction == "generation" else 0
 
     def tokenize(self, texts: Sequence[str]) -> list[Tensor]:
         """int64 ids of each text as an answer, ending in EOS."""
@@ -243,7 +237,11 @@ class DecoderModel(nn.Module, ABC):
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    # ---- teacher forcing
+    # ---- teacher forcing and decoding
+
+    @property
+    def _passes(self) -> Passes:
+        return Passes(self.parts, self.prompts, self.positions)
 
     def prefix(self, direction: Direction, condition: Condition) -> Prefix:
         """What stands before the targets of each condition."""
@@ -289,33 +287,8 @@ class DecoderModel(nn.Module, ABC):
         guidance: float,
         questions: Sequence[str] | None,
     ) -> Hidden:
-        parts = self.parts
         prefix = self.prefix(direction, condition)
-        count = len(prefix.lengths)
-        if len(rows) != count * group:
-            raise ValueError(
-                f"targets: {count} conditions of group {group} take {count * group} targets, "
-                f"got {len(rows)}"
-            )
-        read, own = rows, None
-        if questions is not None:
-            prefix, read, own = asked(self.prompts, direction, prefix, rows, questions)
-        longest = max(map(len, read), default=0)
-        longest += self._row_ends(direction, longest)
-        check_positions(prefix, longest, self.positions, condition)
-        hidden = hidden_states(parts, direction, prefix, read, group)
-        if own is not None:
-            hidden = hidden[own.to(hidden.device)]
-        if guidance != 1.0:
-            null = self.prompts.null(parts, direction, prefix.lengths)
-            each = null.take([row for row in range(count) for _ in range(group)])
-            uncond = hidden_states(parts, direction, each, rows, 1)
-            hidden = guided(hidden, uncond, guidance)
-        sizes = torch.tensor([0, *map(len, rows)], device=self.device)
-        weight, bias = parts.last_layer(direction)
-        dtype = product_dtype(weight)
-        bias = None if bias is None else bias.to(dtype)
-        return Hidden(hidden.to(dtype), torch.cat(rows), sizes.cumsum(0), weight.to(dtype), bias)
+        return self._passes.hidden(direction, condition, prefix, rows, group, guidance, questions)
 
     def tokens_read(
         self,
@@ -332,21 +305,7 @@ class DecoderModel(nn.Module, ABC):
             condition: the prompts, or how many pictures.
             lengths: of the targets; the rest as in `forward`.
         """
-        if isinstance(condition, int):
-            prefix = [len(self.prompts.question_ids)] * condition
-        else:
-            prefix = [len(self.prompts.prompt_ids(prompt.strip())) for prompt in condition]
-        width = int(self.parts.language_model.config.hidden_size)
-        read = [length + self._row_ends(direction, length) for length in lengths]
-        if questions is not None:
-            prefix = [self.prompts.picture.stop] * len(prefix)
-            before = [len(after_picture(self.prompts, question)) for question in questions]
-            read = [length + more for length, more in zip(lengths, before, strict=True)]
-        count = tokens_read(prefix, read, group, width)
-        if guidance != 1.0:
-            null = self.prompts.null_lengths(prefix)
-            count += tokens_read([n for n in null for _ in range(group)], read, 1, width)
-        return count
+        return self._passes.tokens(direction, condition, lengths, group, guidance, questions)
 
     def start(
         self,
@@ -361,17 +320,12 @@ class DecoderModel(nn.Module, ABC):
 
         `questions`: of each picture its own, in place of the model's.
         """
-        parts = self.parts
         with self.computing():
             prefix = self.prefix(direction, condition)
-            if questions is not None:
-                prefix = asked_prefix(self.prompts, parts, direction, prefix, questions)
-            longest = steps + self._row_ends(direction, steps)
-            check_positions(prefix, longest, self.positions, condition)
-            if guidance != 1.0:
-                prefix = prefix.followed_by(self.prompts.null(parts, direction, prefix.lengths))
             region = partial(computing, self.device, self.compute)
-            return DecoderDecoding(parts, direction, prefix, n, steps, guidance, region)
+            return self._passes.decoding(
+                direction, condition, prefix, n, steps, guidance, questions, region
+            )
 
     # ---- copies and adapters
 
@@ -403,20 +357,8 @@ class DecoderModel(nn.Module, ABC):
 
     def has_adapters(self) -> bool:
         """True if PEFT adapters (LoRA) are in the model."""
-        return hasattr(self.model, "disable_adapter") or bool(
-            getattr(self.core, "_hf_peft_config_loaded", False)
-        )
+        return has_adapters(self.model, self.core)
 
-    @contextmanager
-    def without_adapters(self) -> Iterator[None]:
+    def without_adapters(self) -> AbstractContextManager[None]:
         """The base model inside, whether PEFT wraps the model or transformers injected it."""
-        model: Any = self.model
-        if hasattr(model, "disable_adapter"):
-            with model.disable_adapter():
-                yield
-            return
-        self.core.disable_adapters()
-        try:
-            yield
-        finally:
-            self.core.enable_adapters()
+        return without_adapters(self.model, self.core)

@@ -51,3 +51,9 @@ def with_row_ends(
     place += place // parts.row
     drawn = torch.arange(len(rows)).unsqueeze(1) * marked.shape[1] + place
     return marked.unbind(0), drawn.flatten()
+
+
+def row_ends(parts: Parts, direction: Direction, count: int) -> int:
+    """Tokens that are read, and not drawn, before the last of `count` targets."""
+    row = parts.row
+    return (count - 1) // row if row and direction == "generation" else 0
