@@ -12,6 +12,7 @@ from __future__ import annotations
 import doctest
 import fnmatch
 import importlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def _command(page: str, command: Command, capsys: Any) -> None:
         assert _reason(OTHERS, command.text), f"{where}: no program of OTHERS"
         if words[0] == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), where
-        if ("-m", "suder") in zip(words, words[1:], strict=False):
+        if ("-m", "suder") in itertools.pairwise(words):
             _parse(words[words.index("suder") + 1 :], where)
         for word in words:
             if word.startswith("benchmarks/"):
