@@ -27,7 +27,8 @@ def not_known(model: Any, prompts: Iterable[str]) -> str:
     words = list(dict.fromkeys(word for row in found for word in row))
     shown = ", ".join(f'"{named(word)}"' for word in words[:5])
     more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+    have = "has" if len(found) == 1 else "have"
     return (
-        f"{len(found)} of {counted(len(every), 'prompt')} have words that this model does not know "
+        f"{len(found)} of {counted(len(every), 'prompt')} {have} words that this model does not know "
         f"({shown}{more}): it reads of each only that there is one"
     )

@@ -32,4 +32,4 @@ def test_sample_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat on a mat\n")
     assert main(["sample", "--prompts", str(prompts), "--out", str(tmp_path / "out")]) == 0
-    assert "warning: 1 of 1 prompts have words" in capsys.readouterr().err
+    assert "warning: 1 of 1 prompt has words" in capsys.readouterr().err
