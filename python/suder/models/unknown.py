@@ -29,6 +29,6 @@ def not_known(model: Any, prompts: Iterable[str]) -> str:
     more = f" and {len(words) - 5} more" if len(words) > 5 else ""
     have = "has" if len(found) == 1 else "have"
     return (
-        f"{len(found)} of {counted(len(every), 'prompt')} {have} words that this model does not know "
-        f"({shown}{more}): it reads of each only that there is one"
+        f"{len(found)} of {counted(len(every), 'prompt')} {have} words that this model does not "
+        f"know ({shown}{more}): it reads of each only that there is one"
     )
