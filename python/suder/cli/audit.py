@@ -26,7 +26,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "audit", SUMMARY, EXAMPLE)
-    parser.add_argument("model", help="a folder, a hub id, `shapes` or `emoji`")
+    parser.add_argument("model", help="a folder, a hub id, or `shapes`")
     parser.add_argument("--images", type=Path, metavar="DIR", required=True, help="pictures")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="theirs, one a line")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="to draw of, one a line")

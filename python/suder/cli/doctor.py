@@ -31,7 +31,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "doctor", SUMMARY, EXAMPLE)
-    parser.add_argument("model", help="a folder, a hub id, `shapes` or `emoji`")
+    parser.add_argument("model", help="a folder, a hub id, or `shapes`")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a picture for the VQ model")
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures with captions")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="their captions, one a line")

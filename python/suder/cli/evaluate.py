@@ -36,9 +36,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "evaluate", SUMMARY, EXAMPLE)
-    parser.add_argument(
-        "model", help="a run's folder, a model's folder, a hub id, `shapes` or `emoji`"
-    )
+    parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
     parser.add_argument("--base", help="the model to compare with")
     parser.add_argument("--images", type=Path, metavar="DIR", help="your own pictures")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="your own, one a line")

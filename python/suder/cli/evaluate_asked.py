@@ -34,9 +34,7 @@ def add_parser(
     example = EXAMPLE.format(suite=suite, reads=asks.READS)
     parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(asks.TITLE), example)
     parser.add_argument("questions", type=Path, metavar="FILE", help=asks.READS)
-    parser.add_argument(
-        "model", help="a run's folder, a model's folder, a hub id, `shapes` or `emoji`"
-    )
+    parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
     parser.add_argument("--base", help="the model to compare with; of a run, its start model")
     parser.add_argument("--images", type=Path, metavar="DIR", help="its pictures")
     parser.add_argument(

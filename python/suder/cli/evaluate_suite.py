@@ -40,9 +40,7 @@ def add_parser(
     reads = SUITES[suite][0]
     example = EXAMPLE.format(suite=suite, reads=reads, prompts=PROMPTS[suite])
     parser = add_command(subparsers, f"evaluate {suite}", SUMMARY.format(suite), example)
-    parser.add_argument(
-        "model", help="a run's folder, a model's folder, a hub id, `shapes` or `emoji`"
-    )
+    parser.add_argument("model", help="a run's folder, a model's folder, a hub id, or `shapes`")
     parser.add_argument("--base", help="draw by this one, too; of a run, by its start model")
     parser.add_argument("--prompts", type=Path, required=True, metavar="PATH", help=reads)
     add_output(parser, required=True, metavar="DIR", help="what is written")

@@ -47,7 +47,7 @@ def add_parser(
     inputs.add_argument(
         "--images", type=Path, metavar="PATH", help="a picture or a folder of them: caption them"
     )
-    parser.add_argument("--model", default="shapes", help="a folder, a hub id, `shapes` or `emoji`")
+    parser.add_argument("--model", default="shapes", help="a folder, a hub id, or `shapes`")
     add_output(parser, required=True, metavar="DIR", help="what is written")
     parser.add_argument(
         "--overwrite", action="store_true", help="DIR holds earlier samples: replace them"

@@ -44,7 +44,7 @@ def add_parser(
 ) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "score", SUMMARY, EXAMPLE)
     parser.add_argument("rows", type=Path, help="a JSONL file of pictures and texts, or rollouts")
-    parser.add_argument("--model", default="shapes", help="a folder, a hub id, `shapes` or `emoji`")
+    parser.add_argument("--model", default="shapes", help="a folder, a hub id, or `shapes`")
     add_output(parser, metavar="FILE", help="default: ROWS with .scored before its suffix")
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     parser.add_argument(

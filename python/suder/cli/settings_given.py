@@ -7,11 +7,7 @@ import os
 
 # Options, the settings that they are, and what each takes.
 OPTIONS = {
-    "--model": (
-        "model",
-        "M",
-        "a folder or hub name in the Hugging Face format, `shapes` or `emoji`",
-    ),
+    "--model": ("model", "M", "a folder or hub name in the Hugging Face format, or `shapes`"),
     "--images": ("data.images", "DIR", "a folder of pictures, searched recursively"),
     "--prompts": ("data.prompts", "FILE", "a text file, one prompt a line"),
     "--rollouts": ("data.rollouts", "DIR", "learn from Parquet files of rollouts, sample nothing"),

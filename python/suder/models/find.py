@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASSETS = Path(__file__).parents[1] / "assets"
-EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2", "emoji": "emoji-1"}  # world and seed
+EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2"}  # world and seed
 FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no code, no pickles
 HUB_SECONDS = 10.0
 
