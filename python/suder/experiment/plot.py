@@ -57,7 +57,7 @@ def _panel(axis: Any, cells: list[dict[str, Any]], arms: list[str], starts: list
             axis.plot([100 * low, 100 * high], [y, y], color=color, linewidth=1.4, alpha=0.6)
             axis.plot(100 * one["difference"], y, "o", color=color, markersize=4, label=label)
     axis.set_yticks(range(len(arms)), arms)
-    axis.set_ylim(len(arms) - 0.5, -0.5)
+    axis.set_ylim(max(1, len(arms)) - 0.5, -0.5)
     axis.grid(axis="x", color="#dddddd", linewidth=0.6)
     axis.spines[["right"]].set_visible(False)
     axis.set_xlabel("points over the start model, both greedy (95% interval)")
