@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]] = {
     ),
     "linear_logprob": (
         lambda t: suder_ext.linear_logprob_stats(t["hidden"], t["weight"], TARGET, t["bias"]),
-        lambda t: (t["hidden"], t["weight"], t["bias"], TARGET, -100, 1.0, None, True, 0),
+        lambda t: (t["hidden"], t["weight"], t["bias"], TARGET, -100, 1.0, None, True, 0, False),
     ),
     "linear_kl": (
         lambda t: (
