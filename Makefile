@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT ?= 10000
 # ON builds the CUDA kernels too (nvcc; two minutes more)
 SUDER_CUDA ?= OFF
 
-.PHONY: demo test lint docs docs-serve setup sanitize emulated gates fuzz chaos wheel clean
+.PHONY: demo test lint docs docs-serve setup sanitize emulated gates fuzz chaos hosts wheel clean
 
 demo: setup
 	$(BIN)/suder demo $(DEMO_ARGS)
@@ -46,6 +46,10 @@ emulated: setup
 # sdist and wheel into dist/, the wheel tried in an empty environment; PYTHON and SUDER_CUDA choose
 wheel:
 	PYTHON=$(PYTHON) SUDER_CUDA=$(SUDER_CUDA) bash .ci/wheel
+
+# verl, ms-swift and lmms-eval themselves with our plug-ins (100 MB to fetch; a part of CI).
+hosts: setup
+	bash .ci/hosts
 
 # The CUDA kernels compiled for every card: no warning, no spill (CI does it for two; minutes).
 gates: setup

@@ -1,6 +1,7 @@
 """Losses and log-probabilities with the arguments of verl, OpenRLHF and ms-swift, beside float64.
 
-Their packages need ray, vllm, deepspeed or older libraries than ours, so that stand-ins call.
+Their packages need ray, vllm, deepspeed or older libraries than ours, so that stand-ins call; what
+can be had of them without a GPU calls in tests/hosts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The dual reward as verl, OpenRLHF and ms-swift call it; their calls are written down here.
 
-Their packages need ray, vllm, deepspeed or older libraries than ours, so that stand-ins call.
+Their packages need ray, vllm, deepspeed or older libraries than ours, so that stand-ins call; what
+can be had of them without a GPU calls in tests/hosts.
 """
 
 from __future__ import annotations
