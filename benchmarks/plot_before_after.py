@@ -55,7 +55,7 @@ def main() -> None:
                     prompt = textwrap.fill(str(items["generation/inputs"][item]), 15)
                     axis.set_title(prompt, fontsize=7)
     figure.tight_layout(pad=0.4, h_pad=1.4)
-    figure.savefig(args.out)
+    figure.savefig(args.out, bbox_inches="tight", pad_inches=0.08)
 
 
 if __name__ == "__main__":
