@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASSETS = Path(__file__).parents[1] / "assets"
-EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2"}
+EMBEDDED = {"shapes": "shapes-1", "shapes-2": "shapes-2", "emoji": "emoji-1"}  # world and seed
 FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # no code, no pickles
 HUB_SECONDS = 10.0
 
@@ -75,8 +75,9 @@ def _from_hub(name: str) -> Found:
 def _embedded(name: str) -> Path:
     folder = ASSETS / EMBEDDED[name]
     if not (folder / "config.json").is_file():
+        world, seed = name.partition("-")[0], EMBEDDED[name][-1]
         raise FileNotFoundError(
             f"load_model: the embedded model {name!r} is not at {folder}; reinstall suder, or make "
-            f"it with `suder pretrain --world shapes --seed {EMBEDDED[name][-1]} --output {folder}`"
+            f"it with `suder pretrain --world {world} --seed {seed} --output {folder}`"
         )
     return folder
