@@ -77,7 +77,7 @@ def inputs(n: int, d: int, v: int) -> list[torch.Tensor]:
 def forward(n: int, d: int, v: int) -> list[Row]:
     hidden, weight, bias = inputs(n, d, v)
     target = torch.randint(v, (n,), device="cuda")
-    arguments = (hidden, weight, bias, target, *OPTIONS, 0)
+    arguments = (hidden, weight, bias, target, *OPTIONS, 0, False)
     candidates: dict[str, Callable[[], object]] = {
         "bare product": lambda: hidden @ weight.t(),
         **{name: by(way, lambda: ours.linear_logprob(*arguments)) for name, way in ways().items()},
@@ -104,7 +104,7 @@ def both(n: int, d: int, v: int) -> list[Row]:
         with torch.no_grad():
             arguments = (hidden, weight, bias, target)
             room = kept_exps.room(hidden, weight, 0) if keep else 0
-            _, lse, _, kept = ours.linear_logprob(*arguments, *OPTIONS, room)
+            _, lse, _, kept, _ = ours.linear_logprob(*arguments, *OPTIONS, room, False)
             saved = lse, empty, kept
             fused_backward.linear_logprob_backward(
                 *(upstream, None, None, *arguments, *saved, *OPTIONS[:3], True, True, True)

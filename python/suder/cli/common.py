@@ -10,6 +10,7 @@ from typing import Any
 
 from suder.storage.shown import shown
 
+# Options that are whole numbers from 1, in whichever command has them.
 COUNTS = (
     "n", "batch_size", "candidates", "image_size", "inputs", "jobs", "k", "max_new_tokens", "pairs",
     "processes", "rounds", "shuffles", "threads",
@@ -75,13 +76,13 @@ def as_meant(args: argparse.Namespace) -> None:
         ValueError: a number is not finite, or out of its range.
     """
     for name, value in vars(args).items():
+        option, number = f"--{name.replace('_', '-')}", isinstance(value, int | float)
         if isinstance(value, Path):
             setattr(args, name, value.expanduser())
         elif isinstance(value, str):
             setattr(args, name, os.path.expanduser(value))
         elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"--{name.replace('_', '-')}: takes a finite number, got {value}")
-        option, number = f"--{name.replace('_', '-')}", isinstance(value, (int, float))
+            raise ValueError(f"{option}: takes a finite number, got {value}")
         if name == "guidance" and value < 1:  # as the setting sampling.guidance
             raise ValueError(f"{option}: takes a number from 1, which is none, got {value:g}")
         if name == "temperature" and number and value <= 0:

@@ -89,10 +89,13 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 2, threads: int =
 def finished(cell: Cell, out: Path) -> dict[str, Any] | None:
     """The cell's result, or None if it has none yet, or one of other weights of its start."""
     result = result_of(cell, out)
-    # Earlier results do not say what they began with.
-    if result and result.get("start") not in (None, weights_of(cell.start)):
-        return None
-    return result
+    if not result or "start" not in result:  # earlier ones do not say what they began with
+        return result
+    try:
+        now = weights_of(cell.start)
+    except OSError:  # a start that is gone has no others: the tables are still of this one
+        return result
+    return result if result["start"] == now else None
 
 
 def result_of(cell: Cell, out: Path) -> dict[str, Any] | None:
