@@ -17,7 +17,7 @@ from suder.engine.sampling import sample
 from suder.inputs.as_seen import as_seen, side_by_side
 from suder.models import load_model
 from suder.models.base import inference
-from suder_ext import linear_logprob, linear_sample_token
+from suder_ext import linear_logprob_stats
 
 try:
     from lmms_eval.api.model import lmms as _Lmms
@@ -110,11 +110,10 @@ class Suder(_Lmms):  # type: ignore[misc] # not there where this is checked
             with inference(self.model):
                 pixels = self.model.pixels([self._picture(one) for one in part])
                 hidden = self.model("understanding", pixels, targets, questions=questions)
-                logprob = linear_logprob(
-                    hidden.hidden, hidden.weight, hidden.target, hidden.bias
-                ).double()
-                greedy = linear_sample_token(hidden.hidden, hidden.weight, None, hidden.bias)
-            said = greedy.token == hidden.target
+                read = linear_logprob_stats(
+                    hidden.hidden, hidden.weight, hidden.target, hidden.bias, argmax=True
+                )
+            logprob, said = read.logprob.double(), read.top1
             ends = hidden.cu_seqlens.tolist()
             for begin, end in pairwise(ends):
                 value = float(logprob[begin:end].sum())

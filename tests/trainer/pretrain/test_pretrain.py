@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from suder.models.find import ASSETS, EMBEDDED
 from suder.models.janus import layout
 from suder.pretrain import patches, recipe, schedule, stages, vq, warmup
 from suder.pretrain.architecture import Sizes, build_janus
@@ -366,3 +367,10 @@ def test_a_bad_recipe_names_the_setting(tmp_path):
     ):
         recipe.load_recipe("cats")
     assert recipe.load_recipe("shapes", seed=7).seed == 7
+
+
+@pytest.mark.parametrize("folder", EMBEDDED.values())
+def test_an_embedded_model_is_of_the_packaged_recipe(folder):
+    of, seed = folder.split("-")
+    made = recipe.load_recipe(ASSETS / folder / "recipe.yaml")
+    assert made == recipe.load_recipe(of, seed=int(seed))

@@ -82,12 +82,12 @@ class Answering:
                 found[one.key] = {"key": one.key, "skipped": str(error)}
         shown = Shown(self.model, pictures)
         likely = [i for i, one in enumerate(fit) if one.options and self.by == "likelihood"]
-        written = [i for i in range(len(fit)) if i not in set(likely)]
+        written = sorted({*range(len(fit))} - {*likely})
         with inference(self.model):
             for yes_no in (True, False):
                 some = [i for i in likely if (fit[i].options == YES_NO) == yes_no]
-                found |= self._by_likelihood([fit[i] for i in some], *_shown(shown, some))
-        found |= self._in_writing([fit[i] for i in written], *_shown(shown, written))
+                found |= self._by_likelihood([fit[i] for i in some], shown, some)
+        found |= self._in_writing([fit[i] for i in written], shown, written)
         return [found[one.key] for one in questions]
 
     def _room(self, question: Question) -> int:
@@ -95,8 +95,9 @@ class Answering:
         return self.positions - len(self.model.question_ids(question.asked(self.wrap))) + 1
 
     def _by_likelihood(
-        self, questions: list[Question], shown: Shown, codes: list[int]
+        self, questions: list[Question], shown: Shown, places: Sequence[int]
     ) -> dict[str, Answer]:
+        """Of questions whose pictures have these places among those shown."""
         if not questions:
             return {}
         every = max((one.options for one in questions), key=len)
@@ -108,8 +109,11 @@ class Answering:
                 f"{name_of(self.model)} cannot be asked for {', '.join(every)}: its vocabulary "
                 f"lacks {lacking}"
             )
-        asked = [one.asked(self.wrap) for one in questions]
-        read = read_answers(self.model, shown, list(zip(asked, codes, strict=True)), answers)
+        pairs = [
+            (one.asked(self.wrap), shown.codes[place])
+            for one, place in zip(questions, places, strict=True)
+        ]
+        read = read_answers(self.model, shown, pairs, answers)
         found = {}
         for one, row in zip(questions, read.double().cpu(), strict=True):
             among = row[: len(one.options)].log_softmax(0)
@@ -122,13 +126,14 @@ class Answering:
         return found
 
     def _in_writing(
-        self, questions: list[Question], shown: Shown, codes: list[int]
+        self, questions: list[Question], shown: Shown, places: Sequence[int]
     ) -> dict[str, Answer]:
         if not questions:
             return {}
         steps = min(self.longest, *map(self._room, questions))
         drawn = sample(
-            self.model, "understanding", shown.read(codes), greedy=True, max_new_tokens=steps,
+            self.model, "understanding", shown.read([shown.codes[place] for place in places]),
+            greedy=True, max_new_tokens=steps,
             questions=[one.asked(self.wrap) for one in questions],
         )  # fmt: skip
         assert not isinstance(drawn.tokens, torch.Tensor)
@@ -138,7 +143,3 @@ class Answering:
             said = matched(text, one.options, one.choices) if one.options else text
             found[one.key] = {"key": one.key, "said": said, "text": text, "logprob": None}
         return found
-
-
-def _shown(shown: Shown, some: Sequence[int]) -> tuple[Shown, list[int]]:
-    return shown, [shown.codes[i] for i in some]
