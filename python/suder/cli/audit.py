@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_output, add_prompt_options, new_file, prompts_of
+from suder.cli.common import (
+    add_command,
+    add_device,
+    add_output,
+    add_prompt_options,
+    new_file,
+    prompts_of,
+)
 
 SUMMARY = "Look before you train: what both rewards make of your pictures and prompts."
 EXAMPLE = """\
@@ -37,8 +44,7 @@ def add_parser(
     parser.add_argument("--guidance", type=float, default=1.0, help="of drawing; 1: none")
     add_prompt_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of what is chosen and sampled")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     add_output(parser, metavar="FILE", default=Path("audit.html"), help="default: audit.html")
     parser.add_argument("--overwrite", action="store_true", help="FILE is there: replace it")
     return parser

@@ -40,6 +40,15 @@ def add_output(parser: argparse.ArgumentParser, **options: Any) -> None:
     parser.add_argument("--output", "--out", dest="out", type=Path, **options)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where models are loaded, and in what numbers."""
+    parser.add_argument("--device", default="cpu", help="torch's name of it, such as cuda:1")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"),
+        help="of the weights; default: float32",
+    )  # fmt: skip
+
+
 def add_prompt_options(parser: argparse.ArgumentParser, drawing: bool = True) -> None:
     """The settings `prompts` and `sampling.max_new_tokens` of a run, by the same names.
 

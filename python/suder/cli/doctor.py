@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command
+from suder.cli.common import add_command, add_device
 
 SUMMARY = "Examine a checkpoint before anything is trained: what is fine, what is odd, what to do."
 EXAMPLE = """\
@@ -36,8 +36,7 @@ def add_parser(
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures with captions")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="their captions, one a line")
     parser.add_argument("--pairs", type=int, default=24, help="pictures with captions to score")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     parser.add_argument("--checks", metavar="NAME,NAME", help="only these, and files")
     parser.add_argument(
         "--quick", action="store_true", help="no greedy picture, memory of two settings"

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_output, add_prompt_options, new_file, prompts_of
+from suder.cli.common import (
+    add_command,
+    add_device,
+    add_output,
+    add_prompt_options,
+    new_file,
+    prompts_of,
+)
 
 SUMMARY = "Judge a model, or a base and a tuned one side by side, on held-out inputs."
 EXAMPLE = """\
@@ -50,8 +57,7 @@ def add_parser(
     parser.add_argument("--temperature", type=float, help="sample at it; default: 1 if --sampled")
     parser.add_argument("--guidance", type=float, default=1.0, help="of drawing; 1: none")
     add_prompt_options(parser)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     add_output(parser, metavar="FILE", help="the items (.npz); of your own inputs, a page (.html)")
     parser.add_argument(
         "--overwrite", action="store_true",

@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from suder.cli.common import add_command, add_output
+from suder.cli.common import add_command, add_device, add_output
 from suder.cli.shards import add_shard, shard_of
 
 SUMMARY = "Ask {}'s questions, and say what is right with intervals."
@@ -51,8 +51,7 @@ def add_parser(
     )
     add_output(parser, metavar="DIR", help="default: of a run, evaluation/SUITE in it")
     add_shard(parser)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     parser.set_defaults(suite=suite)
     return parser
 

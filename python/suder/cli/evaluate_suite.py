@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from suder.cli.common import add_command, add_output, prompts_of
+from suder.cli.common import add_command, add_device, add_output, prompts_of
 from suder.cli.shards import add_shard, shard_of
 from suder.storage.shown import counted
 
@@ -57,8 +57,7 @@ def add_parser(
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
     add_shard(parser)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     parser.set_defaults(suite=suite)
     return parser
 

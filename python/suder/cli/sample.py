@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_output, add_prompt_options, prompts_of
+from suder.cli.common import add_command, add_device, add_output, add_prompt_options, prompts_of
 from suder.storage.shown import counted
 
 SUMMARY = "Draw pictures of prompts, or write captions of pictures."
@@ -67,8 +67,7 @@ def add_parser(
     parser.add_argument("--guidance", type=float, default=1.0, help="of drawing; 1: none")
     add_prompt_options(parser)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     return parser
 
 

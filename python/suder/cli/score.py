@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from suder.cli.common import add_command, add_output, add_prompt_options, prompts_of
+from suder.cli.common import add_command, add_device, add_output, add_prompt_options, prompts_of
 from suder.cli.score_rollouts import score_rollouts
 from suder.storage.shown import counted
 
@@ -53,8 +53,7 @@ def add_parser(
     )  # fmt: skip
     add_prompt_options(parser, drawing=False)
     parser.add_argument("--batch-size", type=int, default=128, help="pairs in one pass")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add_device(parser)
     return parser
 
 
