@@ -11,7 +11,15 @@ from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 from tokenizers.models import WordLevel
 from torch.nn import functional as F
 from transformers import (
@@ -141,6 +149,7 @@ def _tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
             pre_tokenizers.Split(Regex(r"[.,:;!?]"), behavior="isolated"),
         ]
     )
+    backend.decoder = decoders.WordPiece()  # no blank before a comma
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, vocabulary.index(BOS))]

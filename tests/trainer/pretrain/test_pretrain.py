@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from suder.models import load_model
 from suder.models.find import ASSETS, EMBEDDED
 from suder.models.janus import layout
 from suder.pretrain import patches, recipe, schedule, stages, vq, warmup
@@ -374,3 +375,12 @@ def test_an_embedded_model_is_of_the_packaged_recipe(folder):
     of, seed = folder.split("-")
     made = recipe.load_recipe(ASSETS / folder / "recipe.yaml")
     assert made == recipe.load_recipe(of, seed=int(seed))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("shapes", "two red circles and a blue square"), ("emoji", "dog, outlined on blue")],
+)
+def test_an_embedded_model_writes_its_words_as_they_are_written(name, text):
+    model = load_model(name)
+    assert model.detokenize(model.tokenize([text])) == [text]
