@@ -11,7 +11,9 @@ import torch
 
 from suder.engine.sampling import Samples, sample
 from suder.method.directions import active
-from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
+from suder.method.rollouts import Rollouts
+from suder.method.sampling import sample_rollouts
+from suder.method.scoring import reward_of
 from suder.method.selection import select
 from suder.models import Janus
 from suder.models.base import Condition, Direction

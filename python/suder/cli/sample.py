@@ -189,7 +189,7 @@ def _caption(
     model: Any, files: list[Path], args: argparse.Namespace, dropped: list[tuple[str, str]]
 ) -> Iterator[Samples]:
     from suder.engine.sampling import sample
-    from suder.method.rollouts import read_conditions
+    from suder.method.conditions import read_conditions
 
     at_once = max(1, AT_ONCE // max(1, args.n))
     first = 0  # of the pictures that can be read

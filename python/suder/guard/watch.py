@@ -16,15 +16,12 @@ from suder.guard.look import Change, Look, compared, mean_of, spread_of
 from suder.guard.statistics import distinct
 from suder.guard.strip import Strip, strip_of
 from suder.inputs.files import DataError
+from suder.method.conditions import read_conditions
 from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
-from suder.method.rollouts import (
-    Rollouts,
-    check_reward_of,
-    read_conditions,
-    reward_of,
-    sample_rollouts,
-)
+from suder.method.rollouts import Rollouts
+from suder.method.sampling import sample_rollouts
+from suder.method.scoring import check_reward_of, reward_of
 from suder.models.base import DIRECTIONS, Condition, Direction, NotFinite, UnifiedModel
 from suder.settings.config import TrainConfig
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from suder.inputs.data import Dropped, Inputs
 from suder.inputs.files import DataError
-from suder.method.rollouts import too_long
+from suder.method.conditions import too_long
 from suder.models.base import UnifiedModel
 from suder.settings.candidates import Sampling
 from suder.storage.shown import named

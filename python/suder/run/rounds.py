@@ -13,13 +13,8 @@ from suder.method.entropy import entropy_reward
 from suder.method.external import ExternalReward
 from suder.method.judge import SelfJudge
 from suder.method.rewards import DualReward
-from suder.method.rollouts import (
-    Rollouts,
-    check_reward_of,
-    external_of,
-    judged_of,
-    reward_of,
-)
+from suder.method.rollouts import Rollouts
+from suder.method.scoring import check_reward_of, external_of, judged_of, reward_of
 from suder.method.selection import Selection, select
 from suder.models.base import Condition, UnifiedModel
 from suder.rollouts.offline import Offline

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 
 from suder.method.combine import YES
-from suder.method.rollouts import (
-    Rollouts,
-)
+from suder.method.rollouts import Rollouts
 from suder.run.phases import Tensors
 from suder.run.rounds import Scored
 from suder.storage.shown import counted

@@ -10,15 +10,10 @@ import torch
 
 from suder import ranks
 from suder.inputs.data import Inputs, turn_indices
+from suder.method.conditions import Conditions, read_conditions
 from suder.method.directions import active, held
-from suder.method.rollouts import (
-    Conditions,
-    Rollouts,
-    load_rollouts,
-    read_conditions,
-    sample_rollouts,
-    save_rollouts,
-)
+from suder.method.rollouts import Rollouts, load_rollouts, save_rollouts
+from suder.method.sampling import sample_rollouts
 from suder.models.base import Condition, Direction, UnifiedModel
 from suder.run.phases import drop_from
 from suder.settings.config import TrainConfig

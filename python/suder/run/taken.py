@@ -6,8 +6,8 @@ from pathlib import Path
 
 from suder.inputs.data import Inputs
 from suder.inputs.files import DataError
+from suder.method.conditions import read_conditions
 from suder.method.directions import active
-from suder.method.rollouts import read_conditions
 from suder.models.base import Condition, UnifiedModel
 from suder.rollouts.offline import Offline
 from suder.run.sampled import (

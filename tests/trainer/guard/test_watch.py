@@ -15,7 +15,9 @@ from suder.guard.rule import Guard
 from suder.guard.statistics import picture_statistics
 from suder.guard.watch import Watch
 from suder.method.judge import SelfJudge
-from suder.method.rollouts import Rollouts, reward_of, sample_rollouts
+from suder.method.rollouts import Rollouts
+from suder.method.sampling import sample_rollouts
+from suder.method.scoring import reward_of
 from suder.models import load_model
 from suder.models.base import DIRECTIONS, Direction, NotFinite
 from suder.models.decoder.adapter import DecoderModel

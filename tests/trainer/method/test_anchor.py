@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from suder.method.anchor import add_anchor
+from suder.method.conditions import read_conditions
 from suder.method.gradients import add_gradient
-from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
+from suder.method.rollouts import Rollouts
+from suder.method.sampling import sample_rollouts
 from suder.method.selection import select
 from suder.models import load_model
 from suder.models.base import Condition

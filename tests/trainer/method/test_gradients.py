@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from suder.method.blocks import Block, blocks
+from suder.method.conditions import read_conditions
 from suder.method.gradients import Sums, add_gradient
 from suder.method.objectives import trained_candidates
-from suder.method.rollouts import Rollouts, read_conditions, sample_rollouts
+from suder.method.rollouts import Rollouts
+from suder.method.sampling import sample_rollouts
 from suder.method.selection import Selection, select
 from suder.models import load_model
 from suder.models.decoder.adapter import DecoderModel

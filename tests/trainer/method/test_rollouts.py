@@ -8,14 +8,11 @@ import pytest
 import torch
 
 from suder.inputs.files import DataError
+from suder.method.conditions import read_conditions
 from suder.method.rewards import DualReward
-from suder.method.rollouts import (
-    load_rollouts,
-    read_conditions,
-    reward_of,
-    sample_rollouts,
-    save_rollouts,
-)
+from suder.method.rollouts import load_rollouts, save_rollouts
+from suder.method.sampling import sample_rollouts
+from suder.method.scoring import reward_of
 from suder.models import load_model
 from suder.models.decoder.adapter import DecoderModel
 from suder.run.rounds import random_reward

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from suder.method.combine import combine
+from suder.method.conditions import read_conditions
 from suder.method.entropy import entropy_reward, mean_entropy
 from suder.method.objectives import objective_loss
-from suder.method.rollouts import read_conditions
 from suder.method.selection import select
 from suder.method.token_weight import critical, siblings
 from suder.models import load_model

@@ -11,8 +11,10 @@ import torch
 
 import suder.run.candidates
 import suder.run.rounds
+from suder.method.conditions import read_conditions
 from suder.method.judge import SelfJudge
-from suder.method.rollouts import judged_of, load_rollouts, read_conditions
+from suder.method.rollouts import load_rollouts
+from suder.method.scoring import judged_of
 from suder.models import Janus, load_model
 from suder.pretrain.architecture import build_janus
 from suder.run.trainer import Trainer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import suder.method.rollouts
+import suder.method.conditions
 import suder.run.rounds
 import suder.run.sampled
 from suder.inputs.files import DataError
@@ -136,13 +136,13 @@ def test_pictures_are_read_once_a_round(
     config = make_config("rounds=1", "guard.enabled=false", f"data.images={pictures}")
     trainer = Trainer(config, quiet=True)
     read: Counter[str] = Counter()
-    load = suder.method.rollouts.load_picture
+    load = suder.method.conditions.load_picture
 
     def counted(path: str, *args: Any) -> Any:
         read[path] += 1
         return load(path, *args)
 
-    monkeypatch.setattr(suder.method.rollouts, "load_picture", counted)
+    monkeypatch.setattr(suder.method.conditions, "load_picture", counted)
     trainer.run()
     assert sorted(read.values()) == [1] * config.inputs_per_round
     assert set(read) <= set(read_json(Path(config.output) / "data/inputs.json")["digests"])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
 from suder.inputs.files import DataError
-from suder.method.rollouts import read_conditions
+from suder.method.conditions import read_conditions
 from suder.models.janus.pictures import to_pixels
 
 
