@@ -44,17 +44,18 @@ def main() -> None:
     before = np.load(cells / f"start.{args.start}" / "greedy.npz")
     after = np.load(cells / f"{args.arm}.{args.start}.seed{args.seed}" / "greedy.npz")
 
-    figure, axes = plt.subplots(4, COLUMNS, figsize=(COLUMNS * 1.15, 6.6), dpi=100)
+    figure = plt.figure(figsize=(COLUMNS * 1.15, 5.9), dpi=100)
+    blocks = figure.add_gridspec(2, 1, hspace=0.22)
     for block in range(2):
+        axes = blocks[block].subgridspec(2, COLUMNS, wspace=0.06, hspace=0.06).subplots()
         for row, (items, name) in enumerate(((before, "start"), (after, "tuned"))):
-            axes[2 * block + row, 0].set_ylabel(name)
+            axes[row, 0].set_ylabel(name)
             for column in range(COLUMNS):
-                item, axis = block * COLUMNS + column, axes[2 * block + row, column]
-                draw(axis, items, item)
+                item = block * COLUMNS + column
+                draw(axes[row, column], items, item)
                 if row == 0:
                     prompt = textwrap.fill(str(items["generation/inputs"][item]), 15)
-                    axis.set_title(prompt, fontsize=7)
-    figure.tight_layout(pad=0.4, h_pad=1.4)
+                    axes[row, column].set_title(prompt, fontsize=7)
     figure.savefig(args.out, bbox_inches="tight", pad_inches=0.08)
 
 
