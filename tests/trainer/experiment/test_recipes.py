@@ -169,7 +169,8 @@ def test_the_emoji_recipe_has_its_arms_and_controls():
     plan = read_plan(RECIPE.with_name("emoji.yaml"))
     assert plan.measures.world == "emoji"
     assert plan.seeds == [1, 2, 3]
-    assert list(plan.arms) == ["start", "grpo", "simpo", "grpo-judge", "grpo-random"]
+    arms = ["start", "grpo", "grpo-long", "simpo", "grpo-judge", "grpo-random"]
+    assert list(plan.arms) == arms
     for cell in plan.cells():
         cell.check()
 
