@@ -38,7 +38,8 @@ class Stopping:
     """While it is entered, the first signal asks for an end and the second ends the process.
 
     Asked of one of several processes, all end. A launcher repeats the signal at once and kills what
-    is left after half a minute, so that for them a second one says nothing.
+    is left after half a minute, so that for them a second one says nothing. Where one of them is
+    lost, the others have their handlers to the end: only they can say so.
 
     A handler that somebody else has set, or a signal that is ignored, is left as it is; so is
     everything outside the main thread, where Python takes no signals.
@@ -58,8 +59,10 @@ class Stopping:
         ranks.on_entering(self._raise_late)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         ranks.on_entering(None)
+        if isinstance(error, ranks.Lost):
+            return  # the launcher ends this process next: the signal must not cut off its last words
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

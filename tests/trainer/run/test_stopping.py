@@ -6,18 +6,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from suder import ranks
 from suder.cli import main
 from suder.guard.watch import Watch
 from suder.method.balance import Updater
 from suder.run import rounds, sampled, states, stopping
-from suder.run.stopping import Stopped, Stopping
+from suder.run.stopping import ASKING, Stopped, Stopping
 from suder.run.trainer import Trainer
 from suder.settings.config import TrainConfig
 from suder.settings.config_file import dump_config
@@ -121,6 +122,14 @@ def test_stopped_before_there_is_a_state(
     assert Trainer.resume(config.output, quiet=True).run()["rounds"] == 1
 
 
+@pytest.fixture
+def restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in ASKING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int, Any]] = []
 
@@ -134,6 +143,18 @@ def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sent == [(os.getpid(), signal.SIGINT, signal.SIG_DFL)]
         with pytest.raises(Stopped):
             stop.check()
+
+
+def test_who_lost_another_has_time_to_say_so(restored: None) -> None:
+    """A launcher sends SIGTERM to the others as soon as one process has died."""
+    with pytest.raises(ranks.Lost), Stopping():
+        raise ranks.Lost("process 0 of 2 lost the others")
+    signal.raise_signal(signal.SIGTERM)  # would end this process
+    for number in ASKING:
+        signal.signal(number, signal.SIG_DFL)
+    with pytest.raises(ValueError), Stopping():
+        raise ValueError("an error of its own")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_ignored_signals_and_other_handlers_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
