@@ -62,7 +62,7 @@ class Stopping:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         ranks.on_entering(None)
         if isinstance(error, ranks.Lost):
-            return  # the launcher ends this process next: the signal must not cut off its last words
+            return  # the launcher ends this process next, and its last words must come first
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
