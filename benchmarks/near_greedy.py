@@ -1,6 +1,6 @@
 """Scanned digits: greedy pictures beside sharpened draws, over a run's checkpoints.
 
-    suder pretrain --world digits --out runs/digits/start
+    suder pretrain --world digits --output runs/digits/start
     suder train --model runs/digits/start --images DIR --prompts FILE --output runs/digits/gen \
         rounds=80 directions=generation checkpoint.every=20 checkpoint.keep=50
     python benchmarks/near_greedy.py runs/digits/start runs/digits/gen
